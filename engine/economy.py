@@ -1,0 +1,129 @@
+"""Economy: a world one can submit actions to, advance, hash, copy and restore.
+
+    actions -> advance() -> TickReport
+
+The engine has no clock and no hidden generator: the world is a pure function of (config, seed, actions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import invariants, tick
+from engine.calibration import calibrate
+from engine.config import Config
+from engine.events import TickReport
+from engine.messages import ACTION
+from engine.phases.indicators import capture
+from engine.rng import seed_bytes
+from engine.state import Parallel, State, hash_arrays, new_state, persistent, serial, state_hash
+
+WARM_UP_TICKS = 3_000
+"""Ticks the calibrated start needs to settle (ECONOMY A16); a live world begins after them."""
+WARM_UP_SEED = 0
+"""Everybody's warm-up uses this public seed; the live world's own seed takes over afterwards."""
+NO_ACTIONS = np.zeros(0, ACTION)
+CHECK_EVERY = 24
+"""Ticks between two checks of the invariants in production: a simulated day."""
+
+
+def _ignore(name: str) -> None:
+    """Observe nothing."""
+
+
+class Economy:
+    """A world: its state, its config and its seed.
+
+    seed: 32 bytes or a whole number. threads, parallel: how many ranges the resident kernels are cut into and who
+    runs them; results do not depend on either. checks: ticks between two checks of the invariants, 0 = never.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        seed: int | bytes,
+        *,
+        threads: int = 1,
+        parallel: Parallel = serial,
+        checks: int = CHECK_EVERY,
+    ) -> None:
+        self.config = config
+        self.seed = seed_bytes(seed)
+        self.checks = checks
+        self.state: State = new_state(config, threads, parallel)
+        calibrate(self.state, config, self.seed)
+
+    @property
+    def tick(self) -> int:
+        """The last completed tick; -1 at the calibrated start."""
+        return self.state.tick
+
+    def advance(self, actions: NDArray[np.void] = NO_ACTIONS, observe: Callable[[str], None] = _ignore) -> TickReport:
+        """Run one tick under actions (dtype ACTION, by arrival) and return what it reports.
+
+        Raises InvariantBroken when money or goods do not add up: the world must not tick on.
+        """
+        state = self.state
+        tick.advance(state, self.config, self.seed, actions, observe)
+        if self.checks and (state.tick + 1) % self.checks == 0:
+            invariants.check(state)
+        return self.report()
+
+    def report(self) -> TickReport:
+        """Return the report of the last completed tick."""
+        state = self.state
+        return TickReport(state.tick, state.outcomes, state.updates, tuple(state.events), capture(state, self.config))
+
+    def state_hash(self) -> bytes:
+        """Return the 16-byte hash of the world after the last tick."""
+        return state_hash(self.state)
+
+    def copy_arrays(self) -> tuple[int, list[tuple[str, NDArray[Any]]]]:
+        """Return the tick and a copy of the persistent arrays: what hash_copy and restore take."""
+        return self.state.tick, [(name, array.copy()) for name, array in persistent(self.state)]
+
+    def restore(self, at_tick: int, arrays: list[tuple[str, NDArray[Any]]], seed: int | bytes | None = None) -> None:
+        """Put a copy of the persistent arrays back and rebuild what follows from them.
+
+        seed: of the world from here on; unchanged when None. Raises ValueError when an array is missing or has
+        another type than this release's.
+        """
+        if seed is not None:
+            self.seed = seed_bytes(seed)
+        put_back(self.state, at_tick, arrays)
+
+
+def hash_copy(at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> bytes:
+    """Return the state hash of a copy made by Economy.copy_arrays; safe in another thread."""
+    return hash_arrays(at_tick, iter(arrays))
+
+
+def warmed_up(config: Config, *, threads: int = 1, parallel: Parallel = serial) -> Economy:
+    """Return the world every live world of this config begins with: calibrated, then WARM_UP_TICKS ticks alone."""
+    economy = Economy(config, WARM_UP_SEED, threads=threads, parallel=parallel)
+    for _ in range(WARM_UP_TICKS):
+        economy.advance()
+    return economy
+
+
+def put_back(state: State, at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> None:
+    """Write persistent arrays into a state of the same sizes and rebuild its scratch."""
+    from engine.actions import rebuild_index
+    from engine.phases.prices import rebuild_histogram
+
+    names = [name for name, _ in persistent(state)]
+    if names != [name for name, _ in arrays]:
+        raise ValueError("the arrays are not those of this release's state")
+    for name, array in arrays:
+        target = getattr(state, name)
+        if array.dtype != target.dtype or array.shape[1:] != target.shape[1:] or len(array) > len(target):
+            raise ValueError(f"{name}: {array.dtype}{array.shape} does not fit {target.dtype}{target.shape}")
+        target[: len(array)] = array
+        target[len(array) :] = 0
+    state.tick = at_tick
+    rebuild_index(state)
+    rebuild_histogram(state)
