@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import invariants, tick
+from engine.actions import rebuild_index
 from engine.calibration import calibrate
 from engine.config import Config
 from engine.events import TickReport
 from engine.messages import ACTION
+from engine.phases.behaviour import rebuild_histogram
 from engine.phases.indicators import capture
 from engine.rng import seed_bytes
 from engine.state import Parallel, State, hash_arrays, new_state, persistent, serial, state_hash
@@ -40,6 +42,7 @@ class Economy:
 
     seed: 32 bytes or a whole number. threads, parallel: how many ranges the resident kernels are cut into and who
     runs them; results do not depend on either. checks: ticks between two checks of the invariants, 0 = never.
+    start: (tick, arrays) as copy_arrays gives them; None begins with the calibrated start, tick -1.
     """
 
     def __init__(
@@ -50,12 +53,16 @@ class Economy:
         threads: int = 1,
         parallel: Parallel = serial,
         checks: int = CHECK_EVERY,
+        start: tuple[int, list[tuple[str, NDArray[Any]]]] | None = None,
     ) -> None:
         self.config = config
         self.seed = seed_bytes(seed)
         self.checks = checks
         self.state: State = new_state(config, threads, parallel)
-        calibrate(self.state, config, self.seed)
+        if start is None:
+            calibrate(self.state, config, self.seed)
+        else:
+            self.restore(*start)
 
     @property
     def tick(self) -> int:
@@ -86,15 +93,14 @@ class Economy:
         """Return the tick and a copy of the persistent arrays: what hash_copy and restore take."""
         return self.state.tick, [(name, array.copy()) for name, array in persistent(self.state)]
 
-    def restore(self, at_tick: int, arrays: list[tuple[str, NDArray[Any]]], seed: int | bytes | None = None) -> None:
+    def restore(self, at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> None:
         """Put a copy of the persistent arrays back and rebuild what follows from them.
 
-        seed: of the world from here on; unchanged when None. Raises ValueError when an array is missing or has
-        another type than this release's.
+        Raises ValueError when an array is missing or has another type or size than this release's.
         """
-        if seed is not None:
-            self.seed = seed_bytes(seed)
         put_back(self.state, at_tick, arrays)
+        rebuild_index(self.state)
+        rebuild_histogram(self.state, self.config)
 
 
 def hash_copy(at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> bytes:
@@ -111,10 +117,7 @@ def warmed_up(config: Config, *, threads: int = 1, parallel: Parallel = serial) 
 
 
 def put_back(state: State, at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> None:
-    """Write persistent arrays into a state of the same sizes and rebuild its scratch."""
-    from engine.actions import rebuild_index
-    from engine.phases.prices import rebuild_histogram
-
+    """Write persistent arrays into a state of the same sizes; arrays of agents and orders may be shorter."""
     names = [name for name, _ in persistent(state)]
     if names != [name for name, _ in arrays]:
         raise ValueError("the arrays are not those of this release's state")
@@ -123,7 +126,6 @@ def put_back(state: State, at_tick: int, arrays: list[tuple[str, NDArray[Any]]])
         if array.dtype != target.dtype or array.shape[1:] != target.shape[1:] or len(array) > len(target):
             raise ValueError(f"{name}: {array.dtype}{array.shape} does not fit {target.dtype}{target.shape}")
         target[: len(array)] = array
-        target[len(array) :] = 0
+        if len(array) < len(target):
+            target[len(array) :] = 0
     state.tick = at_tick
-    rebuild_index(state)
-    rebuild_histogram(state)

@@ -76,13 +76,17 @@ SECTOR = tuple(
 )
 
 #: What a household does in each hour of its own day: hour 0 labour, hour 1 its home asset (-1), then shopping.
-HOUSEHOLD_DAY = (LABOUR, -1) + tuple(
-    ID[n]
-    for n in (
-        "food", "food", "clothing", "clothing", "software", "energy", "energy", "education", "housing",
-        "vehicles", "healthcare", "healthcare", "telecom", "housing", "housing", "electronics", "food", "furniture",
-        "transport", "transport", "entertainment", "food",
-    )
+HOUSEHOLD_DAY = (
+    LABOUR,
+    -1,
+    *(
+        ID[n]
+        for n in (
+            "food", "food", "clothing", "clothing", "software", "energy", "energy", "education", "housing",
+            "vehicles", "healthcare", "healthcare", "telecom", "housing", "housing", "electronics", "food",
+            "furniture", "transport", "transport", "entertainment", "food",
+        )
+    ),
 )  # fmt: skip
 SHOPPING_HOURS = 22
 #: Shopping visits a day by market id; divided by 22 the base consumption shares and CPI weights.

@@ -69,7 +69,7 @@ class Reject(IntEnum):
     AGENTS_PER_OWNER = 406
 
 
-#: One sentence per code, for people. `{}` has no fields: numbers are added where the outcome is published.
+#: One sentence per code, for people; numbers are added where the outcome is published.
 REJECT_TEXT = {
     Reject.UNKNOWN_AGENT: "the agent is not registered (any more)",
     Reject.UNKNOWN_ORDER: "no open order of this agent has that id",
@@ -79,7 +79,7 @@ REJECT_TEXT = {
     Reject.REPAY_OVER_DEBT: "the amount is above the debt",
     Reject.NO_INPUTS: "not enough unreserved hours or inputs to produce that much",
     Reject.MARKET_HALTED: "the market is halted: only limit orders good till cancelled or till a tick may rest",
-    Reject.MARKET_CLOSED: "the market is closed at this hour: only limit orders good till cancelled or till a tick may rest",
+    Reject.MARKET_CLOSED: "the market is closed now: only limit orders good till cancelled or till a tick may rest",
     Reject.SELF_TRADE: "the order would cross an open order of the same owner",
     Reject.ACTION_EXPIRED: "valid_until_tick has passed",
     Reject.ACTIONS_PER_TICK: "more actions of one agent in a tick than allowed",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.events import Event
+from engine.ladder import prices
 from engine.layout import Layout, lay_out
 from engine.markets import HOURS, MARKETS, POOLS, RESOURCES
 from engine.messages import ACTION, ORDER_UPDATE, OUTCOME
@@ -387,8 +388,6 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
 
     Raises nothing: a Config is valid by construction. threads: ranges the resident kernels are cut into.
     """
-    from engine.ladder import prices
-
     layout = lay_out(config.residents)
     sizes = {
         "residents": layout.residents,
@@ -406,6 +405,8 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in item.metadata["shape"])
         arrays[item.name] = np.zeros(shape, dtype=item.metadata["dtype"])
     arrays["ladder"] = prices()
+    arrays["touched"][...] = SLOTS, -1
+    np.add.at(arrays["mood_count"], layout.block_home, layout.block_end - layout.block_start)
     return State(
         layout=layout,
         tick=-1,
