@@ -84,14 +84,15 @@ class Config:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), item.metadata))
+            object.__setattr__(self, item.name, checked(item.name, getattr(self, item.name), item.metadata))
 
     def as_dict(self) -> dict[str, int | float | bool]:
         """Return the settings by name, in declared order."""
         return asdict(self)
 
 
-def _checked(name: str, value: Any, bound: Any) -> Any:
+def checked(name: str, value: Any, bound: Any) -> Any:
+    """Return value as its kind; raise SettingError when it is of another kind or out of bounds."""
     kind = bound["kind"]
     if kind is bool:
         if not isinstance(value, bool):

@@ -1,0 +1,347 @@
+"""The one door for settings: file, environment and command line, read once, the later over the earlier.
+
+Every option has one name in three spellings: max_agents (maxAgents, as document 004 writes it) in a file,
+ARENA_MAX_AGENTS in the environment, --max-agents on the command line. `python3 -m server.config` prints
+docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.config import Config, checked
+from engine.errors import SettingError
+
+#: Document 004's options in its order and spelling, by our names.
+DOCUMENT_NAMES = {
+    "max_agents": "maxAgents",
+    "tick_rate": "tickRate",
+    "market_open_hours": "marketOpenHours",
+    "base_inflation_rate": "baseInflationRate",
+    "volatility_threshold": "volatilityThreshold",
+    "max_price_change": "maxPriceChange",
+    "cache_expiry": "cacheExpiry",
+    "rate_limit": "rateLimit",
+    "history_limit": "historyLimit",
+    "sentiment_weight": "sentimentWeight",
+    "fear_weight": "fearWeight",
+    "greed_weight": "greedWeight",
+    "herding_threshold": "herdingThreshold",
+    "depletion_rate": "depletionRate",
+    "discovery_probability": "discoveryProbability",
+    "catastrophe_probability": "catastropheProbability",
+}
+#: Variables the source documents name, and the setting each one stands for; ARENA_... wins over them.
+DOCUMENT_VARIABLES = {"API_HOST": "host", "API_PORT": "port"}
+#: Variables with our prefix that are no settings of the server.
+OTHER_VARIABLES = {
+    "ARENA_CONFIG": "path of the settings file, as --config",
+    "ARENA_NO_BOOTSTRAP": "1: never make an environment, use this Python as it is",
+    "ARENA_TEST_TIMEOUT_FACTOR": "tests only: every deadline times this number",
+    "ARENA_URL": "clients only: address of the server",
+    "ARENA_API_KEY": "clients only: key of an agent",
+}
+EXAMPLES = """\
+examples:
+  arena serve                                    100,000 residents on http://127.0.0.1:8000
+  arena serve --port 9000 --data my-world        another port, another world
+  arena serve --residents 20000 --seed 7         a small world anyone can repeat (its future can be predicted)
+  arena serve --config arena.toml --log json     settings from a file, logs for machines
+"""
+
+
+def _whole(low: int, high: int, text: str) -> Any:
+    return {"kind": int, "low": low, "high": high, "text": text}
+
+
+def _choice(choices: tuple[str, ...], text: str) -> Any:
+    return {"kind": str, "choices": choices, "text": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one server runs with; `engine` is the part that is the world's identity.
+
+    Raises SettingError for a value of the wrong kind or out of its bounds (both ends included).
+    Source: DESIGN section 3 (Configuration); specification 004, configuration options.
+    """
+
+    host: str = field(default="127.0.0.1", metadata={"kind": str, "text": "address to listen on"})
+    port: int = field(default=8000, metadata=_whole(0, 65_535, "port to listen on, 0: any free one"))
+    data: Path = field(
+        default=Path("arena-data"), metadata={"kind": Path, "text": "folder of the world: journal and warm state"}
+    )
+    log: str = field(default="console", metadata=_choice(("console", "json"), "log lines for people or for machines"))
+    log_level: str = field(
+        default="info", metadata=_choice(("debug", "info", "warning", "error"), "least level that is logged")
+    )
+    seed: int | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "kind": int,
+            "low": 0,
+            "high": (1 << 256) - 1,
+            "text": "seed of a new world, for tests: whoever knows it can predict the world",
+        },
+    )
+    tick_rate: int = field(default=100, metadata=_whole(10, 60_000, "loop period, ms a tick"))
+    cache_expiry: int = field(
+        default=5_000, metadata=_whole(0, 3_600_000, "how long a computed answer may be reused, ms")
+    )
+    rate_limit: int = field(default=1_000, metadata=_whole(1, 10_000_000, "requests a minute and key"))
+    history_limit: int = field(default=1_000, metadata=_whole(10, 1_000_000, "points of each series kept hot"))
+    threads: int = field(default=1, metadata=_whole(1, 64, "threads the tick's kernels are cut for"))
+    queue_actions_max: int = field(
+        default=65_536, metadata=_whole(16, 4_194_304, "actions that may wait for the next tick")
+    )
+    sockets_max: int = field(default=20_000, metadata=_whole(1, 1_000_000, "WebSocket connections at a time"))
+    outbox_frames_max: int = field(
+        default=64, metadata=_whole(2, 10_000, "frames that may wait for one subscriber before it is conflated")
+    )
+    resume_frames: int = field(
+        default=300, metadata=_whole(1, 100_000, "frames kept a channel for subscribers that come back")
+    )
+    heartbeat_s: float = field(
+        default=15.0,
+        metadata={
+            "kind": float,
+            "low": 0.1,
+            "high": 300.0,
+            "text": "seconds without data after which a heartbeat is sent",
+        },
+    )
+    engine: Config = field(default_factory=Config, metadata={"kind": Config})
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name != "engine":
+                object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), item.metadata))
+
+    def value(self, name: str) -> Any:
+        """Return a setting by its name, the world's own included."""
+        return getattr(self.engine if name in _ENGINE else self, name)
+
+    def describe(self) -> dict[str, int | float | bool | str | None]:
+        """Return every setting by name, printable, without secrets: a seed is only said to be given."""
+        shown = {option.name: _printable(self.value(option.name)) for option in OPTIONS}
+        shown["seed"] = "secret" if self.seed is None else "given"
+        return shown
+
+
+class Option(NamedTuple):
+    """One setting: its name, default and bounds."""
+
+    name: str
+    default: Any
+    bound: Mapping[str, Any]
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        kind = self.bound["kind"]
+        if kind is bool:
+            return "true or false"
+        if "choices" in self.bound:
+            return " or ".join(self.bound["choices"])
+        if kind in (int, float):
+            noun = "a whole number" if kind is int else "a number"
+            return f"{noun} in [{_number(self.bound['low'])}, {_number(self.bound['high'])}]"
+        return "text that is not empty"
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return f"ARENA_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+def _options(settings: type[Any]) -> list[Option]:
+    return [Option(item.name, item.default, item.metadata) for item in fields(settings) if item.name != "engine"]
+
+
+_ENGINE = {option.name for option in _options(Config)}
+OPTIONS: tuple[Option, ...] = (*_options(Config), *_options(Settings))
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str], prog: str = "arena serve") -> Settings:
+    """Return the settings of a file (--config or ARENA_CONFIG), the environment and argv, the later over the earlier.
+
+    argv: the arguments after the command. Raises SettingError naming an unknown or wrong setting, its value and
+    what is allowed; OSError when the file cannot be read. Exits like argparse for --help and unknown flags.
+    """
+    flags = vars(parser(prog).parse_args(argv))
+    path = flags.pop("config") or environ.get("ARENA_CONFIG")
+    given = _from_file(Path(path)) if path else {}
+    given |= _from_environment(environ)
+    given |= {name: _parsed(name, text) for name, text in flags.items() if text is not None}
+    engine = {name: value for name, value in given.items() if name in _ENGINE}
+    rest = {name: value for name, value in given.items() if name not in _ENGINE}
+    return Settings(engine=Config(**engine), **rest)
+
+
+def parser(prog: str = "arena serve") -> argparse.ArgumentParser:
+    """Return the parser of the flags: one per option, and --config."""
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description="Run a living economy: REST and WebSockets on one port. File < environment < flag.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--config", metavar="FILE", help="settings file, .toml or .json")
+    for title, options in (("server", _options(Settings)), ("world", _options(Config))):
+        group = made.add_argument_group(title)
+        for option in options:
+            text = f"{option.bound['text']}; {option.allowed}".replace("%", "%%")
+            default = "" if option.default is None else f" (default {_printable(option.default)})"
+            group.add_argument(option.flag, dest=option.name, metavar=_metavar(option), help=text + default)
+    return made
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        read = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise SettingError("config", str(path), f"a readable .toml or .json file ({error})") from error
+    if not isinstance(read, dict):
+        raise SettingError("config", str(path), "a file with one object of settings")
+    found: dict[str, Any] = {}
+    ours = {spelt: name for name, spelt in DOCUMENT_NAMES.items()}
+    for key, value in read.items():
+        name = ours.get(key, key)
+        if name not in _BY_NAME:
+            raise _unknown(key, value, [*_BY_NAME, *ours])
+        if name in found:
+            raise SettingError(key, value, f"given once (the file also has {name} under its other spelling)")
+        found[name] = value
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    variables = {option.variable: option.name for option in OPTIONS}
+    for variable in environ:
+        if variable.startswith("ARENA_") and variable not in variables and variable not in OTHER_VARIABLES:
+            raise _unknown(variable, environ[variable], [*variables, *OTHER_VARIABLES])
+    # our own names come last: they win over the documents'
+    named = DOCUMENT_VARIABLES | variables
+    return {name: _parsed(name, environ[variable]) for variable, name in named.items() if variable in environ}
+
+
+def _unknown(name: str, value: object, known: list[str]) -> SettingError:
+    near = get_close_matches(name, known, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return SettingError(name, value, f"a known setting{hint}, see docs/configuration.md")
+
+
+def _parsed(name: str, text: str) -> Any:
+    """Return the value a text of environment or command line stands for; checks of range come with Settings."""
+    option = _BY_NAME[name]
+    kind = option.bound["kind"]
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise SettingError(name, text, option.allowed) from None
+    return text
+
+
+def _checked(name: str, value: Any, bound: Mapping[str, Any]) -> Any:
+    kind = bound["kind"]
+    if name == "seed" and value is None:
+        return None
+    if kind in (int, float):
+        return checked(name, value, bound)
+    if not isinstance(value, (str, kind)) or not str(value).strip():
+        raise SettingError(name, value, "text that is not empty")
+    if "choices" in bound and value not in bound["choices"]:
+        raise SettingError(name, value, " or ".join(bound["choices"]))
+    return kind(value)
+
+
+def _metavar(option: Option) -> str:
+    kind = option.bound["kind"]
+    return {bool: "true|false", int: "N", float: "X", Path: "DIR"}.get(kind, "TEXT")
+
+
+def _printable(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _number(value: float) -> str:
+    if value >= 1 << 64:
+        return f"2^{round(value).bit_length()} - 1"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def document() -> str:
+    """Return docs/configuration.md, made from the options themselves."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `server/config.py` by `python3 -m server.config > docs/configuration.md`; a test keeps it in step.",
+        "",
+        "Every option can be given in a file (`--config FILE` or `ARENA_CONFIG`, TOML or JSON), in the environment",
+        "and on the command line. The later wins: file, then environment, then command line. An unknown option or a",
+        "value out of its range is refused at start with the option, the value and what is allowed.",
+        "",
+        "```toml",
+        "# arena.toml: names as below, in either spelling",
+        'data = "my-world"',
+        "tickRate = 100",
+        "max_agents = 1000",
+        "```",
+        "",
+        "## The sixteen options of the specification",
+        "",
+        *_table([_BY_NAME[name] for name in DOCUMENT_NAMES], DOCUMENT_NAMES),
+        "",
+        "## The world",
+        "",
+        "Part of the world's identity: a data folder remembers them, and a replay uses what it remembers.",
+        "",
+        *_table([option for option in _options(Config) if option.name not in DOCUMENT_NAMES], {}),
+        "",
+        "## The server",
+        "",
+        *_table([option for option in _options(Settings) if option.name not in DOCUMENT_NAMES], {}),
+        "",
+        "## Other variables",
+        "",
+        "| variable | meaning |",
+        "|---|---|",
+        *(f"| `{variable}` | as `ARENA_{name.upper()}`, which wins |" for variable, name in DOCUMENT_VARIABLES.items()),
+        *(f"| `{variable}` | {text} |" for variable, text in OTHER_VARIABLES.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(options: Sequence[Option], other_names: Mapping[str, str]) -> list[str]:
+    rows = ["| in a file | variable | flag | default | allowed | meaning |", "|---|---|---|---|---|---|"]
+    for option in options:
+        names = " ".join(f"`{name}`" for name in (other_names.get(option.name), option.name) if name)
+        default = "none" if option.default is None else f"`{str(option.default).lower()}`"
+        cells = (names, f"`{option.variable}`", f"`{option.flag}`", default, option.allowed, option.bound["text"])
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

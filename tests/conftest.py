@@ -1,0 +1,22 @@
+"""What every test runs under: Hypothesis without deadlines, a time limit per test, one factor for all deadlines."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+from tests.support.deadlines import FACTOR
+
+TEST_TIMEOUT_S = 120.0
+"""Longest a single test may take before its stack is shown and it fails; the first call of a kernel compiles it."""
+
+# no deadline: the first example of a kernel compiles it; no database: a run leaves nothing behind in the tree
+settings.register_profile("arena", deadline=None, database=None, derandomize=False, print_blob=True)
+settings.load_profile("arena")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test without a time limit of its own the common one."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S * FACTOR))
