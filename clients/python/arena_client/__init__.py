@@ -1,0 +1,96 @@
+"""Client of Living Economy Arena: watch the live economy and trade in it.
+
+    from arena_client import ArenaClient, ArenaStream
+
+`wire` is the frame codec, `mirror` a local copy that cannot drift unnoticed, `subscription` the resume rules,
+`stream` the WebSocket connection, `rest` the REST calls, `errors` what can go wrong.
+The first three do no input or output; the names below are imported on first use, so that who needs only the codec
+does not load a network library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arena_client.errors import (
+        ArenaError,
+        BadRequest,
+        Conflict,
+        ConnectionGaveUp,
+        HandshakeRefused,
+        NotFound,
+        OutcomeUnknown,
+        ProblemError,
+        RateLimited,
+        RequestError,
+        ServerError,
+        StreamError,
+        SubscriptionRefused,
+        Unauthorized,
+        WireError,
+    )
+    from arena_client.mirror import Mirror
+    from arena_client.rest import ArenaClient, Credentials, Receipt
+    from arena_client.stream import ArenaStream, EventReceived, Lagged, StateChanged
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ArenaClient": "rest",
+    "Credentials": "rest",
+    "Receipt": "rest",
+    "ArenaStream": "stream",
+    "EventReceived": "stream",
+    "Lagged": "stream",
+    "StateChanged": "stream",
+    "Mirror": "mirror",
+    "ArenaError": "errors",
+    "BadRequest": "errors",
+    "Conflict": "errors",
+    "ConnectionGaveUp": "errors",
+    "HandshakeRefused": "errors",
+    "NotFound": "errors",
+    "OutcomeUnknown": "errors",
+    "ProblemError": "errors",
+    "RateLimited": "errors",
+    "RequestError": "errors",
+    "ServerError": "errors",
+    "StreamError": "errors",
+    "SubscriptionRefused": "errors",
+    "Unauthorized": "errors",
+    "WireError": "errors",
+}
+
+__all__ = [
+    "ArenaClient",
+    "ArenaError",
+    "ArenaStream",
+    "BadRequest",
+    "Conflict",
+    "ConnectionGaveUp",
+    "Credentials",
+    "EventReceived",
+    "HandshakeRefused",
+    "Lagged",
+    "Mirror",
+    "NotFound",
+    "OutcomeUnknown",
+    "ProblemError",
+    "RateLimited",
+    "Receipt",
+    "RequestError",
+    "ServerError",
+    "StateChanged",
+    "StreamError",
+    "SubscriptionRefused",
+    "Unauthorized",
+    "WireError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"arena_client.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
