@@ -131,8 +131,10 @@ MACRO = 55
     EXPECTED_STEP_Q8,  # expected inflation / 360 as bp in Q8, the wage step of everybody
     PANIC_MARKETS,
     EUPHORIA_MARKETS,
-) = range(24)
-COUNTERS = 24
+    TOTAL_SKILL,  # hours offered a day by all households; constant
+    HOUSEHOLD_WEALTH,  # mean wealth of a household at the last day end, ucr
+) = range(26)
+COUNTERS = 26
 
 # --- ledger: indices into State.ledger (int64, ucr) --------------------------------------------------------------
 TREASURY, BANK, CENTRAL_BANK, LOANS = range(4)
@@ -175,6 +177,11 @@ GOODS_SOLD_OUT goods of producers sold in offers."""
 MOOD_SENTIMENT, MOOD_FEAR, MOOD_GREED, MOOD_CONFIDENCE, MOOD_MEMORY, MOOD_DEVIATION, MOOD_SQUARE = range(7)
 MOODS = 7
 """Sums of the Q15 values over the residents of a home market; DEVIATION sums |s - 16384|, SQUARE (s - 16384)^2."""
+
+# --- flags that turned in a tick: first index of State.turns (int64): +1 began, -1 ended --------------------------
+TURN_PANIC, TURN_EUPHORIA, TURN_VOLATILITY, TURN_TIGHTENING, TURN_EASING = range(5)
+TURNS = 5
+"""The last two are the whole economy's and stand in column 0."""
 
 NEVER = 1 << 62
 """A tick that never comes."""
@@ -376,6 +383,7 @@ class State:
     )
     scarcity: F64 = _array(np.float64, RESOURCES, unit="1 - reserves / base, in [0, 1]", scratch=True)
     multiplier: F64 = _array(np.float64, RESOURCES, unit="price multiplier", scratch=True)
+    turns: I64 = _array(np.int64, TURNS, MARKETS, unit="+1 a flag went up in this tick, -1 down", scratch=True)
 
 
 def array_fields() -> Iterator[Any]:
