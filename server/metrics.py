@@ -1,0 +1,243 @@
+"""The one door for metrics: every name, label and unit that /metrics exposes.
+
+Parts get a Metrics and touch its attributes; `arena_` and Prometheus' suffixes are added here. `python3 -m
+server.metrics` prints docs/metrics.md. Economic gauges are filled when somebody asks, so a tick pays nothing for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from engine.events import PublicState, TickReport
+from engine.markets import NAMES, RAW_FIRST, RAW_LAST
+from engine.messages import Kind, Status
+
+PREFIX = "arena_"
+PHASES = ("intake", "prices", "behaviour", "psychology", "monetary", "scarcity", "indicators", "emission")
+UCR_PER_CREDIT = 1_000_000
+
+#: Upper bounds, seconds. A phase takes tens of microseconds, a request milliseconds, a stalled disk seconds.
+_FAST_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+_TIMES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+#: What prometheus-client's own collectors add: name as exposed, type, labels, meaning.
+PROCESS_METRICS = (
+    ("process_virtual_memory_bytes", "gauge", (), "virtual memory, bytes"),
+    ("process_resident_memory_bytes", "gauge", (), "resident memory, bytes"),
+    ("process_start_time_seconds", "gauge", (), "start of the process, seconds since 1970"),
+    ("process_cpu_seconds_total", "counter", (), "user and system CPU time, seconds"),
+    ("process_open_fds", "gauge", (), "open file descriptors"),
+    ("process_max_fds", "gauge", (), "file descriptors allowed"),
+    ("python_info", "gauge", ("version", "implementation", "major", "minor", "patchlevel"), "the Python that runs"),
+    ("python_gc_objects_collected_total", "counter", ("generation",), "objects the collector freed"),
+    ("python_gc_objects_uncollectable_total", "counter", ("generation",), "objects the collector could not free"),
+    ("python_gc_collections_total", "counter", ("generation",), "runs of the collector"),
+)
+
+
+class Entry(NamedTuple):
+    """A metric as exposed: full name (a histogram's without _bucket, _sum, _count), type, labels, meaning."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own: two servers in one process do not meet."""
+
+    def __init__(self) -> None:
+        # a creation time beside every series would double the answer, and nobody here asks for it
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        self.catalogue: list[Entry] = []
+        self._public: PublicState | None = None
+
+        # the tick
+        self.tick_seconds = self._histogram("tick_seconds", "time of one phase of a tick", _FAST_S, "phase")
+        self.tick_total_seconds = self._histogram("tick_total_seconds", "deadline to publication of a tick", _TIMES_S)
+        self.tick_lateness_seconds = self._histogram(
+            "tick_lateness_seconds", "start of a tick after its deadline", _TIMES_S
+        )
+        self.ticks = self._counter("ticks", "ticks executed")
+        self.ticks_late = self._counter("ticks_late", "ticks that began after the next one was due")
+        self.scheduler_stalls = self._counter(
+            "scheduler_stalls", "times the machine did not run the watchdog thread when it should have"
+        )
+        self.tick = self._gauge("tick", "number of the last published tick")
+        self.conservation_checks = self._counter("conservation_checks", "checks that money and goods add up")
+
+        # agents and their actions
+        self.actions = self._counter(
+            "actions",
+            "actions by kind and what became of them: at the door accepted, duplicate, conflict, invalid, refused_full;"
+            " then by the world filled, resting, partial, rejected, cancelled, expired, done",
+            "kind",
+            "outcome",
+        )
+        self.registrations = self._counter("registrations", "registrations by result", "result")
+        self.unregistrations = self._counter("unregistrations", "agents gone, by reason", "reason")
+        self.agents = self._gauge("agents", "registered outside agents")
+        self.agents_active = self._gauge("agents_active", "outside agents with an action in the last tick")
+        self.agent_actions = self._histogram("agent_actions", "actions of one agent in one tick, active ones", _COUNTS)
+        self.queue_actions = self._gauge("queue_actions", "actions waiting for the next tick")
+        self.receipts = self._gauge("receipts", "receipts kept")
+        self.rate_limited = self._counter("rate_limited", "requests refused by a rate limit", "kind")
+
+        # the journal
+        self.journal_records = self._counter("journal_records", "records appended, by kind", "kind")
+        self.journal_bytes = self._counter("journal_bytes", "bytes appended to the journal")
+        self.journal_syncs = self._counter("journal_syncs", "batches made durable")
+        self.journal_sync_seconds = self._histogram("journal_sync_seconds", "time to make a batch durable", _TIMES_S)
+        self.journal_durable_seq = self._gauge("journal_durable_seq", "last sequence number that is durable")
+
+        # subscribers and requests
+        self.sockets = self._gauge("sockets", "open WebSocket connections")
+        self.sockets_opened = self._counter("sockets_opened", "WebSocket connections accepted")
+        self.sockets_closed = self._counter("sockets_closed", "WebSocket connections closed, by close code", "code")
+        self.subscriptions = self._gauge("subscriptions", "subscriptions by channel", "channel")
+        self.frames = self._counter("frames", "frames handed to subscribers", "channel", "kind")
+        self.frame_bytes = self._counter("frame_bytes", "bytes of those frames", "channel", "kind")
+        self.frames_skipped = self._counter("frames_skipped", "frames slow subscribers did not get", "channel")
+        self.resyncs = self._counter("resyncs", "snapshots sent instead of a delta, by reason", "reason")
+        self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
+        self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
+        self.history_points = self._gauge("history_points", "points kept hot in each series")
+
+        # the economy
+        self.market_price = self._gauge("market_price", "reference price of a lot, credits", "market")
+        self.market_volatility = self._gauge("market_volatility", "realised volatility, a year", "market")
+        self.market_volume = self._gauge("market_volume", "lots traded in the last tick", "market")
+        self.resource_scarcity = self._gauge("resource_scarcity", "1 - reserves / base", "resource")
+        self.inflation = self._gauge("inflation", "quarterly CPI inflation, annualised")
+        self.unemployment = self._gauge("unemployment", "share of households")
+        self.policy_rate = self._gauge("policy_rate", "interest rate of the central bank, a year")
+        self.money_supply = self._gauge("money_supply", "money of residents, agents and pools, credits")
+        self.velocity = self._gauge("velocity", "velocity of money, a year")
+        self.cpi = self._gauge("cpi", "consumer price index, 1 at the start")
+        self.equity_index = self._gauge("equity_index", "share index, 100 at the start")
+        self.sentiment = self._gauge("sentiment", "mean over residents, 0 to 1")
+        self.fear = self._gauge("fear", "mean over residents, 0 to 1")
+        self.greed = self._gauge("greed", "mean over residents, 0 to 1")
+        self.confidence = self._gauge("confidence", "mean over residents, 0 to 1")
+        self.herding = self._gauge("herding", "how much of the mood is one mood")
+        self.volatility_multiplier = self._gauge("volatility_multiplier", "what psychology does to volatility, global")
+        self.panic_markets = self._gauge("panic_markets", "markets in panic")
+        self.euphoria_markets = self._gauge("euphoria_markets", "markets in euphoria")
+        self.world_events = self._counter("world_events", "events of the world, by name", "name")
+
+        for phase in PHASES:
+            self.tick_seconds.labels(phase)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def observe_report(self, report: TickReport) -> None:
+        """Count what a tick reports: outcomes of actions, activity of agents, events; keep its public values."""
+        outcomes = report.outcomes
+        if len(outcomes):
+            pairs, counts = np.unique(outcomes[["kind", "status"]], return_counts=True)
+            for pair, count in zip(pairs, counts, strict=True):
+                kind, status = Kind(int(pair["kind"])), Status(int(pair["status"]))
+                self.actions.labels(kind.name.lower(), status.name.lower()).inc(int(count))
+        _, each = np.unique(outcomes["agent_id"], return_counts=True)
+        self.agents_active.set(len(each))
+        for count in each:
+            self.agent_actions.observe(int(count))
+        for event in report.events:
+            self.world_events.labels(event.name).inc()
+        self.observe_view(report.public)
+
+    def observe_view(self, public: PublicState) -> None:
+        """Take the public values of the last tick for the economic gauges."""
+        self._public = public
+
+    def expose(self, accept: str | None) -> tuple[bytes, str]:
+        """Return the body and content type of /metrics: OpenMetrics for who accepts it, else Prometheus' text."""
+        self._fill_economy()
+        encode, content_type = choose_encoder(accept or "")
+        return encode(self.registry), content_type
+
+    def _fill_economy(self) -> None:
+        public = self._public
+        if public is None:
+            return
+        for m, market in enumerate(NAMES):
+            self.market_price.labels(market).set(float(public.market["price"][m]) / UCR_PER_CREDIT)
+            self.market_volatility.labels(market).set(float(public.market["volatility"][m]))
+            self.market_volume.labels(market).set(float(public.market["volume"][m]))
+        for r, resource in enumerate(NAMES[RAW_FIRST : RAW_LAST + 1]):
+            self.resource_scarcity.labels(resource).set(float(public.resource["scarcity"][r]))
+        for gauge, value in (
+            (self.inflation, public.indicators["inflation"]),
+            (self.unemployment, public.indicators["unemployment"]),
+            (self.policy_rate, public.indicators["policy_rate"]),
+            (self.money_supply, public.indicators["money_supply"] / UCR_PER_CREDIT),
+            (self.velocity, public.indicators["velocity"]),
+            (self.cpi, public.indicators["cpi"]),
+            (self.equity_index, public.indicators["equity_index"]),
+            (self.agents, public.indicators["agents"]),
+            (self.sentiment, public.psychology["sentiment"]),
+            (self.fear, public.psychology["fear"]),
+            (self.greed, public.psychology["greed"]),
+            (self.confidence, public.psychology["confidence"]),
+            (self.herding, public.psychology["herding"]),
+            (self.volatility_multiplier, public.psychology["volatility_multiplier"]),
+            (self.panic_markets, public.psychology["panic_markets"]),
+            (self.euphoria_markets, public.psychology["euphoria_markets"]),
+        ):
+            gauge.set(float(value))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        self._enter(f"{name}_total", "counter", labels, text)
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        self._enter(name, "gauge", labels, text)
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        self._enter(name, "histogram", labels, text)
+        return Histogram(PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
+
+    def _enter(self, name: str, kind: str, labels: tuple[str, ...], text: str) -> None:
+        self.catalogue.append(Entry(PREFIX + name, kind, labels, text))
+
+
+def catalogue() -> list[Entry]:
+    """Return every metric a server exposes, in the order of the page."""
+    return Metrics().catalogue + [Entry(*row) for row in PROCESS_METRICS]
+
+
+def document() -> str:
+    """Return docs/metrics.md, made from the metrics themselves."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made from `server/metrics.py` by `python3 -m server.metrics > docs/metrics.md`; a test keeps it in step and",
+        "compares it with what `/metrics` exposes.",
+        "",
+        "`GET /metrics` answers in Prometheus' text format, or in OpenMetrics for a client that accepts it. Times are",
+        "in seconds. A histogram `x` is exposed as `x_bucket`, `x_sum` and `x_count`.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for entry in catalogue():
+        labels = " ".join(f"`{label}`" for label in entry.labels)
+        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {entry.text} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

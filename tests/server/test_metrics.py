@@ -1,0 +1,146 @@
+"""Metrics: the catalogue page is what is exposed, and what a tick reports is counted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from engine.events import DISCOVERY, Event, PublicState, TickReport
+from engine.markets import MARKETS, NAMES, RESOURCES
+from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
+from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS
+from server.metrics import Metrics, catalogue, document
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def public_state() -> PublicState:
+    """Return public values where each is its place in the catalogue: market 3 has price 3 credits, and so on."""
+    return PublicState(
+        5,
+        {field.name: np.arange(MARKETS) * 1_000_000.0 for field in MARKET_FIELDS},
+        {field.name: np.arange(RESOURCES) * 0.5 for field in RESOURCE_FIELDS},
+        {field.name: float(i) for i, field in enumerate(PSYCHOLOGY_FIELDS)},
+        {field.name: float(i) for i, field in enumerate(MONETARY_FIELDS)},
+        {field.name: float(i) for i, field in enumerate(INDICATOR_FIELDS)},
+    )
+
+
+def report(outcomes: list[tuple[int, Kind, Status]], events: tuple[Event, ...] = ()) -> TickReport:
+    """Return the report of a tick with (agent, kind, status) outcomes."""
+    rows = np.zeros(len(outcomes), OUTCOME)
+    for row, (agent, kind, status) in zip(rows, outcomes, strict=True):
+        row["agent_id"], row["kind"], row["status"] = agent, kind, status
+    return TickReport(5, rows, np.zeros(0, ORDER_UPDATE), events, public_state())
+
+
+def test_the_page_says_what_the_code_says() -> None:
+    """docs/metrics.md is what server/metrics.py makes."""
+    assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == document()
+
+
+def test_the_catalogue_is_what_is_exposed() -> None:
+    """Names, types and meanings on the page are those of /metrics, none more and none less."""
+    body, _ = Metrics().expose(None)
+
+    exposed = {
+        (m.name.removesuffix("_total") + ("_total" if m.type == "counter" else ""), m.type)
+        for m in parse_text(body.decode())
+    }
+
+    assert exposed == {(entry.name, entry.kind) for entry in catalogue()}
+
+
+def test_labels_are_those_of_the_catalogue() -> None:
+    """Whatever is counted carries exactly the labels the page names."""
+    metrics = Metrics()
+    metrics.observe_report(report([(1, Kind.LIMIT, Status.FILLED)], (Event(DISCOVERY, 1, 5, "resource_discovered"),)))
+    metrics.http_requests.labels("GET", "/api/info", "200").inc()
+    labels = {entry.name: set(entry.labels) for entry in catalogue()}
+
+    body, _ = metrics.expose(None)
+
+    seen = {
+        (re.sub("_(bucket|sum|count)$", "", sample.name), frozenset(set(sample.labels) - {"le"}))
+        for family in parse_text(body.decode())
+        for sample in family.samples
+    }
+    assert {name: labels.get(name) for name, _ in seen} == {name: set(found) for name, found in seen}
+
+
+def test_both_formats_are_served() -> None:
+    """A plain client gets Prometheus' text, one that accepts OpenMetrics gets that."""
+    metrics = Metrics()
+    metrics.ticks.inc(3)
+
+    text, text_type = metrics.expose(None)
+    opened, opened_type = metrics.expose("application/openmetrics-text; version=1.0.0")
+
+    assert text_type.startswith("text/plain")
+    assert opened_type.startswith("application/openmetrics-text")
+    for families in (parse_text(text.decode()), parse_openmetrics(opened.decode())):
+        assert [f.samples[0].value for f in families if f.name == "arena_ticks"] == [3.0]
+
+
+def test_outcomes_activity_and_events_are_counted() -> None:
+    """A report adds its outcomes by kind and status, its agents' activity and its events."""
+    metrics = Metrics()
+
+    metrics.observe_report(
+        report(
+            [
+                (1, Kind.LIMIT, Status.FILLED),
+                (1, Kind.LIMIT, Status.FILLED),
+                (2, Kind.LIMIT, Status.RESTING),
+                (2, Kind.BORROW, Status.DONE),
+            ],
+            (Event(DISCOVERY, 1, 5, "resource_discovered", {}),),
+        )
+    )
+
+    read = metrics.registry.get_sample_value
+    assert read("arena_actions_total", {"kind": "limit", "outcome": "filled"}) == 2
+    assert read("arena_actions_total", {"kind": "limit", "outcome": "resting"}) == 1
+    assert read("arena_actions_total", {"kind": "borrow", "outcome": "done"}) == 1
+    assert read("arena_agents_active") == 2
+    assert read("arena_agent_actions_sum") == 4
+    assert read("arena_world_events_total", {"name": "resource_discovered"}) == 1
+
+
+def test_a_tick_without_actions_has_no_active_agent() -> None:
+    """The number of active agents is that of the last tick, not the highest so far."""
+    metrics = Metrics()
+
+    metrics.observe_report(report([(1, Kind.LIMIT, Status.FILLED)]))
+    metrics.observe_report(report([]))
+
+    assert metrics.registry.get_sample_value("arena_agents_active") == 0
+
+
+def test_economic_gauges_carry_the_public_values() -> None:
+    """Prices come in credits, everything else as published, and only once asked."""
+    metrics = Metrics()
+    metrics.observe_view(public_state())
+
+    metrics.expose(None)
+
+    read = metrics.registry.get_sample_value
+    assert read("arena_market_price", {"market": NAMES[3]}) == pytest.approx(3.0)
+    assert read("arena_resource_scarcity", {"resource": NAMES[7]}) == pytest.approx(3.0)
+    places = {field.name: float(i) for i, field in enumerate(INDICATOR_FIELDS)}
+    assert read("arena_unemployment") == places["unemployment"]
+    assert read("arena_money_supply") == pytest.approx(places["money_supply"] / 1_000_000)
+
+
+def test_two_servers_in_one_process_do_not_meet() -> None:
+    """Each Metrics has a registry of its own."""
+    one, other = Metrics(), Metrics()
+
+    one.ticks.inc()
+
+    assert other.registry.get_sample_value("arena_ticks_total") == 0
