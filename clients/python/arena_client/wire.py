@@ -186,8 +186,9 @@ def _changed(form: str, field: str, old: Value, body: Any) -> Value:
         if form != "set" or not _is_integer(body):
             raise WireError(f"{field} is one integer: it can only be set to an integer below 2**53")
         return int(body)
-    if not isinstance(body, list) or not all(map(_is_integer, body)):
-        raise WireError(f"{form}.{field} must be a list of integers below 2**53")
+    # bool is a subclass of int, but true is no number on the wire
+    if not isinstance(body, list) or not set(map(type, body)) <= {int}:
+        raise WireError(f"{form}.{field} must be a list of integers")
     if form == "add":
         new = _added(field, old, body)
     elif len(body) != len(old):

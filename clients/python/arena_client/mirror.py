@@ -1,0 +1,169 @@
+"""A local copy of one state channel that is either right or says that it is not.
+
+No input or output happens here: frames go in, a verdict comes out, whoever owns the connection asks for the resync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from arena_client import wire
+
+Number = int | float
+
+
+class Verdict(NamedTuple):
+    """What became of a frame.
+
+    applied: the copy now stands at the frame's seq. needs_resync: why only a snapshot helps, None when all is well.
+    Neither: the frame was older than the copy and changed nothing.
+    """
+
+    applied: bool
+    needs_resync: str | None = None
+
+
+APPLIED: Final = Verdict(True)
+IGNORED: Final = Verdict(False)
+
+
+class Mirror:
+    """The state of one channel, kept by its snapshots and deltas.
+
+    channel: its name. epoch, seq, tick, sent_ns: of the frame the copy stands at, None before the first.
+    stale: why the copy waits for a snapshot, None while it is in step. The last state stays readable meanwhile.
+    verified_seq: the last seq at which the server's checksum agreed.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.epoch: str | None = None
+        self.seq: int | None = None
+        self.tick: int | None = None
+        self.sent_ns: int | None = None
+        self.stale: str | None = "no snapshot yet"
+        self.verified_seq: int | None = None
+        self._state: wire.State = {}
+
+    @property
+    def state(self) -> Mapping[str, wire.Value]:
+        """The integers as they came, read-only. A later frame makes a new state and leaves this one as it is."""
+        return MappingProxyType(self._state)
+
+    @property
+    def position(self) -> tuple[str, int] | None:
+        """(epoch, seq) to resume after, None when only a snapshot would do."""
+        if self.stale is not None or self.epoch is None or self.seq is None:
+            return None
+        return self.epoch, self.seq
+
+    def feed(self, frame: Mapping[str, Any]) -> Verdict:
+        """Take one snapshot or delta frame of this channel and say what became of it.
+
+        Never raises on what a server may send; a frame that cannot be right leaves the copy as it was, and stale.
+        Raises ValueError for a frame of another channel: that is a mistake of the caller.
+        """
+        if frame.get("channel") != self.channel:
+            raise ValueError(f"the mirror of {self.channel} got a frame of {frame.get('channel')!r}")
+        try:
+            if frame.get("type") == "snapshot":
+                return self._take_snapshot(frame)
+            if frame.get("type") == "delta":
+                return self._take_delta(frame)
+            raise wire.WireError(f"a state channel sends snapshot and delta, got {frame.get('type')!r}")
+        except wire.WireError as error:
+            return self._lose(f"malformed: {error}")
+
+    def lost(self, reason: str) -> None:
+        """Mark the copy stale, so that only a snapshot brings it back in step."""
+        self.stale = reason
+
+    def values(self, schema: Mapping[str, Any]) -> dict[str, Number | list[Number]]:
+        """Return the state in the units of the schema: every integer divided by its field's scale.
+
+        schema: field -> scale, or the channel's document from `/api/info` (see `scales`). Equal to what the GET of
+        the same tick shows, to the last bit. Raises KeyError for a field that the schema does not have.
+        """
+        by_field = scales(schema)
+        return {field: _scaled(value, by_field[field]) for field, value in self._state.items()}
+
+    def _take_snapshot(self, frame: Mapping[str, Any]) -> Verdict:
+        epoch, seq, tick, sent_ns = _heading(frame)
+        if self.stale is None and epoch == self.epoch and self.seq is not None and seq < self.seq:
+            return IGNORED
+        state = _checked_state(frame.get("state"))
+        crc = frame.get("crc")
+        if crc is None:
+            raise wire.WireError("a snapshot must carry its checksum")
+        if crc != wire.checksum(state):
+            return self._lose("checksum mismatch in a snapshot")
+        self.verified_seq = seq
+        return self._stand_at(epoch, seq, tick, sent_ns, state)
+
+    def _take_delta(self, frame: Mapping[str, Any]) -> Verdict:
+        epoch, seq, tick, sent_ns = _heading(frame)
+        base = frame.get("base")
+        if type(base) is not int or base >= seq:
+            raise wire.WireError(f"a delta needs a base below its seq, got {base!r} and {seq}")
+        if self.stale is not None:
+            return Verdict(False, self.stale)
+        if epoch != self.epoch:
+            return self._lose(f"the epoch changed from {self.epoch} to {epoch}")
+        if self.seq is not None and seq <= self.seq:
+            return IGNORED
+        if base != self.seq:
+            return self._lose(f"a gap: stands at {self.seq}, the delta starts at {base}")
+        state = wire.apply(self._state, frame)
+        crc = frame.get("crc")
+        if crc is not None:
+            if crc != wire.checksum(state):
+                return self._lose(f"checksum mismatch at seq {seq}")
+            self.verified_seq = seq
+        return self._stand_at(epoch, seq, tick, sent_ns, state)
+
+    def _stand_at(self, epoch: str, seq: int, tick: int, sent_ns: int, state: wire.State) -> Verdict:
+        self.epoch, self.seq, self.tick, self.sent_ns = epoch, seq, tick, sent_ns
+        self.stale = None
+        self._state = state
+        return APPLIED
+
+    def _lose(self, reason: str) -> Verdict:
+        self.stale = reason
+        return Verdict(False, reason)
+
+
+def scales(schema: Mapping[str, Any]) -> dict[str, int]:
+    """Return field -> scale from a channel's document (`{"fields": [{"name", "scale", ...}]}`) or from such a map."""
+    fields = schema.get("fields")
+    if isinstance(fields, list):
+        return {field["name"]: field["scale"] for field in fields}
+    return dict(schema)
+
+
+def _heading(frame: Mapping[str, Any]) -> tuple[str, int, int, int]:
+    epoch = frame.get("epoch")
+    if not isinstance(epoch, str):
+        raise wire.WireError("a data frame needs its epoch as a string")
+    numbers = [frame.get(name) for name in ("seq", "tick", "sent_ns")]
+    if not all(type(number) is int for number in numbers):
+        raise wire.WireError("a data frame needs seq, tick and sent_ns as integers")
+    seq, tick, sent_ns = numbers
+    return epoch, seq, tick, sent_ns  # type: ignore[return-value]  # the line above has checked them
+
+
+def _checked_state(state: Any) -> wire.State:
+    if not isinstance(state, dict):
+        raise wire.WireError("a snapshot needs its state as a map")
+    for field, value in state.items():
+        entries = value if isinstance(value, list) else [value]
+        if not isinstance(field, str) or not set(map(type, entries)) <= {int}:
+            raise wire.WireError(f"{field!r} must be an integer or a list of integers")
+    return dict(state)
+
+
+def _scaled(value: wire.Value, scale: int) -> Number | list[Number]:
+    if scale == 1:
+        return list(value) if isinstance(value, list) else value
+    return [entry / scale for entry in value] if isinstance(value, list) else value / scale

@@ -1,0 +1,382 @@
+"""What to send after connecting and what each message means: the rules of subscribing, resuming and resynchronising.
+
+No input or output happens here. A `Session` holds the subscriptions of one client over any number of connections:
+messages of the server go into `receive`, messages for the server come out of `take_outgoing`, and what the owner
+should know comes back as reports.
+
+A subscription is in one of five phases. A line that is missing leaves it where it is.
+
+| phase     | what happens                          | what follows                                | next      |
+|-----------|---------------------------------------|---------------------------------------------|-----------|
+| OFFLINE   | hello                                 | subscribe, from (epoch, seq) if copy good   | ASKED     |
+| ASKED     | ack                                   | Subscribed                                  | LIVE      |
+| ASKED     | error                                 | Refused                                     | (removed) |
+| ASKED     | temporary error, was live before      | SessionBroken: only a new connection helps  |           |
+| ASKED     | data (of an earlier subscription)     | dropped                                     | ASKED     |
+| LIVE      | a frame that fits                     | StateChanged or EventReceived               | LIVE      |
+| LIVE      | a state frame that does not fit       | OutOfStep, resync                           | RESYNCING |
+| LIVE      | an event frame that does not fit      | OutOfStep, unsubscribe, subscribe from last | ASKED     |
+| RESYNCING | a snapshot that fits                  | StateChanged                                | LIVE      |
+| RESYNCING | an error, 100 frames without snapshot | SessionBroken                               |           |
+| any       | the connection is lost                |                                             | OFFLINE   |
+| any       | unsubscribe                           |                                             | (removed) |
+
+Event channels never lose an entry within an epoch. When the epoch changes their numbering starts anew; the
+subscription then follows the new one from its first event and says so with OutOfStep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from arena_client import wire
+from arena_client.errors import ArenaError, StreamError, SubscriptionRefused, WireError
+from arena_client.mirror import Mirror
+
+#: Frames to wait for the snapshot of a resync: ten seconds of a channel with ten frames a second.
+RESYNC_PATIENCE_FRAMES: Final = 100
+
+
+class Phase(Enum):
+    """Where a subscription stands."""
+
+    OFFLINE = "offline"
+    ASKED = "asked"
+    LIVE = "live"
+    RESYNCING = "resyncing"
+
+
+class SessionBroken(ArenaError):
+    """This connection cannot be put right; a new one can."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """A mirror took a frame. skipped: changes before this one that were not reported singly."""
+
+    channel: str
+    mirror: Mirror
+    epoch: str
+    seq: int
+    tick: int
+    sent_ns: int
+    is_snapshot: bool
+    reason: str | None = None
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventReceived:
+    """The next event of an event channel. event holds its name and its data."""
+
+    channel: str
+    epoch: str
+    seq: int
+    tick: int
+    sent_ns: int
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """The server left out `skipped` frames because this client read too slowly; a snapshot follows."""
+
+    channel: str
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfStep:
+    """A frame did not fit what came before. What repairs it has been asked for already."""
+
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The server acknowledged a subscription."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server refused a subscription, which is gone now; the others go on."""
+
+    channel: str
+    error: SubscriptionRefused
+
+
+@dataclass(frozen=True, slots=True)
+class ShuttingDown:
+    """The server is about to close. It wants nobody back before `retry_after_s`."""
+
+    retry_after_s: float
+
+
+Report = StateChanged | EventReceived | Lagged | OutOfStep | Subscribed | Refused | ShuttingDown
+
+
+class Subscription:
+    """One channel of a session: its phase, and how far its data has come.
+
+    mirror: of a state channel, else None. event_position: (epoch, seq) of an event channel's last event, else None.
+    """
+
+    def __init__(self, channel: str, since: int | None = None) -> None:
+        if channel in wire.STATE_CHANNELS:
+            if since is not None:
+                raise ValueError(f"{channel} is a state channel, `since` is for event channels")
+            self.mirror: Mirror | None = Mirror(channel)
+        else:
+            self.mirror = None
+        self.channel = channel
+        self.phase = Phase.OFFLINE
+        self.request_id: int | None = None
+        self.event_position: tuple[str, int] | None = None
+        self.since = since
+        self.frames_waited = 0
+        self.was_live = False
+
+
+class Session:
+    """All subscriptions of one client, over any number of connections.
+
+    api_key: sent with `auth` first on every connection when given.
+    epoch, tick, tick_rate_ms, heartbeat_s: as the last hello said, None before the first.
+    """
+
+    def __init__(self, api_key: str | None = None) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.hello: dict[str, Any] | None = None
+        self.is_connected = False
+        self.resyncs = 0
+        self._api_key = api_key
+        self._outgoing: list[dict[str, Any]] = []
+        self._last_id = 0
+        self._auth_id: int | None = None
+
+    @property
+    def epoch(self) -> str | None:
+        return self.hello["epoch"] if self.hello else None
+
+    @property
+    def tick(self) -> int | None:
+        return self.hello["tick"] if self.hello else None
+
+    @property
+    def tick_rate_ms(self) -> int | None:
+        return self.hello["tick_rate_ms"] if self.hello else None
+
+    @property
+    def heartbeat_s(self) -> float | None:
+        return self.hello["heartbeat_s"] if self.hello else None
+
+    def subscribe(self, channel: str, since: int | None = None) -> Subscription:
+        """Add a channel; its subscribe message goes out now, or after the next hello.
+
+        since: only for event channels, the number of the last event already known; 0 = all there are.
+        Without it events from now on are sent. Raises ValueError when the channel is subscribed already.
+        """
+        if channel in self.subscriptions:
+            raise ValueError(f"{channel} is subscribed already")
+        subscription = Subscription(channel, since)
+        self.subscriptions[channel] = subscription
+        if self.is_connected:
+            self._ask(subscription)
+        return subscription
+
+    def unsubscribe(self, channel: str) -> None:
+        """Remove a channel. Raises KeyError when it is not subscribed."""
+        subscription = self.subscriptions.pop(channel)
+        if subscription.phase is not Phase.OFFLINE:
+            self._send("unsubscribe", channel=channel)
+
+    def lost(self) -> None:
+        """Take note that the connection is gone: copies stay readable, every subscription waits for the next hello."""
+        self.is_connected = False
+        self._outgoing.clear()
+        for subscription in self.subscriptions.values():
+            subscription.phase = Phase.OFFLINE
+            subscription.request_id = None
+
+    def take_outgoing(self) -> list[dict[str, Any]]:
+        """Return the messages to send now, in order, and forget them."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def receive(self, message: Mapping[str, Any]) -> list[Report]:
+        """Take one message of the server and return what the owner should know.
+
+        Raises WireError for a message that breaks the protocol, SessionBroken when only a new connection helps and
+        StreamError when no connection would: another protocol version, a refused key.
+        Message types that this version does not know are passed over, so that a newer server may add some.
+        """
+        kind = message.get("type")
+        if not isinstance(kind, str):
+            raise WireError("a message of the server needs its type as a string")
+        if not self.is_connected and kind != "hello":
+            raise WireError(f"the first message must be hello, got {kind}")
+        handler = {
+            "hello": self._on_hello,
+            "ack": self._on_ack,
+            "error": self._on_error,
+            "snapshot": self._on_state,
+            "delta": self._on_state,
+            "event": self._on_event,
+            "lagged": self._on_lagged,
+            "shutdown": self._on_shutdown,
+        }.get(kind)
+        return handler(message) if handler else []
+
+    def _on_hello(self, message: Mapping[str, Any]) -> list[Report]:
+        if message.get("version") != wire.VERSION:
+            raise StreamError(f"the server speaks version {message.get('version')}, this client {wire.VERSION}")
+        for name, kinds in (("epoch", str), ("tick", int), ("tick_rate_ms", int), ("heartbeat_s", (int, float))):
+            if not isinstance(message.get(name), kinds):
+                raise WireError(f"hello needs {name}, got {message.get(name)!r}")
+        reports = self._notice_epoch(message["epoch"])
+        self.hello = dict(message)
+        self.is_connected = True
+        if self._api_key is not None:
+            self._auth_id = self._send("auth", api_key=self._api_key)
+        for subscription in self.subscriptions.values():
+            self._ask(subscription)
+        return reports
+
+    def _notice_epoch(self, epoch: str) -> list[Report]:
+        """Let event channels start over when their numbering does."""
+        reports: list[Report] = []
+        for subscription in self.subscriptions.values():
+            position = subscription.event_position
+            if position is not None and position[0] != epoch:
+                subscription.event_position = (epoch, 0)
+                reports.append(OutOfStep(subscription.channel, f"the epoch changed from {position[0]} to {epoch}"))
+        return reports
+
+    def _on_ack(self, message: Mapping[str, Any]) -> list[Report]:
+        subscription = self._asking(message.get("id"))
+        if subscription is None or subscription.phase is not Phase.ASKED:
+            return []
+        subscription.phase = Phase.LIVE
+        subscription.was_live = True
+        if subscription.mirror is None and subscription.event_position is None:
+            seq = message.get("seq")
+            if type(seq) is not int:
+                raise WireError(f"the ack of an event channel needs seq as an integer, got {seq!r}")
+            subscription.event_position = (str(self.epoch), seq)
+        return [Subscribed(subscription.channel)]
+
+    def _on_error(self, message: Mapping[str, Any]) -> list[Report]:
+        number = message.get("id")
+        if number is not None and number == self._auth_id:
+            raise StreamError(f"the api key was refused: {message.get('detail') or message.get('title')}")
+        subscription = self._asking(number)
+        if subscription is None:
+            return []
+        error = SubscriptionRefused(subscription.channel, message)
+        if subscription.phase is Phase.RESYNCING or (error.temporary and subscription.was_live):
+            raise SessionBroken(str(error)) from error
+        del self.subscriptions[subscription.channel]
+        return [Refused(subscription.channel, error)]
+
+    def _on_state(self, message: Mapping[str, Any]) -> list[Report]:
+        subscription = self.subscriptions.get(str(message.get("channel")))
+        if subscription is None or subscription.mirror is None or subscription.phase in _DEAF:
+            return []
+        mirror = subscription.mirror
+        verdict = mirror.feed(message)
+        if verdict.applied:
+            subscription.phase = Phase.LIVE
+            subscription.frames_waited = 0
+            return [_changed(mirror, message)]
+        if verdict.needs_resync is None:
+            return []
+        if subscription.phase is Phase.RESYNCING:
+            return self._wait_on(subscription, verdict.needs_resync)
+        self.resyncs += 1
+        subscription.phase = Phase.RESYNCING
+        subscription.frames_waited = 0
+        subscription.request_id = self._send("resync", channel=subscription.channel)
+        return [OutOfStep(subscription.channel, verdict.needs_resync)]
+
+    def _wait_on(self, subscription: Subscription, reason: str) -> list[Report]:
+        subscription.frames_waited += 1
+        if subscription.frames_waited >= RESYNC_PATIENCE_FRAMES:
+            raise SessionBroken(f"no good snapshot of {subscription.channel} came: {reason}")
+        return []
+
+    def _on_event(self, message: Mapping[str, Any]) -> list[Report]:
+        subscription = self.subscriptions.get(str(message.get("channel")))
+        if subscription is None or subscription.phase is not Phase.LIVE or subscription.event_position is None:
+            return []
+        epoch, seq, base = message.get("epoch"), message.get("seq"), message.get("base")
+        tick, sent_ns, event = message.get("tick"), message.get("sent_ns"), message.get("event")
+        if not all(type(number) is int for number in (seq, base, tick, sent_ns)) or not isinstance(event, dict):
+            raise WireError(f"an event frame needs seq, base, tick, sent_ns and its event: {dict(message)!r:.200}")
+        known_epoch, known = subscription.event_position
+        assert isinstance(seq, int)  # checked above, for the type checker
+        if epoch == known_epoch and seq <= known:
+            return []
+        if epoch != known_epoch or base != known:
+            self._ask_again(subscription)
+            return [OutOfStep(subscription.channel, f"a gap: stands at {known}, the event is {seq} after {base}")]
+        subscription.event_position = (known_epoch, seq)
+        return [EventReceived(subscription.channel, known_epoch, seq, message["tick"], message["sent_ns"], event)]
+
+    def _on_lagged(self, message: Mapping[str, Any]) -> list[Report]:
+        skipped = message.get("skipped")
+        return [Lagged(str(message.get("channel")), skipped if isinstance(skipped, int) else 0)]
+
+    def _on_shutdown(self, message: Mapping[str, Any]) -> list[Report]:
+        wait_ms = message.get("retry_after_ms")
+        return [ShuttingDown(wait_ms / 1000 if isinstance(wait_ms, int | float) else 0.0)]
+
+    def _ask(self, subscription: Subscription) -> None:
+        """Send subscribe, from where the data has come to."""
+        subscription.phase = Phase.ASKED
+        position = subscription.mirror.position if subscription.mirror else subscription.event_position
+        if position is None and subscription.since is not None:
+            position = (str(self.epoch), subscription.since)
+            subscription.event_position = position
+        fields: dict[str, Any] = {"channel": subscription.channel}
+        if position is not None:
+            fields["epoch"], fields["seq"] = position
+        subscription.request_id = self._send("subscribe", **fields)
+
+    def _ask_again(self, subscription: Subscription) -> None:
+        self.resyncs += 1
+        self._send("unsubscribe", channel=subscription.channel)
+        self._ask(subscription)
+
+    def _asking(self, number: Any) -> Subscription | None:
+        """Return the subscription that waits for the answer to request `number`."""
+        if number is None:
+            return None
+        return next((s for s in self.subscriptions.values() if s.request_id == number), None)
+
+    def _send(self, op: str, **fields: Any) -> int:
+        self._last_id += 1
+        self._outgoing.append({"op": op, "id": self._last_id, **fields})
+        return self._last_id
+
+
+#: Phases in which data can only be left over from an earlier subscription.
+_DEAF = (Phase.OFFLINE, Phase.ASKED)
+
+
+def _changed(mirror: Mirror, message: Mapping[str, Any]) -> StateChanged:
+    return StateChanged(
+        channel=mirror.channel,
+        mirror=mirror,
+        epoch=message["epoch"],
+        seq=message["seq"],
+        tick=message["tick"],
+        sent_ns=message["sent_ns"],
+        is_snapshot=message["type"] == "snapshot",
+        reason=message.get("reason"),
+    )
