@@ -1,0 +1,94 @@
+"""The commands of `arena`, which is `python3 -m server`; without a command it serves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from engine.errors import EngineError, JournalDamaged, SettingError
+from server.config import load
+
+USAGE = 2
+DAMAGED = 3
+
+HELP = """\
+usage: arena [COMMAND] [OPTIONS]        (or: python3 -m server [COMMAND] [OPTIONS])
+
+A living economy of 100,000 residents that anyone can join over REST and WebSockets.
+
+commands:
+  serve      run the economy and its server (the default)
+  replay     compute a world again from its journal and check every recorded hash
+  bench      measure this machine's numbers against their bars
+
+  arena COMMAND --help shows what a command takes.
+
+examples:
+  arena                                  serve on http://127.0.0.1:8000, world in ./arena-data
+  arena serve --port 9000 --data world   another port, another world
+  arena replay world --check             prove that the journal leads to what was shown
+  arena bench tick_100k --quick          one number, here and now
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that argv (without the program's name) asks for and return the exit status.
+
+    0: done. 1: a check failed. 2: a wrong setting or usage. 3: the journal is damaged.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(HELP)
+        return 0
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"arena {_version()}\n")
+        return 0
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    command = COMMANDS.get(name)
+    if command is None:
+        return _refuse(f"unknown command {name!r}; there are {', '.join(COMMANDS)}", USAGE)
+    try:
+        return command(arguments)
+    except SettingError as error:
+        return _refuse(str(error), USAGE)
+    except JournalDamaged as error:
+        return _refuse(str(error), DAMAGED)
+    except (EngineError, OSError) as error:
+        return _refuse(str(error), 1)
+
+
+def _serve(arguments: list[str]) -> int:
+    settings = load(arguments, os.environ)
+    from server.app import serve
+
+    return serve(settings) or 0
+
+
+def _replay(arguments: list[str]) -> int:
+    from server.live.replay_cmd import main as replay
+
+    return replay(arguments)
+
+
+def _bench(arguments: list[str]) -> int:
+    from server.bench import main as bench
+
+    return bench(arguments)
+
+
+#: Modules are imported when their command is asked for: --help and a wrong flag answer at once.
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "replay": _replay, "bench": _bench}
+
+
+def _version() -> str:
+    try:
+        return version("living-economy-arena")
+    except PackageNotFoundError:
+        return "(a clone, not installed)"
+
+
+def _refuse(text: str, status: int) -> int:
+    sys.stderr.write(f"arena: {text}\n")
+    return status
