@@ -50,6 +50,7 @@ class Reject(IntEnum):
     """Why the world refused an action: 1xx shape, 2xx funds, 3xx market, 4xx limits. 0 = not refused."""
 
     NONE = 0
+    MALFORMED = 101
     UNKNOWN_AGENT = 110
     UNKNOWN_ORDER = 120
     NO_FUNDS = 201
@@ -71,6 +72,7 @@ class Reject(IntEnum):
 
 #: One sentence per code, for people; numbers are added where the outcome is published.
 REJECT_TEXT = {
+    Reject.MALFORMED: "a field of the action is out of its range",
     Reject.UNKNOWN_AGENT: "the agent is not registered (any more)",
     Reject.UNKNOWN_ORDER: "no open order of this agent has that id",
     Reject.NO_FUNDS: "not enough free cash",
@@ -81,7 +83,7 @@ REJECT_TEXT = {
     Reject.MARKET_HALTED: "the market is halted: only limit orders good till cancelled or till a tick may rest",
     Reject.MARKET_CLOSED: "the market is closed now: only limit orders good till cancelled or till a tick may rest",
     Reject.SELF_TRADE: "the order would cross an open order of the same owner",
-    Reject.ACTION_EXPIRED: "valid_until_tick has passed",
+    Reject.ACTION_EXPIRED: "valid_until_tick, or the last tick of the order, has passed",
     Reject.ACTIONS_PER_TICK: "more actions of one agent in a tick than allowed",
     Reject.OPEN_ORDERS: "the agent has as many open orders as it may",
     Reject.BOOK_FULL: "the book of all outside orders is full",

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.agent_index import table_size
 from engine.config import Config
-from engine.events import Event
+from engine.events import OTHER, Event
 from engine.ladder import prices
 from engine.layout import Layout, lay_out
 from engine.markets import HOURS, MARKETS, POOLS, RESOURCES
@@ -345,6 +346,15 @@ class State:
     touched: I64 = _array(
         np.int64, "threads", MARKETS, 2, unit="lowest and highest touched slot; low > high: none", scratch=True
     )
+    agent_index: I32 = _array(np.int32, "index", unit="slot + 1 by agent number, 0 = empty", scratch=True)
+    owner_index: I32 = _array(np.int32, "index", unit="first slot + 1 by owner number, 0 = empty", scratch=True)
+    slot_owner: I64 = _array(np.int64, "agents", unit="owner number a slot is listed under, 0 = none", scratch=True)
+    owner_next: I32 = _array(np.int32, "agents", unit="next slot + 1 of the same owner, 0 = last", scratch=True)
+    agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
+    agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
+    agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)
+    order_next: I32 = _array(np.int32, "orders", unit="index + 1 of the agent's next open order, 0 = last", scratch=True)
+    order_row: I32 = _array(np.int32, "orders", unit="outcome row + 1 of an order of this tick, 0 = older", scratch=True)
     cleared_volume: I64 = _array(np.int64, MARKETS, unit="lots traded in this tick: V", scratch=True)
     margin_level: I64 = _array(
         np.int64, 2, MARKETS, unit="level of the marginal buyers (0) and sellers (1)", scratch=True
@@ -406,6 +416,7 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         "segments": len(layout.segment_start),
         "agents": config.max_agents,
         "orders": config.order_book_max,
+        "index": table_size(config.max_agents),
         "threads": threads,
     }
     arrays: dict[str, Any] = {}
@@ -427,6 +438,12 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         events=[],
         **arrays,
     )
+
+
+def announce(state: State, name: str, **data: int | float | str | bool) -> None:
+    """Add a fact to the events of this tick, in the channel of everything but discoveries and catastrophes."""
+    state.counters[OTHER_EVENTS] += 1
+    state.events.append(Event(OTHER, int(state.counters[OTHER_EVENTS]), state.tick, name, data))
 
 
 def persistent(state: State) -> Iterator[tuple[str, NDArray[Any]]]:

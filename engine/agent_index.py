@@ -1,0 +1,99 @@
+"""From numbers to slots: where an outside agent sits, and which slots belong to an owner.
+
+Two open-addressing tables with linear probing map agent and owner numbers, which are large and sparse, to slots; the
+slots of one owner form a list. All of it is scratch that follows from the persistent arrays. An entry is slot + 1,
+so that a table of zeros is an empty one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Table = NDArray[np.int32]
+Numbers = NDArray[np.int64]
+
+
+def table_size(agents: int) -> int:
+    """Return the length of a table for so many agents: a power of two, at most half full."""
+    return 1 << max(4, (2 * agents - 1).bit_length())
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def find(table: Table, numbers: Numbers, number: int) -> int:
+    """Return the slot under that number, -1 when there is none. numbers: by slot, true for every slot in the table."""
+    return table[_position(table, numbers, number)] - 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def insert(table: Table, numbers: Numbers, slot: int) -> None:
+    """Add a slot under numbers[slot], which is not in the table yet."""
+    table[_position(table, numbers, numbers[slot])] = slot + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def remove(table: Table, numbers: Numbers, number: int) -> None:
+    """Take out the entry of that number, which is in the table; numbers still holds it."""
+    mask = len(table) - 1
+    hole = _position(table, numbers, number)
+    at = (hole + 1) & mask
+    while table[at] != 0:
+        home = _home(numbers[table[at] - 1], mask)
+        # an entry may move back into the hole unless that would put it before its home
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            table[hole] = table[at]
+            hole = at
+        at = (at + 1) & mask
+    table[hole] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def list_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int, owner: int) -> None:
+    """Put a slot into its owner's list; it is in no list yet."""
+    first = find(table, slot_owner, owner)
+    slot_owner[slot] = owner
+    if first < 0:
+        owner_next[slot] = 0
+        insert(table, slot_owner, slot)
+    else:
+        owner_next[slot] = owner_next[first]
+        owner_next[first] = slot + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def unlist_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int) -> None:
+    """Take a slot out of its owner's list, if it is in one."""
+    owner = slot_owner[slot]
+    if owner == 0:
+        return
+    first = find(table, slot_owner, owner)
+    after = owner_next[slot]
+    if first != slot:
+        before = first
+        while owner_next[before] != slot + 1:
+            before = owner_next[before] - 1
+        owner_next[before] = after
+    elif after != 0:
+        table[_position(table, slot_owner, owner)] = after
+    else:
+        remove(table, slot_owner, owner)
+    slot_owner[slot] = 0
+    owner_next[slot] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _position(table: Table, numbers: Numbers, number: int) -> int:
+    """Return where the number's entry is, or the empty place where it would go."""
+    mask = len(table) - 1
+    at = _home(number, mask)
+    while table[at] != 0 and numbers[table[at] - 1] != number:
+        at = (at + 1) & mask
+    return at
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _home(number: int, mask: int) -> int:
+    # a 31-bit fold times a 32-bit odd constant stays in int64, so that the interpreter sees no overflow
+    folded = (number ^ (number >> 31)) & 0x7FFFFFFF
+    return ((folded * 2654435761) >> 15) & mask
