@@ -4,7 +4,7 @@ No input or output happens here. A `Session` holds the subscriptions of one clie
 messages of the server go into `receive`, messages for the server come out of `take_outgoing`, and what the owner
 should know comes back as reports.
 
-A subscription is in one of five phases. A line that is missing leaves it where it is.
+A subscription is in one of four phases. A line that is missing leaves it where it is.
 
 | phase     | what happens                          | what follows                                | next      |
 |-----------|---------------------------------------|---------------------------------------------|-----------|

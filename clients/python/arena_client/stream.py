@@ -1,0 +1,420 @@
+"""The live stream over a WebSocket that outlives its connections: reconnects, resumes, resynchronises.
+
+One task, owned by the `ArenaStream`, reads the socket and keeps the mirrors fresh, whatever the user of the stream
+is doing. What happened waits for `async for` in a queue: of state changes only the newest per channel, of everything
+else all of it, and when `events_max` of those wait, the task stops reading until there is room again.
+All rules are in `subscription`; here bytes move and time passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Subprotocol
+
+from arena_client import wire
+from arena_client.errors import ArenaError, ConnectionGaveUp, HandshakeRefused, StreamError, WireError
+from arena_client.mirror import Mirror
+from arena_client.subscription import (
+    EventReceived,
+    Lagged,
+    OutOfStep,
+    Refused,
+    Report,
+    Session,
+    SessionBroken,
+    ShuttingDown,
+    StateChanged,
+    Subscribed,
+)
+
+__all__ = ["ArenaStream", "Backoff", "EventReceived", "Lagged", "OutOfStep", "ShuttingDown", "StateChanged"]
+
+Update = StateChanged | EventReceived | Lagged | OutOfStep | ShuttingDown
+
+#: Without any message for this many of the server's heartbeats the connection counts as dead.
+HEARTBEATS_MISSED: Final = 2.5
+#: Until hello has told the server's heartbeat.
+HELLO_TIMEOUT_S: Final = 10.0
+OPEN_TIMEOUT_S: Final = 10.0
+#: A dead peer does not answer the closing handshake; there is nothing to gain by waiting for it.
+CLOSE_TIMEOUT_S: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backoff:
+    """Exponential back-off with full jitter: a random time between nothing and a bound that doubles.
+
+    Full jitter spreads the clients of a restarted server evenly over the bound, see Brooker, "Exponential Backoff
+    And Jitter", AWS Architecture Blog 2015.
+    base_s: the bound after the first failure. cap_s: the largest bound.
+    """
+
+    base_s: float = 0.25
+    cap_s: float = 30.0
+
+    def delay_s(self, failures: int, draw: float) -> float:
+        """Return the seconds to wait after `failures` (from 1) failures in a row; draw: uniform in [0, 1)."""
+        # beyond 2**40 the bound is the cap anyway, and a float would overflow some day
+        return min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 40)) * draw
+
+
+class ArenaStream:
+    """The live channels of one server, as mirrors and as an async iterator of updates.
+
+        async with ArenaStream("http://127.0.0.1:8000") as stream:
+            market = await stream.subscribe("market_tick")
+            await stream.follow("catastrophic_event")
+            async for update in stream:
+                ...
+
+    url: http, https, ws or wss; without a path `/ws` is meant. api_key: sent with `auth` on every connection.
+    attempts_max: connections in a row that may fail before ConnectionGaveUp, None = try for ever.
+    silence_s: without a message for so long the connection counts as dead, None = 2.5 heartbeats of the server.
+    events_max: updates kept for a slow reader. draw: uniform numbers in [0, 1) for the back-off.
+    reconnects: connections made after the first one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        subprotocol: str = wire.SUBPROTOCOL_MSGPACK,
+        backoff: Backoff | None = None,
+        attempts_max: int | None = None,
+        silence_s: float | None = None,
+        events_max: int = 1000,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        if subprotocol not in wire.SUBPROTOCOLS:
+            raise ValueError(f"subprotocol must be one of {', '.join(wire.SUBPROTOCOLS)}, got {subprotocol!r}")
+        self.url = socket_url(url)
+        self.reconnects = 0
+        self._subprotocol = subprotocol
+        self._backoff = backoff or Backoff()
+        self._attempts_max = attempts_max
+        self._silence_s = silence_s
+        self._events_max = events_max
+        self._draw = draw
+        self._session = Session(api_key)
+        self._socket: ClientConnection | None = None
+        self._sending = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        #: What waits for the reader, oldest first; a string stands for the newest change of that channel.
+        self._queue: deque[Update | Refused | str] = deque()
+        self._changes: dict[str, StateChanged] = {}
+        self._waiters: dict[str, asyncio.Future[None]] = {}
+        self._retry_after_s = 0.0
+        self._failures = 0
+        self._was_connected = False
+        self._end_was_raised = False
+
+    async def __aenter__(self) -> ArenaStream:
+        self._task = asyncio.create_task(self._run(), name="arena-stream")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # who only reads mirrors would else never learn that the stream gave up
+            if kind is None and not self._end_was_raised:
+                self._raise_end()
+        finally:
+            await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server has greeted on the present connection."""
+        return self._session.is_connected
+
+    @property
+    def hello(self) -> dict[str, Any] | None:
+        """The server's last hello: epoch, tick, tick_rate_ms, channels, limits; None before the first."""
+        return self._session.hello
+
+    @property
+    def resyncs(self) -> int:
+        """How often a copy did not fit what came and had to be put right."""
+        return self._session.resyncs
+
+    def mirror(self, channel: str) -> Mirror:
+        """Return the mirror of a subscribed state channel. Raises KeyError when there is none."""
+        subscription = self._session.subscriptions[channel]
+        if subscription.mirror is None:
+            raise KeyError(f"{channel} is an event channel and has no mirror")
+        return subscription.mirror
+
+    async def subscribe(self, channel: str) -> Mirror:
+        """Subscribe to a state channel and return its mirror once it holds its first state.
+
+        Raises SubscriptionRefused when the server says no, ValueError when the channel is subscribed already or is
+        an event channel, and whatever ended the stream.
+        """
+        if channel in wire.EVENT_CHANNELS:
+            raise ValueError(f"{channel} is an event channel: use follow()")
+        await self._subscribe(channel, None)
+        return self.mirror(channel)
+
+    async def follow(self, channel: str, *, since: int | None = None) -> None:
+        """Subscribe to an event channel and return once the server has acknowledged it.
+
+        since: number of the last event already known, 0 = send all there are; None = only what comes from now on.
+        Raises as `subscribe` does.
+        """
+        if channel in wire.STATE_CHANNELS:
+            raise ValueError(f"{channel} is a state channel: use subscribe()")
+        await self._subscribe(channel, since)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop a channel. Its mirror keeps its last state. Raises KeyError when it is not subscribed."""
+        self._session.unsubscribe(channel)
+        if not self._session.subscriptions:
+            self._wanted.clear()
+        await self._flush()
+
+    async def close(self) -> None:
+        """Close the connection and end the stream; iterating stops. Does nothing the second time."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        # the task's own error has been raised to the reader or was of no interest to anybody
+        await asyncio.gather(task, return_exceptions=True)
+
+    def __aiter__(self) -> ArenaStream:
+        return self
+
+    async def __anext__(self) -> Update:
+        """Return what happened next. Raises SubscriptionRefused for a channel that is gone; the others go on."""
+        while not self._queue:
+            if self._task is None or self._task.done():
+                self._raise_end()
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        item = self._queue.popleft()
+        if len(self._queue) < self._events_max:
+            self._room.set()
+        if isinstance(item, str):
+            return self._changes.pop(item)
+        if isinstance(item, Refused):
+            raise item.error
+        return item
+
+    # -- subscribing ------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, channel: str, since: int | None) -> None:
+        if self._task is None:
+            raise StreamError("the stream is closed; use it inside `async with`")
+        if self._task.done():
+            self._raise_end()
+            raise StreamError("the stream has ended")
+        self._session.subscribe(channel, since)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[channel] = waiter
+        self._wanted.set()
+        try:
+            await self._flush()
+            await waiter
+        finally:
+            del self._waiters[channel]
+
+    async def _flush(self) -> None:
+        """Send what the session wants sent; a connection that fails meanwhile is the reading task's business."""
+        async with self._sending:
+            if self._socket is None:
+                return
+            for message in self._session.take_outgoing():
+                try:
+                    await self._socket.send(wire.encode(message, self._subprotocol))
+                except ConnectionClosed:
+                    return
+
+    # -- the task ---------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wanted.wait()
+                wait_s = await self._connect_once()
+                if wait_s is None:
+                    return
+                await asyncio.sleep(wait_s)
+        except StreamError as error:
+            self._end_waiters(error)
+            raise
+        finally:
+            self._session.lost()
+            self._end_waiters(StreamError("the stream has ended"))
+            self._news.set()
+
+    async def _connect_once(self) -> float | None:
+        """Hold one connection as long as it lasts and return the seconds until the next, None for no next.
+
+        Raises StreamError when no other connection would do better.
+        """
+        try:
+            await self._converse()
+        except ConnectionClosed as error:
+            code = error.rcvd.code if error.rcvd else 1006
+            row = wire.close_code(code)
+            if row.advice == "stop":
+                return None
+            if row.advice == "give_up":
+                raise ConnectionGaveUp(code, (error.rcvd.reason if error.rcvd else "") or row.text) from error
+            return self._next_wait_s(f"closed with {code}: {row.text}")
+        except InvalidStatus as error:
+            return self._after_refusal(error)
+        except InvalidURI as error:
+            raise StreamError(str(error)) from error
+        except (OSError, InvalidHandshake, WireError, SessionBroken, TimeoutError) as error:
+            return self._next_wait_s(f"{type(error).__name__}: {error}")
+        raise AssertionError("a conversation ends with an exception")
+
+    def _after_refusal(self, error: InvalidStatus) -> float:
+        status = error.response.status_code
+        text = (error.response.body or b"").decode("utf-8", "replace").strip()
+        if status != 429 and status < 500:
+            raise HandshakeRefused(status, text) from error
+        self._retry_after_s = retry_after_s(error.response.headers.get("Retry-After"))
+        return self._next_wait_s(f"handshake refused with HTTP {status}: {text}")
+
+    def _next_wait_s(self, reason: str) -> float:
+        self._failures += 1
+        if self._attempts_max is not None and self._failures >= self._attempts_max:
+            raise ConnectionGaveUp(None, f"{self._failures} connections in a row failed, the last: {reason}")
+        asked, self._retry_after_s = self._retry_after_s, 0.0
+        return asked + self._backoff.delay_s(self._failures, self._draw())
+
+    async def _converse(self) -> None:
+        async with connect(
+            self.url,
+            subprotocols=[Subprotocol(self._subprotocol)],
+            # frames are deltas already, and the server does not compress
+            compression=None,
+            max_size=wire.SERVER_FRAME_MAX,
+            open_timeout=OPEN_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            # the server's heartbeats tell that it is alive
+            ping_interval=None,
+        ) as socket:
+            if socket.subprotocol != self._subprotocol:
+                raise HandshakeRefused(101, f"{self.url} does not speak {self._subprotocol}")
+            self.reconnects += self._was_connected
+            self._was_connected = True
+            self._socket = socket
+            try:
+                while True:
+                    await self._take(await self._next_message(socket))
+            finally:
+                self._socket = None
+                self._session.lost()
+
+    async def _next_message(self, socket: ClientConnection) -> dict[str, Any]:
+        limit_s = self._silence_s
+        if limit_s is None:
+            heartbeat_s = self._session.heartbeat_s if self._session.is_connected else None
+            limit_s = HELLO_TIMEOUT_S if heartbeat_s is None else heartbeat_s * HEARTBEATS_MISSED
+        async with asyncio.timeout(limit_s):
+            data = await socket.recv()
+        try:
+            return wire.decode(data, self._subprotocol)
+        except WireError as error:
+            await socket.close(4000, str(error)[:120])
+            raise
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        for report in self._session.receive(message):
+            await self._deliver(report)
+        await self._flush()
+
+    async def _deliver(self, report: Report) -> None:
+        match report:
+            case Subscribed(channel):
+                if channel not in wire.STATE_CHANNELS:
+                    self._answer(channel)
+            case Refused(channel, error):
+                if not self._answer(channel, error):
+                    await self._put(report)
+            case StateChanged(channel):
+                self._failures = 0
+                self._put_change(report)
+                self._answer(channel)
+            case EventReceived():
+                self._failures = 0
+                await self._put(report)
+            case ShuttingDown(wait_s):
+                self._retry_after_s = wait_s
+                await self._put(report)
+            case _:
+                await self._put(report)
+
+    def _put_change(self, change: StateChanged) -> None:
+        earlier = self._changes.get(change.channel)
+        if earlier is None:
+            self._queue.append(change.channel)
+        else:
+            change = replace(change, skipped=earlier.skipped + 1)
+        self._changes[change.channel] = change
+        self._news.set()
+
+    async def _put(self, item: Update | Refused) -> None:
+        while len(self._queue) >= self._events_max:
+            self._room.clear()
+            await self._room.wait()
+        self._queue.append(item)
+        self._news.set()
+
+    def _answer(self, channel: str, error: ArenaError | None = None) -> bool:
+        """Let the call that waits for this subscription go on; False when none waits."""
+        waiter = self._waiters.get(channel)
+        if waiter is None or waiter.done():
+            return False
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+        return True
+
+    def _end_waiters(self, error: StreamError) -> None:
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _raise_end(self) -> None:
+        """Raise what ended the task, if it was an error."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            error = self._task.exception()
+            if error is not None:
+                self._end_was_raised = True
+                raise error
+
+
+def socket_url(url: str) -> str:
+    """Return the WebSocket address for a server's address: http becomes ws, an empty path becomes /ws."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.netloc:
+        raise ValueError(f"url must be http, https, ws or wss with a host, got {url!r}")
+    return urlunsplit((scheme, parts.netloc, "/ws" if parts.path in ("", "/") else parts.path, parts.query, ""))
+
+
+def retry_after_s(header: str | None) -> float:
+    """Return the seconds of a Retry-After header, 0 when it is missing or a date (which needs a common clock)."""
+    if header is None or not header.strip().isascii() or not header.strip().isdigit():
+        return 0.0
+    return float(header)
