@@ -47,6 +47,7 @@ class Code(IntEnum):
     AGENTS_PER_OWNER = 406
     RATE = 410
     QUEUE_FULL = 411
+    SOCKETS_FULL = 412
     INTERNAL = 500
     STARTING = 501
     READ_ONLY = 502
@@ -76,6 +77,7 @@ CODE_TEXT = {
     Code.AGENTS_PER_OWNER: "the owner has as many agents as it may",
     Code.RATE: "more requests than the key may send",
     Code.QUEUE_FULL: "as many actions wait for the next tick as may",
+    Code.SOCKETS_FULL: "as many WebSocket connections are open as the server takes",
     Code.INTERNAL: "a mistake of ours",
     Code.STARTING: "the world is being opened",
     Code.READ_ONLY: "the world takes no input: reads and streams go on",
