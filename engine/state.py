@@ -353,8 +353,12 @@ class State:
     agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
     agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
     agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)
-    order_next: I32 = _array(np.int32, "orders", unit="index + 1 of the agent's next open order, 0 = last", scratch=True)
-    order_row: I32 = _array(np.int32, "orders", unit="outcome row + 1 of an order of this tick, 0 = older", scratch=True)
+    order_next: I32 = _array(
+        np.int32, "orders", unit="index + 1 of the agent's next open order, 0 = last", scratch=True
+    )
+    order_row: I32 = _array(
+        np.int32, "orders", unit="outcome row + 1 of an order of this tick, 0 = older", scratch=True
+    )
     cleared_volume: I64 = _array(np.int64, MARKETS, unit="lots traded in this tick: V", scratch=True)
     margin_level: I64 = _array(
         np.int64, 2, MARKETS, unit="level of the marginal buyers (0) and sellers (1)", scratch=True
