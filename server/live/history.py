@@ -1,0 +1,196 @@
+"""The recent past, kept hot: every public value of the last ticks, candles from it, and the log of events.
+
+Rings of raw values, one row a tick, written from each view as it is published and scaled when they are read, so that a
+point of a series is exactly the number its tick published. Memory follows history_limit: about 10 KB a tick.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.events import Event, TickReport
+from engine.markets import MARKETS, NAMES, RAW_FIRST, RESOURCES
+from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, VALUE_MAX, WireField
+
+EVENTS_MAX = 100_000
+"""Events kept hot; older ones leave the log first."""
+
+Row = list[int | float | None]
+
+
+class Series(NamedTuple):
+    """One value over time. index: column (and market or resource) in the ring of its channel."""
+
+    name: str
+    channel: str
+    field: WireField
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of a series, oldest first. next_tick: where the next page begins, None at the end."""
+
+    columns: tuple[str, ...]
+    rows: list[Row]
+    ticks: list[int]
+    next_tick: int | None
+
+
+def _catalogue() -> dict[str, Series]:
+    """Return every series: macro values by name, `market.field` and `resource.field`."""
+    series: dict[str, Series] = {}
+    for channel in (PSYCHOLOGY, INFLATION):
+        for i, field in enumerate(CHANNELS[channel].fields):
+            # a name both channels have is the same value
+            series.setdefault(field.name, Series(field.name, channel, field, (i,)))
+    for channel, first, count in ((MARKET_TICK, 0, MARKETS), (SCARCITY, RAW_FIRST, RESOURCES)):
+        for i, field in enumerate(CHANNELS[channel].fields):
+            for k in range(count):
+                name = f"{NAMES[first + k]}.{field.name}"
+                series[name] = Series(name, channel, field, (i, k))
+    return series
+
+
+SERIES = _catalogue()
+POINT_COLUMNS = ("tick", "time", "value")
+CANDLE_COLUMNS = ("time", "open", "high", "low", "close", "volume")
+
+
+class History:
+    """The last `limit` ticks of everything public. time: milliseconds since 1970, null where it was not observed."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._ticks = np.full(limit, -1, np.int64)
+        self._unix_ms = np.zeros(limit, np.int64)
+        # zeros are not touched, so memory is taken as ticks come in
+        self._rings: dict[str, NDArray[np.float64]] = {
+            MARKET_TICK: np.zeros((limit, len(CHANNELS[MARKET_TICK].fields), MARKETS)),
+            SCARCITY: np.zeros((limit, len(CHANNELS[SCARCITY].fields), RESOURCES)),
+            PSYCHOLOGY: np.zeros((limit, len(CHANNELS[PSYCHOLOGY].fields))),
+            INFLATION: np.zeros((limit, len(CHANNELS[INFLATION].fields))),
+        }
+        self.newest = -1
+        self.points = 0
+
+    @property
+    def oldest(self) -> int:
+        """The first tick that is kept; above newest when there is none."""
+        return self.newest - self.points + 1
+
+    def record(self, report: TickReport, published_unix_ns: int) -> None:
+        """Add a tick; published_unix_ns 0: not observed. A gap in the ticks starts over."""
+        public, slot = report.public, report.tick % self.limit
+        self.points = min(self.points + 1, self.limit) if report.tick == self.newest + 1 else 1
+        self.newest = report.tick
+        self._ticks[slot] = report.tick
+        self._unix_ms[slot] = published_unix_ns // 1_000_000
+        macro = {**public.indicators, **public.monetary}
+        self._write(MARKET_TICK, slot, public.market)
+        self._write(SCARCITY, slot, public.resource)
+        self._write(PSYCHOLOGY, slot, public.psychology)
+        self._write(INFLATION, slot, macro)
+
+    def _write(self, channel: str, slot: int, values: Mapping[str, Any]) -> None:
+        row = self._rings[channel][slot]
+        for i, field in enumerate(CHANNELS[channel].fields):
+            row[i] = values[field.name]
+
+    def page(self, series: Series, first: int | None, last: int | None, step: int, limit: int) -> Page:
+        """Return the points of the ticks first..last (both included) that step divides, at most limit of them."""
+        begin = max(self.oldest if first is None else first, self.oldest)
+        end = min(self.newest if last is None else last, self.newest)
+        begin = -(-begin // step) * step
+        ticks = np.arange(begin, end + 1, step)
+        chosen = ticks[:limit]
+        values = self._values(series, chosen)
+        times = self._times(chosen)
+        rows: list[Row] = [list(row) for row in zip(chosen.tolist(), times, values, strict=True)]
+        following = int(ticks[limit]) if len(ticks) > limit else None
+        return Page(POINT_COLUMNS, rows, chosen.tolist(), following)
+
+    def candles(self, m: int, first: int | None, last: int | None, step: int, limit: int) -> Page:
+        """Return candles of step ticks of market m, from those that begin at first to those that begin by last.
+
+        A candle begins at a tick that step divides and carries the time of that tick; the newest may still grow.
+        """
+        begin = max(self.oldest if first is None else first, self.oldest)
+        end = min(self.newest if last is None else last, self.newest)
+        begin = -(-begin // step) * step
+        starts = np.arange(begin, end + 1, step)
+        chosen = starts[:limit]
+        rows = [self._candle(m, int(start), min(int(start) + step - 1, self.newest)) for start in chosen]
+        following = int(starts[limit]) if len(starts) > limit else None
+        return Page(CANDLE_COLUMNS, rows, chosen.tolist(), following)
+
+    def _candle(self, m: int, first: int, last: int) -> Row:
+        ticks = np.arange(first, last + 1)
+        prices = self._values(SERIES[f"{NAMES[m]}.price"], ticks)
+        volume = sum(self._values(SERIES[f"{NAMES[m]}.volume"], ticks))
+        return [self._times(ticks[:1])[0], prices[0], max(prices), min(prices), prices[-1], volume]
+
+    def _values(self, series: Series, ticks: NDArray[np.int64]) -> list[Any]:
+        raw = self._rings[series.channel][(ticks % self.limit, *series.index)]
+        whole = np.clip(np.rint(raw * series.field.factor), -VALUE_MAX, VALUE_MAX).astype(np.int64).tolist()
+        scale = series.field.scale
+        return whole if scale == 1 else [value / scale for value in whole]
+
+    def _times(self, ticks: NDArray[np.int64]) -> list[int | None]:
+        return [value or None for value in self._unix_ms[ticks % self.limit].tolist()]
+
+
+class EventLog:
+    """Everything that happened in the world, oldest first, numbered from 1 over all channels.
+
+    first_id: number of the first event that will be added.
+    """
+
+    def __init__(self, first_id: int = 1, events_max: int = EVENTS_MAX) -> None:
+        self._events: deque[Event] = deque(maxlen=events_max)
+        self._next_id = first_id
+
+    @property
+    def oldest(self) -> int:
+        """The first number that is kept; above newest when there is none."""
+        return self._next_id - len(self._events)
+
+    @property
+    def newest(self) -> int:
+        """The last number given."""
+        return self._next_id - 1
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Append what a tick reports."""
+        for event in events:
+            self._events.append(event)
+            self._next_id += 1
+
+    def page(
+        self, kind: str | None, after: int | None, limit: int, *, descending: bool = False
+    ) -> tuple[list[tuple[int, Event]], int | None]:
+        """Return at most limit events with their numbers, and the number to go on after, None at the end.
+
+        kind: a name or a channel. after: the number the last page ended with.
+        """
+        numbers = range(self.oldest, self._next_id)
+        if after is not None:
+            numbers = (
+                range(self.oldest, min(after, self._next_id))
+                if descending
+                else range(max(after + 1, self.oldest), self._next_id)
+            )
+        found: list[tuple[int, Event]] = []
+        for number in reversed(numbers) if descending else numbers:
+            event = self._events[number - self.oldest]
+            if kind is None or kind in (event.name, event.channel):
+                if len(found) == limit:
+                    return found, found[-1][0]
+                found.append((number, event))
+        return found, None

@@ -1,0 +1,158 @@
+"""The one published, immutable state: what everybody who asks now is answered from.
+
+A view is made when a tick is both computed and durable, and never changes; documents are rendered when first asked
+for and kept as bytes, so a thousand readers of a tick cost one rendering.
+Source: DESIGN D19, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import orjson
+from arena_client.wire import State
+
+from engine.events import TickReport
+from engine.markets import INPUTS, MARKETS, NAMES, RAW_FIRST, RESOURCES
+from engine.public import INDICATOR_FIELDS, MONETARY_FIELDS
+from server.live.frames import INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, UNITS, channel_values, quantise
+
+_INDICATORS = tuple(field.name for field in INDICATOR_FIELDS)
+_MONETARY = tuple(field.name for field in MONETARY_FIELDS)
+_KINDS = (("labour", 0, 1), ("resource", 1, 8), ("good", 8, 24), ("share", 24, 31), ("bond", 31, 32))
+KIND = tuple(name for name, first, end in _KINDS for _ in range(first, end))
+"""Kind of each market: labour, resource, good, share or bond."""
+
+
+class View:
+    """One tick as everybody may see it.
+
+    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published.
+    """
+
+    def __init__(self, report: TickReport, epoch: str, published_unix_ns: int) -> None:
+        self.report = report
+        self.epoch = epoch
+        self.published_unix_ns = published_unix_ns
+        self._rendered: dict[str, bytes] = {}
+
+    @property
+    def tick(self) -> int:
+        """The tick this is the state after."""
+        return self.report.tick
+
+    @cached_property
+    def time(self) -> str:
+        """When the tick was published: ISO 8601, UTC, milliseconds."""
+        return iso_time(self.published_unix_ns)
+
+    @cached_property
+    def states(self) -> dict[str, State]:
+        """The integers of every state channel, as the streams carry them."""
+        return quantise(self.report.public)
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """The numbers of every state channel, exactly what a mirror of this tick shows."""
+        return {channel: channel_values(channel, state) for channel, state in self.states.items()}
+
+    def indicators(self) -> bytes:
+        """Return the document of GET /api/indicators."""
+        return self._once("indicators", lambda: self._values(INFLATION, _INDICATORS))
+
+    def psychology(self) -> bytes:
+        """Return the document of GET /api/psychology."""
+        return self._once("psychology", lambda: self._values(PSYCHOLOGY, tuple(self.numbers[PSYCHOLOGY])))
+
+    def monetary(self) -> bytes:
+        """Return the document of GET /api/monetary."""
+        return self._once("monetary", lambda: self._values(INFLATION, _MONETARY))
+
+    def scarcity(self) -> bytes:
+        """Return the document of GET /api/scarcity."""
+        return self._once(
+            "scarcity",
+            lambda: (
+                self._stamp(SCARCITY)
+                | {
+                    "resources": [
+                        {"id": RAW_FIRST + i, "name": NAMES[RAW_FIRST + i]} | self._column(SCARCITY, i)
+                        for i in range(RESOURCES)
+                    ]
+                }
+            ),
+        )
+
+    def markets(self, first: int = 0, limit: int = MARKETS) -> bytes:
+        """Return the document of GET /api/markets: at most limit markets from the given id on."""
+        end = min(first + limit, MARKETS)
+        return self._once(
+            f"markets {first} {end}",
+            lambda: (
+                self._stamp(MARKET_TICK)
+                | {
+                    "markets": [{"id": m, "name": NAMES[m]} | self._column(MARKET_TICK, m) for m in range(first, end)],
+                    "next_cursor": str(end) if end < MARKETS else None,
+                }
+            ),
+        )
+
+    def market(self, m: int) -> bytes:
+        """Return the document of GET /api/markets/{id}."""
+        return self._once(f"market {m}", lambda: self._market(m))
+
+    def _market(self, m: int) -> dict[str, Any]:
+        values = self._column(MARKET_TICK, m)
+        book = {
+            "best_bid": values["best_bid"] or None,
+            "best_ask": values["best_ask"] or None,
+            "spread_bp": values["spread_bp"] if values["best_bid"] and values["best_ask"] else None,
+            "bid_depth": values["bid_depth"],
+            "ask_depth": values["ask_depth"],
+        }
+        return self._stamp(MARKET_TICK) | {
+            "id": m,
+            "name": NAMES[m],
+            "kind": KIND[m],
+            "inputs": list(INPUTS.get(NAMES[m], ())),
+            "values": values,
+            "book": book,
+        }
+
+    def _values(self, channel: str, names: tuple[str, ...]) -> dict[str, Any]:
+        numbers, units = self.numbers[channel], UNITS[channel]
+        return self._stamp(channel) | {
+            "values": {name: numbers[name] for name in names},
+            "units": {name: units[name] for name in names},
+        }
+
+    def _column(self, channel: str, index: int) -> dict[str, Any]:
+        return {name: column[index] for name, column in self.numbers[channel].items()}
+
+    def _stamp(self, channel: str) -> dict[str, Any]:
+        return {"tick": self.tick, "time": self.time, "epoch": self.epoch, "units": UNITS[channel]}
+
+    def _once(self, name: str, build: Callable[[], dict[str, Any]]) -> bytes:
+        if name not in self._rendered:
+            self._rendered[name] = orjson.dumps(build())
+        return self._rendered[name]
+
+
+class Published:
+    """The place where the current view hangs: replaced as a whole, read by whoever answers."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    def publish(self, view: View) -> None:
+        """Hang up the view of the next tick."""
+        self.view = view
+
+
+def iso_time(unix_ns: int) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(unix_ns // 1_000_000 / 1_000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,414 @@
+"""The shape of every request as a pydantic model: fields, units and bounds. What goes out: documents.
+
+Strict: unknown fields are refused, a bool is no number, a text is no number unless the field is money. The models are
+the shape of an action and nothing more: what needs the world is decided in the tick.
+Source: DESIGN section 3 and D24; ECONOMY A13.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from engine.ladder import UCR
+from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, NAMES
+from server.bodies import INTEGER_MAX
+
+QUANTITY_MAX = 1_000_000_000
+PRICE_LOWEST, PRICE_HIGHEST = Decimal("0.01"), Decimal("1018465.744168")
+"""First and last price of the ladder, credits a lot."""
+AMOUNT_MAX = 9_007_199_254
+"""Largest amount of a loan or repayment, credits: as much as 2^53 micro-credits."""
+VALID_TICKS_DEFAULT, VALID_TICKS_MAX = 600, 36_000
+BATCH_MAX = 1_000
+GOODS = NAMES[GOOD_FIRST : GOOD_LAST + 1]
+
+ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
+_MONEY_TEXT = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,18})?")
+_WHOLE_TEXT = re.compile(r"-?[0-9]{1,16}")
+
+
+class Shape(BaseModel):
+    """Base of everything that comes in: strict, closed, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+# --- actions -----------------------------------------------------------------------------------------------------
+def _money(value: Any) -> Decimal:
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str) and _MONEY_TEXT.fullmatch(value):
+        return Decimal(value)
+    raise PydanticCustomError("money", "is not an amount in credits: give a number or a decimal string such as '1.25'")
+
+
+def _price(value: Any) -> Decimal:
+    price = _money(value)
+    if not PRICE_LOWEST <= price <= PRICE_HIGHEST:
+        side = "below" if price < PRICE_LOWEST else "above"
+        raise PydanticCustomError(
+            "price",
+            "is {side} the price ladder, which goes from {low} to {high} credits",
+            {"side": side, "low": str(PRICE_LOWEST), "high": str(PRICE_HIGHEST)},
+        )
+    return price
+
+
+def _amount(value: Any) -> Decimal:
+    amount = _money(value)
+    if not 0 < amount <= AMOUNT_MAX:
+        raise PydanticCustomError("amount", "is not above 0 and at most {high} credits", {"high": AMOUNT_MAX})
+    if (amount * UCR) % 1:
+        raise PydanticCustomError("amount", "has more than 6 decimals")
+    return amount
+
+
+def _mood(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not 0 <= value <= 1:
+        raise PydanticCustomError("mood", "is not a number in [0, 1]")
+    return float(value)
+
+
+def _market(value: Any) -> str:
+    return _one_of(value, NAMES, "market")
+
+
+def _good(value: Any) -> str:
+    return _one_of(value, GOODS, "produced good")
+
+
+def _final(value: Any) -> str:
+    return _one_of(value, FINAL, "final good")
+
+
+def _one_of(value: Any, names: Sequence[str], what: str) -> str:
+    if isinstance(value, str) and value in names:
+        return value
+    raise PydanticCustomError("name", "is not a {what}; there are {names}", {"what": what, "names": ", ".join(names)})
+
+
+_MONEY_SCHEMA = [{"type": "string", "pattern": r"^[0-9]{1,16}(\.[0-9]{1,18})?$"}, {"type": "number"}]
+_PRICE_NUMBER = {"type": "number", "minimum": float(PRICE_LOWEST), "maximum": float(PRICE_HIGHEST)}
+
+Price = Annotated[Decimal, PlainValidator(_price), WithJsonSchema({"anyOf": [_MONEY_SCHEMA[0], _PRICE_NUMBER]})]
+Amount = Annotated[
+    Decimal,
+    PlainValidator(_amount),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,6})?$"},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": AMOUNT_MAX, "multipleOf": 0.000001},
+            ]
+        }
+    ),
+]
+Mood = Annotated[float, PlainValidator(_mood), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+Market = Annotated[str, PlainValidator(_market), WithJsonSchema({"type": "string", "enum": list(NAMES)})]
+Good = Annotated[str, PlainValidator(_good), WithJsonSchema({"type": "string", "enum": list(GOODS)})]
+FinalGood = Annotated[str, PlainValidator(_final), WithJsonSchema({"type": "string", "enum": list(FINAL)})]
+Quantity = Annotated[
+    StrictInt, Field(ge=1, le=QUANTITY_MAX, description=f"whole lots, a whole number in [1, {QUANTITY_MAX}]")
+]
+Tick = Annotated[StrictInt, Field(ge=0, le=INTEGER_MAX)]
+OrderId = Annotated[
+    str,
+    Field(pattern=r"^[1-9][0-9]{0,15}$", description="id of an own order: 1 to 16 digits as text, from its receipt"),
+]
+Side = Annotated[Literal["buy", "sell"], Field(description="'buy' or 'sell'")]
+
+_PRICE_TEXT = (
+    f"credits a lot as decimal string or number, {PRICE_LOWEST} to {PRICE_HIGHEST}; taken to the ladder: "
+    "a buy never above it, a sell never below it"
+)
+
+
+class Action(Shape):
+    """What every action has."""
+
+    client_action_id: Annotated[
+        str,
+        Field(
+            pattern=ID_PATTERN,
+            description="your own name of the action, 1 to 64 characters of A-Z a-z 0-9 . _ : -; "
+            "sent again with the same action it has one effect",
+        ),
+    ]
+    valid_until_tick: Annotated[
+        Tick | None,
+        Field(
+            description=f"last tick the action may be applied in, a whole number; "
+            f"now + {VALID_TICKS_DEFAULT} unless given, at most now + {VALID_TICKS_MAX}"
+        ),
+    ] = None
+
+
+class LimitAction(Action):
+    """An order with a limit price."""
+
+    type: Literal["limit"]
+    market: Annotated[Market, Field(description="name of a market: " + ", ".join(NAMES))]
+    side: Side
+    quantity: Quantity
+    price: Annotated[Price, Field(description=_PRICE_TEXT)]
+    time_in_force: Annotated[
+        Literal["gtc", "ioc", "gtt"],
+        Field(description="'gtc' until cancelled, 'ioc' this tick only, 'gtt' until expires_tick"),
+    ] = "gtc"
+    expires_tick: Annotated[
+        Tick | None, Field(description="last tick the order takes part in: a whole number, with 'gtt' and only then")
+    ] = None
+
+    @model_validator(mode="after")
+    def _expires_with_gtt(self) -> LimitAction:
+        if (self.time_in_force == "gtt") != (self.expires_tick is not None):
+            raise PydanticCustomError("expires_tick", "expires_tick is given with time_in_force 'gtt' and only then")
+        return self
+
+
+class MarketAction(Action):
+    """An order at whatever price this tick's auction gives, for one tick."""
+
+    type: Literal["market"]
+    market: Annotated[Market, Field(description="name of a market: " + ", ".join(NAMES))]
+    side: Side
+    quantity: Quantity
+
+
+class CancelAction(Action):
+    """Take an open order back."""
+
+    type: Literal["cancel"]
+    order_id: OrderId
+
+
+class ReplaceAction(Action):
+    """Change an open order; it keeps its place only if nothing but the quantity gets smaller."""
+
+    type: Literal["replace"]
+    order_id: OrderId
+    quantity: Quantity
+    price: Annotated[Price, Field(description=_PRICE_TEXT)]
+    side: Annotated[
+        Literal["buy", "sell"] | None,
+        Field(description="'buy' or 'sell', the side of the order; needed when the price is not one of the ladder's"),
+    ] = None
+
+
+class BorrowAction(Action):
+    """Take a loan from the bank."""
+
+    type: Literal["borrow"]
+    amount: Annotated[Amount, Field(description=f"credits, above 0, at most {AMOUNT_MAX}, at most 6 decimals")]
+
+
+class RepayAction(Action):
+    """Pay a loan back."""
+
+    type: Literal["repay"]
+    amount: Annotated[Amount, Field(description=f"credits, above 0, at most {AMOUNT_MAX}, at most 6 decimals")]
+
+
+class ProduceAction(Action):
+    """Make lots of a good from hours and inputs held."""
+
+    type: Literal["produce"]
+    market: Annotated[Good, Field(description="name of a produced good: " + ", ".join(GOODS))]
+    quantity: Quantity
+
+
+class ConsumeAction(Action):
+    """Use lots of a final good up."""
+
+    type: Literal["consume"]
+    market: Annotated[FinalGood, Field(description="name of a final good: " + ", ".join(FINAL))]
+    quantity: Quantity
+
+
+class SetSentimentAction(Action):
+    """State a mood; it joins the residents' by the agent's wealth."""
+
+    type: Literal["set_sentiment"]
+    sentiment: Annotated[Mood, Field(description="a number in [0, 1]; .5 is neutral")]
+    fear: Annotated[Mood, Field(description="a number in [0, 1]")]
+    greed: Annotated[Mood, Field(description="a number in [0, 1]")]
+    confidence: Annotated[Mood, Field(description="a number in [0, 1]")]
+
+
+AnyAction = Annotated[
+    LimitAction
+    | MarketAction
+    | CancelAction
+    | ReplaceAction
+    | BorrowAction
+    | RepayAction
+    | ProduceAction
+    | ConsumeAction
+    | SetSentimentAction,
+    Field(discriminator="type"),
+]
+ACTION_MODELS: dict[str, type[Action]] = {
+    "limit": LimitAction,
+    "market": MarketAction,
+    "cancel": CancelAction,
+    "replace": ReplaceAction,
+    "borrow": BorrowAction,
+    "repay": RepayAction,
+    "produce": ProduceAction,
+    "consume": ConsumeAction,
+    "set_sentiment": SetSentimentAction,
+}
+_ACTION: TypeAdapter[Action] = TypeAdapter(AnyAction)
+
+AGENT_ID = Annotated[str, Field(pattern=r"^a[1-9][0-9]{0,15}$", description="id of an agent, such as 'a17'")]
+
+
+def parse_action(value: Any) -> Action:
+    """Return the action a decoded body stands for, or raise ValidationError."""
+    return _ACTION.validate_python(value)
+
+
+#: The same models with the agent's id beside: what an item of a batch looks like. For the documents.
+BATCH_MODELS: tuple[type[Action], ...] = tuple(
+    create_model(f"Agent{model.__name__}", __base__=model, agent_id=(AGENT_ID, ...)) for model in ACTION_MODELS.values()
+)
+
+
+class Batch(Shape):
+    """Actions of several agents of one owner, each taken or refused by itself."""
+
+    actions: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=BATCH_MAX, description=f"1 to {BATCH_MAX} actions, each with its agent_id"),
+        WithJsonSchema({"type": "array", "minItems": 1, "maxItems": BATCH_MAX, "items": {"type": "object"}}),
+    ]
+
+
+class Registration(Shape):
+    """A registration has no fields: the world decides what a new agent gets."""
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        if not _WHOLE_TEXT.fullmatch(value):
+            raise PydanticCustomError("whole", "is not a whole number")
+        return int(value)
+    return value
+
+
+class Query(BaseModel):
+    """Base of all query parameters: text in, closed; an operation without parameters takes none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+QueryTick = Annotated[Whole, Field(ge=0, le=INTEGER_MAX)]
+Cursor = Annotated[
+    str | None, Field(pattern=r"^[0-9]{1,16}$", description="where the last page ended: its next_cursor")
+]
+
+
+class ActionQuery(Query):
+    """How an action is to be answered."""
+
+    wait: Annotated[
+        Literal["outcome"] | None,
+        Field(description="'outcome': the answer waits for the tick: 200, or 422 when the world refused"),
+    ] = None
+    validate_only: Annotated[
+        Literal["true", "false"],
+        Field(alias="validate", description="'true': checked against the published state; nothing changes"),
+    ] = "false"
+
+
+class MarketsQuery(Query):
+    """A page of the list of markets."""
+
+    limit: Annotated[Whole, Field(ge=1, le=32, description="markets a page, 1 to 32")] = 32
+    cursor: Cursor = None
+
+
+class HistoryQuery(Query):
+    """A page of a series."""
+
+    from_tick: Annotated[QueryTick | None, Field(alias="from", description="first tick, a whole number")] = None
+    to_tick: Annotated[QueryTick | None, Field(alias="to", description="last tick, a whole number")] = None
+    step: Annotated[
+        Whole, Field(ge=1, le=1_000_000, description="ticks between points, or ticks a candle, 1 to 1000000")
+    ] = 1
+    limit: Annotated[Whole, Field(ge=1, le=10_000, description="points a page, 1 to 10000")] = 1_000
+    cursor: Cursor = None
+    format: Annotated[
+        Literal["json", "csv", "candles", "candles.csv"] | None,
+        Field(
+            description="'json' or 'csv' points; 'candles' or 'candles.csv' for the price of a market; "
+            "unless given, the Accept header decides between json and csv"
+        ),
+    ] = None
+
+
+class EventsQuery(Query):
+    """A page of the event log."""
+
+    type: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-z_]{1,64}$",
+            description="only events of this name (resource_discovered, ...) or channel (discovery_event, ...)",
+        ),
+    ] = None
+    order: Annotated[Literal["asc", "desc"], Field(description="'asc' oldest first, 'desc' newest first")] = "asc"
+    limit: Annotated[Whole, Field(ge=1, le=1_000, description="events a page, 1 to 1000")] = 100
+    cursor: Cursor = None
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------
+def mistakes(error: ValidationError, model: type[BaseModel] | None = None) -> list[dict[str, Any]]:
+    """Return a refused shape as errors[]: per mistake the field, the problem and what is allowed.
+
+    model: what was validated; None for an action, whose model follows from its type.
+    """
+    return [_mistake(item, model) for item in error.errors(include_url=False)[:20]]
+
+
+def _mistake(item: ErrorDetails, model: type[BaseModel] | None) -> dict[str, Any]:
+    path = list(item["loc"])
+    if model is None and path and path[0] in ACTION_MODELS:
+        model = ACTION_MODELS[str(path.pop(0))]
+    name = ".".join(str(part) for part in path)[:80]
+    problem = item["msg"].removeprefix("Value error, ")
+    if model is None:
+        allowed = "type is one of " + ", ".join(ACTION_MODELS)
+        return {"field": name or "type", "problem": _tag_problem(item, problem), "allowed": allowed}
+    known = {(field.alias or key): field for key, field in model.model_fields.items()}
+    if item["type"] == "extra_forbidden":
+        return {"field": name, "problem": "unknown field", "allowed": "fields: " + (", ".join(known) or "none")}
+    field = known.get(str(path[0])) if path else None
+    allowed = field.description if field is not None and field.description else "fields: " + ", ".join(known)
+    return {"field": name, "problem": "missing" if item["type"] == "missing" else problem, "allowed": allowed}
+
+
+def _tag_problem(item: ErrorDetails, problem: str) -> str:
+    if item["type"] == "union_tag_not_found":
+        return "missing"
+    return "unknown type" if item["type"] == "union_tag_invalid" else problem
