@@ -134,8 +134,9 @@ MACRO = 55
     EUPHORIA_MARKETS,
     TOTAL_SKILL,  # hours offered a day by all households; constant
     HOUSEHOLD_WEALTH,  # mean wealth of a household at the last day end, ucr
-) = range(26)
-COUNTERS = 26
+    LEDGER_SUM,  # sum of all cash accounts at the last day end, ucr: always 0
+) = range(27)
+COUNTERS = 27
 
 # --- ledger: indices into State.ledger (int64, ucr) --------------------------------------------------------------
 TREASURY, BANK, CENTRAL_BANK, LOANS = range(4)
