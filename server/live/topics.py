@@ -1,0 +1,208 @@
+"""What one subscribes to: the current state and its recent frames, or the log of events, and how both are handed out.
+
+A subscription is a cursor into its topic. Nothing is queued for anybody: when a connection can take more, it pulls
+what lies between its cursor and now. A slow reader therefore costs a number, resuming is setting that number, and
+being too slow is the number having fallen too far behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from arena_client import wire
+from arena_client.wire import SUBPROTOCOL_MSGPACK
+
+from engine.errors import InvariantBroken
+from engine.events import Event
+from server.live import frames
+from server.metrics import Metrics
+from server.protocols import prebuilt
+
+PULL_FRAMES_MAX: Final = 8
+"""Frames handed out at a time: a long catch-up leaves in pieces, each after the socket took the one before."""
+
+
+class Message:
+    """A frame ready to be sent on any number of connections of one encoding."""
+
+    __slots__ = ("_framed", "channel", "kind", "payload", "size")
+
+    def __init__(self, payload: bytes | str, channel: str, kind: str) -> None:
+        self.payload = payload
+        self.size = len(payload if isinstance(payload, bytes) else payload.encode())
+        self.channel = channel
+        self.kind = kind
+        self._framed: bytes | None = None
+
+    @property
+    def framed(self) -> bytes:
+        """The whole WebSocket frame, made once for all who share the message."""
+        if self._framed is None:
+            self._framed = prebuilt(self.payload)
+        return self._framed
+
+
+@dataclass(slots=True)
+class Subscription:
+    """How far one connection has come in one topic.
+
+    seq: the last frame handed out; None: a snapshot is next, for `reason`. catching_up_to: the seq at which a resumed
+    subscription was in step; only what comes after it can make the subscriber late.
+    """
+
+    seq: int | None
+    reason: str = "subscribed"
+    catching_up_to: int = 0
+
+
+class StateTopic:
+    """A state channel: one state, changed every tick, seq = tick."""
+
+    def __init__(self, name: str, epoch: str, metrics: Metrics, *, resume_frames: int, lag_frames_max: int) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.seq: int | None = None
+        self.state: wire.State = {}
+        self.sent_ns = 0
+        self._metrics = metrics
+        self._lag_frames_max = lag_frames_max
+        self._ring: deque[dict[str, Message]] = deque(maxlen=resume_frames)
+        self._last_delta: dict[str, Any] = {}
+        self._snapshots: dict[tuple[str, str], Message] = {}
+
+    def publish(self, tick: int, state: wire.State, sent_ns: int) -> None:
+        """Make state the current one and add the frame that leads to it, or start over after a jump."""
+        if self.seq is not None and tick == self.seq + 1:
+            self._last_delta = frames.delta(self.name, self.epoch, tick, sent_ns, self.state, state)
+            payload = wire.encode(self._last_delta, SUBPROTOCOL_MSGPACK)
+            self._ring.append({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta")})
+        else:
+            self._ring.clear()
+        self.seq, self.state, self.sent_ns = tick, state, sent_ns
+        self._snapshots.clear()
+
+    def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
+        """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
+        subscription, resumed = self._resume(epoch, seq)
+        return subscription, {"seq": self.seq, "resumed": resumed}
+
+    def pending(self, subscription: Subscription) -> bool:
+        """Say whether there is something to pull."""
+        return self.seq is not None and subscription.seq != self.seq
+
+    def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
+        """Return the next frames for a subscription and move it on; a late one is told and gets a snapshot."""
+        now = self.seq
+        if now is None or subscription.seq == now:
+            return []
+        if subscription.seq is None:
+            return [self._give_snapshot(subscription, now, subscription.reason, subprotocol)]
+        oldest = now - len(self._ring)
+        if subscription.seq < oldest or now - max(subscription.seq, subscription.catching_up_to) > self._lag_frames_max:
+            skipped = now - subscription.seq
+            self._metrics.frames_skipped.labels(self.name).inc(skipped)
+            lagged = {"type": "lagged", "channel": self.name, "skipped": skipped}
+            return [
+                Message(wire.encode(lagged, subprotocol), self.name, "lagged"),
+                self._give_snapshot(subscription, now, "lagged", subprotocol),
+            ]
+        first = subscription.seq
+        subscription.seq = min(now, first + PULL_FRAMES_MAX)
+        return [self._delta(i - oldest, subprotocol) for i in range(first, subscription.seq)]
+
+    def _resume(self, epoch: str | None, seq: int | None) -> tuple[Subscription, bool]:
+        if epoch is None or seq is None:
+            return Subscription(None), False
+        if epoch != self.epoch:
+            return Subscription(None, "epoch"), False
+        if self.seq is None or seq > self.seq:
+            return Subscription(None, "ahead"), False
+        if seq < self.seq - len(self._ring):
+            return Subscription(None, "too_old"), False
+        return Subscription(seq, catching_up_to=self.seq), True
+
+    def _give_snapshot(self, subscription: Subscription, now: int, reason: str, subprotocol: str) -> Message:
+        subscription.seq = now
+        if reason != "subscribed":
+            self._metrics.resyncs.labels(reason).inc()
+        key = (reason, subprotocol)
+        if key not in self._snapshots:
+            frame = frames.snapshot(self.name, self.epoch, now, self.sent_ns, self.state, reason)
+            self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot")
+        return self._snapshots[key]
+
+    def _delta(self, index: int, subprotocol: str) -> Message:
+        """Return a frame of the ring. JSON is made when first asked for: most ticks nobody does."""
+        encodings = self._ring[index]
+        if subprotocol not in encodings:
+            is_last = index == len(self._ring) - 1
+            frame = self._last_delta if is_last else _decoded(encodings[SUBPROTOCOL_MSGPACK])
+            encodings[subprotocol] = Message(wire.encode(frame, subprotocol), self.name, "delta")
+        return encodings[subprotocol]
+
+
+class EventTopic:
+    """An event channel: a log that only grows, seq = the number of the event. Nothing in it is ever skipped."""
+
+    def __init__(self, name: str, epoch: str) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.seq = 0
+        self._first = 1
+        self._log: list[bytes] = []
+        self._recent: dict[tuple[int, str], Message] = {}
+
+    def publish(self, happened: Event, sent_ns: int) -> None:
+        """Add an event. Raises InvariantBroken when its number is not the next one."""
+        if not self._log:
+            self._first = happened.number
+        elif happened.number != self.seq + 1:
+            raise InvariantBroken(f"{self.name}: event {happened.number} after {self.seq}")
+        payload = wire.encode(frames.event(happened, self.epoch, sent_ns), SUBPROTOCOL_MSGPACK)
+        self._log.append(payload if isinstance(payload, bytes) else payload.encode())
+        self.seq = happened.number
+        self._recent.clear()
+
+    def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
+        """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
+        if epoch is None or seq is None:
+            return Subscription(self.seq), {"seq": self.seq, "resumed": False}
+        if epoch != self.epoch or seq > self.seq:
+            reason = "ahead" if epoch == self.epoch else "epoch"
+            return Subscription(self.seq), {"seq": self.seq, "resumed": False, "reason": reason}
+        told: dict[str, Any] = {"seq": self.seq, "resumed": True}
+        if self._log and seq + 1 < self._first:
+            told["missed_from"] = seq + 1
+            seq = self._first - 1
+        return Subscription(seq), told
+
+    def pending(self, subscription: Subscription) -> bool:
+        """Say whether there is something to pull."""
+        return subscription.seq != self.seq
+
+    def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
+        """Return the next events for a subscription and move it on."""
+        first = subscription.seq or 0
+        subscription.seq = min(self.seq, first + PULL_FRAMES_MAX)
+        return [self._message(number, subprotocol) for number in range(first + 1, subscription.seq + 1)]
+
+    def _message(self, number: int, subprotocol: str) -> Message:
+        """Return an event's frame; those of the last event are kept, it goes to every subscriber."""
+        key = (number, subprotocol)
+        message = self._recent.get(key)
+        if message is None:
+            message = Message(self._log[number - self._first], self.name, "event")
+            if subprotocol != SUBPROTOCOL_MSGPACK:
+                message = Message(wire.encode(_decoded(message), subprotocol), self.name, "event")
+            if number == self.seq:
+                self._recent[key] = message
+        return message
+
+
+Topic = StateTopic | EventTopic
+
+
+def _decoded(message: Message) -> dict[str, Any]:
+    return wire.decode(message.payload, SUBPROTOCOL_MSGPACK)

@@ -1,0 +1,139 @@
+"""GET /ws: moves bytes between one socket and its subscriber; every decision is the subscriber's or the hub's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+from arena_client.wire import SUBPROTOCOL_MSGPACK, SUBPROTOCOLS
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
+
+from server.errors import MEDIA_TYPE, BadRequest, Code, Problem, Unavailable
+from server.live.hub import Hub
+from server.live.subscriber import INTERNAL, Subscriber
+from server.live.topics import Message
+from server.protocols import EXTENSION, ArenaWebSocketProtocol
+
+NO_CODE: Final = 1005
+LOST: Final = 1006
+RETRY_WHEN_FULL_S: Final = 5
+
+Send = Callable[[list[Message]], Awaitable[None]]
+log = structlog.get_logger(__name__)
+
+
+def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
+    """Return the WebSocket endpoint of a hub. Refuses the handshake: 400 unknown subprotocols, 503 no room."""
+
+    async def stream(websocket: WebSocket) -> None:
+        offered = websocket.scope["subprotocols"]
+        try:
+            subprotocol = negotiate(offered)
+            if hub.is_full:
+                raise Unavailable(Code.SOCKETS_FULL, "no room for another connection", retry_after=RETRY_WHEN_FULL_S)
+        except Problem as problem:
+            await websocket.send_denial_response(_denial(problem, websocket.url.path))
+            return
+        subscriber = hub.open(subprotocol)
+        code = LOST
+        try:
+            await websocket.accept(subprotocol if offered else None)
+            code = await _move(websocket, hub, subscriber)
+        finally:
+            hub.leave(subscriber, code if subscriber.close_code is None else subscriber.close_code)
+
+    return stream
+
+
+def negotiate(offered: Sequence[str]) -> str:
+    """Return the first subprotocol of the client's that exists, msgpack when it offers none.
+
+    Raises BadRequest, naming those that exist, when it offers only others.
+    """
+    if not offered:
+        return SUBPROTOCOL_MSGPACK
+    known = [name for name in offered if name in SUBPROTOCOLS]
+    if known:
+        return known[0]
+    allowed = ", ".join(SUBPROTOCOLS)
+    errors = [{"field": "Sec-WebSocket-Protocol", "problem": "no subprotocol of ours", "allowed": allowed}]
+    raise BadRequest(Code.NOT_ACCEPTABLE, f"unknown subprotocol, allowed: {allowed}", errors=errors)
+
+
+def _denial(problem: Problem, path: str) -> Response:
+    return Response(problem.document(path), problem.status, problem.headers, MEDIA_TYPE)
+
+
+async def _move(websocket: WebSocket, hub: Hub, subscriber: Subscriber) -> int:
+    """Read and write until either side is done, and return the code the connection closed with."""
+    connection = websocket.scope.get("extensions", {}).get(EXTENSION)
+    ours = connection if isinstance(connection, ArenaWebSocketProtocol) else None
+    reader = asyncio.create_task(_read(websocket, subscriber))
+    writer = asyncio.create_task(_write(websocket, _sender(websocket, ours), hub, subscriber))
+
+    def abort() -> None:
+        writer.cancel()
+        if ours is not None:
+            ours.abort()
+
+    subscriber.abort = abort
+    if ours is not None:
+        ours.farewell = lambda: hub.farewell(subscriber).framed
+    try:
+        await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reader.cancel()
+        writer.cancel()
+        code, failure = await asyncio.gather(reader, writer, return_exceptions=True)
+    for error in (code, failure):
+        if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | ClientDisconnected):
+            # one connection's mistake is ours to mend and nobody else's to notice
+            log.error("stream connection failed", subscriber=subscriber.number, exc_info=error)
+            return INTERNAL
+    return code if isinstance(code, int) else LOST
+
+
+async def _read(websocket: WebSocket, subscriber: Subscriber) -> int:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return int(message.get("code") or NO_CODE)
+        data = message.get("bytes")
+        subscriber.receive(message["text"] if data is None else data)
+
+
+async def _write(websocket: WebSocket, send: Send, hub: Hub, subscriber: Subscriber) -> None:
+    while True:
+        batch = subscriber.drain()
+        if batch:
+            subscriber.sending()
+            await send(batch)
+            subscriber.sent()
+            hub.count(batch)
+        elif subscriber.close_code is not None:
+            await websocket.close(subscriber.close_code, subscriber.close_reason)
+            return
+        else:
+            subscriber.wake.clear()
+            await subscriber.wake.wait()
+
+
+def _sender(websocket: WebSocket, ours: ArenaWebSocketProtocol | None) -> Send:
+    """Return how batches leave: in one write on our own protocol class, else by the ASGI server's sends."""
+
+    async def send_joined(batch: list[Message]) -> None:
+        assert ours is not None
+        await ours.write([message.framed for message in batch])
+
+    async def send_each(batch: list[Message]) -> None:
+        for message in batch:
+            if isinstance(message.payload, str):
+                await websocket.send_text(message.payload)
+            else:
+                await websocket.send_bytes(message.payload)
+
+    return send_each if ours is None else send_joined
