@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StreamError,
         SubscriptionRefused,
         Unauthorized,
+        Unreachable,
         WireError,
     )
     from arena_client.mirror import Mirror
@@ -60,6 +61,7 @@ _HOME = {
     "StreamError": "errors",
     "SubscriptionRefused": "errors",
     "Unauthorized": "errors",
+    "Unreachable": "errors",
     "WireError": "errors",
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "StreamError",
     "SubscriptionRefused",
     "Unauthorized",
+    "Unreachable",
     "WireError",
 ]
 

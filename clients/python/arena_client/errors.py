@@ -7,6 +7,7 @@ ArenaError
 │   ├── ConnectionGaveUp   closed with a code that says not to come back, or out of attempts
 │   └── SubscriptionRefused  the server answered a subscribe with an error; other subscriptions go on
 └── RequestError           a REST call without the answer that was asked for
+    ├── Unreachable        no answer came, and nothing can have changed: a read, or no connection was made
     ├── OutcomeUnknown     no answer came (timeout, lost connection, 504): the action may or may not be in the journal
     └── ProblemError       the server answered with application/problem+json
         ├── BadRequest     400, 413, 415, 422: the request itself is wrong; a retry will not help
@@ -74,10 +75,15 @@ class RequestError(ArenaError):
     """A REST call without the answer that was asked for."""
 
 
-class OutcomeUnknown(RequestError):
-    """No answer came, so whether the action counts is unknown until its receipt is read.
+class Unreachable(RequestError):
+    """No answer came and nothing can have changed: the request was a read, or no connection could be made."""
 
-    client_action_id: ask for the receipt, or send the same action again, under this id; None for reads.
+
+class OutcomeUnknown(RequestError):
+    """No answer came, so whether the request counts is unknown.
+
+    client_action_id: of an action: ask for its receipt, or send the same action again, under this id. None for
+    requests that have none; a registration sent again under its Idempotency-Key is safe.
     """
 
     def __init__(self, text: str, client_action_id: str | None = None) -> None:

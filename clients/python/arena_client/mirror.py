@@ -35,6 +35,7 @@ class Mirror:
     channel: its name. epoch, seq, tick, sent_ns: of the frame the copy stands at, None before the first.
     stale: why the copy waits for a snapshot, None while it is in step. The last state stays readable meanwhile.
     verified_seq: the last seq at which the server's checksum agreed.
+    scales: field -> scale, set by whoever knows the channel's schema (the session takes it from the server's hello).
     """
 
     def __init__(self, channel: str) -> None:
@@ -45,6 +46,7 @@ class Mirror:
         self.sent_ns: int | None = None
         self.stale: str | None = "no snapshot yet"
         self.verified_seq: int | None = None
+        self.scales: dict[str, int] = {}
         self._state: wire.State = {}
 
     @property
@@ -80,14 +82,26 @@ class Mirror:
         """Mark the copy stale, so that only a snapshot brings it back in step."""
         self.stale = reason
 
-    def values(self, schema: Mapping[str, Any]) -> dict[str, Number | list[Number]]:
+    def values(self) -> dict[str, Number | list[Number]]:
         """Return the state in the units of the schema: every integer divided by its field's scale.
 
-        schema: field -> scale, or the channel's document from `/api/info` (see `scales`). Equal to what the GET of
-        the same tick shows, to the last bit. Raises KeyError for a field that the schema does not have.
+        Equal to what the GET of the same tick shows, to the last bit. Raises KeyError when `scales` lacks a field.
         """
-        by_field = scales(schema)
-        return {field: _scaled(value, by_field[field]) for field, value in self._state.items()}
+        return {field: _scaled(value, self.scales[field]) for field, value in self._state.items()}
+
+    def value(self, field: str) -> Number:
+        """Return one single-valued field in its unit. Raises KeyError for an unknown field, TypeError for a list."""
+        value = _scaled(self._state[field], self.scales[field])
+        if isinstance(value, list):
+            raise TypeError(f"{field} has {len(value)} entries, use series()")
+        return value
+
+    def series(self, field: str) -> list[Number]:
+        """Return one field that has an entry per market or resource, in its unit. Raises as `value`, the other way."""
+        value = _scaled(self._state[field], self.scales[field])
+        if not isinstance(value, list):
+            raise TypeError(f"{field} is a single value, use value()")
+        return value
 
     def _take_snapshot(self, frame: Mapping[str, Any]) -> Verdict:
         epoch, seq, tick, sent_ns = _heading(frame)
@@ -134,12 +148,18 @@ class Mirror:
         return Verdict(False, reason)
 
 
-def scales(schema: Mapping[str, Any]) -> dict[str, int]:
-    """Return field -> scale from a channel's document (`{"fields": [{"name", "scale", ...}]}`) or from such a map."""
-    fields = schema.get("fields")
-    if isinstance(fields, list):
-        return {field["name"]: field["scale"] for field in fields}
-    return dict(schema)
+def scales(channel: Mapping[str, Any]) -> dict[str, int]:
+    """Return field -> scale from a channel's description in hello: {"fields": {field: [scale, length, unit]}}.
+
+    Raises WireError when it is none.
+    """
+    try:
+        found = {str(field): facts[0] for field, facts in channel["fields"].items()}
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise wire.WireError(f"a channel needs fields as name -> [scale, length, unit]: {error!r}") from error
+    if not all(type(scale) is int and scale >= 0 for scale in found.values()):
+        raise wire.WireError("a scale is a whole number: 0 for text, else what an integer is divided by")
+    return found
 
 
 def _heading(frame: Mapping[str, Any]) -> tuple[str, int, int, int]:

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from arena_client import wire
+from arena_client.backoff import Backoff, retry_after_s
 from arena_client.errors import ArenaError, ConnectionGaveUp, HandshakeRefused, StreamError, WireError
 from arena_client.mirror import Mirror
 from arena_client.subscription import (
@@ -48,24 +49,6 @@ HELLO_TIMEOUT_S: Final = 10.0
 OPEN_TIMEOUT_S: Final = 10.0
 #: A dead peer does not answer the closing handshake; there is nothing to gain by waiting for it.
 CLOSE_TIMEOUT_S: Final = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Backoff:
-    """Exponential back-off with full jitter: a random time between nothing and a bound that doubles.
-
-    Full jitter spreads the clients of a restarted server evenly over the bound, see Brooker, "Exponential Backoff
-    And Jitter", AWS Architecture Blog 2015.
-    base_s: the bound after the first failure. cap_s: the largest bound.
-    """
-
-    base_s: float = 0.25
-    cap_s: float = 30.0
-
-    def delay_s(self, failures: int, draw: float) -> float:
-        """Return the seconds to wait after `failures` (from 1) failures in a row; draw: uniform in [0, 1)."""
-        # beyond 2**40 the bound is the cap anyway, and a float would overflow some day
-        return min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 40)) * draw
 
 
 class ArenaStream:
@@ -143,8 +126,13 @@ class ArenaStream:
 
     @property
     def hello(self) -> dict[str, Any] | None:
-        """The server's last hello: epoch, tick, tick_rate_ms, channels, limits; None before the first."""
+        """The server's last hello: epoch, tick, tick_rate_ms, markets, channels, limits; None before the first."""
         return self._session.hello
+
+    @property
+    def markets(self) -> list[str]:
+        """The names of the markets, in the order of every list of `market_tick`; empty before the first hello."""
+        return list(self._session.hello["markets"]) if self._session.hello else []
 
     @property
     def resyncs(self) -> int:
@@ -327,8 +315,8 @@ class ArenaStream:
     async def _next_message(self, socket: ClientConnection) -> dict[str, Any]:
         limit_s = self._silence_s
         if limit_s is None:
-            heartbeat_s = self._session.heartbeat_s if self._session.is_connected else None
-            limit_s = HELLO_TIMEOUT_S if heartbeat_s is None else heartbeat_s * HEARTBEATS_MISSED
+            hello = self._session.hello if self._session.is_connected else None
+            limit_s = hello["heartbeat_s"] * HEARTBEATS_MISSED if hello else HELLO_TIMEOUT_S
         async with asyncio.timeout(limit_s):
             data = await socket.recv()
         try:
@@ -411,10 +399,3 @@ def socket_url(url: str) -> str:
     if scheme is None or not parts.netloc:
         raise ValueError(f"url must be http, https, ws or wss with a host, got {url!r}")
     return urlunsplit((scheme, parts.netloc, "/ws" if parts.path in ("", "/") else parts.path, parts.query, ""))
-
-
-def retry_after_s(header: str | None) -> float:
-    """Return the seconds of a Retry-After header, 0 when it is missing or a date (which needs a common clock)."""
-    if header is None or not header.strip().isascii() or not header.strip().isdigit():
-        return 0.0
-    return float(header)

@@ -22,7 +22,8 @@ A subscription is in one of four phases. A line that is missing leaves it where 
 | any       | unsubscribe                           |                                             | (removed) |
 
 Event channels never lose an entry within an epoch. When the epoch changes their numbering starts anew; the
-subscription then follows the new one from its first event and says so with OutOfStep.
+subscription then follows the new one from its first event. That, and whatever else the server could not resume, is
+said with OutOfStep.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any, Final
 
 from arena_client import wire
 from arena_client.errors import ArenaError, StreamError, SubscriptionRefused, WireError
-from arena_client.mirror import Mirror
+from arena_client.mirror import Mirror, scales
 
 #: Frames to wait for the snapshot of a resync: ten seconds of a channel with ten frames a second.
 RESYNC_PATIENCE_FRAMES: Final = 100
@@ -70,7 +71,10 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class EventReceived:
-    """The next event of an event channel. event holds its name and its data."""
+    """The next event of an event channel.
+
+    event: its name and data as they came, integers and strings. values: the same in the units of the schema.
+    """
 
     channel: str
     epoch: str
@@ -78,6 +82,7 @@ class EventReceived:
     tick: int
     sent_ns: int
     event: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class Subscription:
     """One channel of a session: its phase, and how far its data has come.
 
     mirror: of a state channel, else None. event_position: (epoch, seq) of an event channel's last event, else None.
+    scales: field -> scale of an event channel.
     """
 
     def __init__(self, channel: str, since: int | None = None) -> None:
@@ -139,6 +145,8 @@ class Subscription:
         self.request_id: int | None = None
         self.event_position: tuple[str, int] | None = None
         self.since = since
+        self.scales: dict[str, int] = {}
+        self.has_hole = False
         self.frames_waited = 0
         self.was_live = False
 
@@ -147,7 +155,7 @@ class Session:
     """All subscriptions of one client, over any number of connections.
 
     api_key: sent with `auth` first on every connection when given.
-    epoch, tick, tick_rate_ms, heartbeat_s: as the last hello said, None before the first.
+    hello: the server's last one, None before the first. resyncs: copies that had to be put right.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
@@ -160,22 +168,6 @@ class Session:
         self._last_id = 0
         self._auth_id: int | None = None
 
-    @property
-    def epoch(self) -> str | None:
-        return self.hello["epoch"] if self.hello else None
-
-    @property
-    def tick(self) -> int | None:
-        return self.hello["tick"] if self.hello else None
-
-    @property
-    def tick_rate_ms(self) -> int | None:
-        return self.hello["tick_rate_ms"] if self.hello else None
-
-    @property
-    def heartbeat_s(self) -> float | None:
-        return self.hello["heartbeat_s"] if self.hello else None
-
     def subscribe(self, channel: str, since: int | None = None) -> Subscription:
         """Add a channel; its subscribe message goes out now, or after the next hello.
 
@@ -187,6 +179,7 @@ class Session:
         subscription = Subscription(channel, since)
         self.subscriptions[channel] = subscription
         if self.is_connected:
+            self._learn_scales(subscription)
             self._ask(subscription)
         return subscription
 
@@ -236,7 +229,7 @@ class Session:
     def _on_hello(self, message: Mapping[str, Any]) -> list[Report]:
         if message.get("version") != wire.VERSION:
             raise StreamError(f"the server speaks version {message.get('version')}, this client {wire.VERSION}")
-        for name, kinds in (("epoch", str), ("tick", int), ("tick_rate_ms", int), ("heartbeat_s", (int, float))):
+        for name, kinds in _HELLO:
             if not isinstance(message.get(name), kinds):
                 raise WireError(f"hello needs {name}, got {message.get(name)!r}")
         reports = self._notice_epoch(message["epoch"])
@@ -245,8 +238,18 @@ class Session:
         if self._api_key is not None:
             self._auth_id = self._send("auth", api_key=self._api_key)
         for subscription in self.subscriptions.values():
+            self._learn_scales(subscription)
             self._ask(subscription)
         return reports
+
+    def _learn_scales(self, subscription: Subscription) -> None:
+        """Take the channel's scales from hello, where the server describes all of them."""
+        documents = self.hello["channels"] if self.hello else []
+        document = next((d for d in documents if isinstance(d, dict) and d.get("name") == subscription.channel), None)
+        if document is not None:
+            subscription.scales = scales(document)
+            if subscription.mirror is not None:
+                subscription.mirror.scales = subscription.scales
 
     def _notice_epoch(self, epoch: str) -> list[Report]:
         """Let event channels start over when their numbering does."""
@@ -264,12 +267,26 @@ class Session:
             return []
         subscription.phase = Phase.LIVE
         subscription.was_live = True
-        if subscription.mirror is None and subscription.event_position is None:
-            seq = message.get("seq")
-            if type(seq) is not int:
-                raise WireError(f"the ack of an event channel needs seq as an integer, got {seq!r}")
-            subscription.event_position = (str(self.epoch), seq)
-        return [Subscribed(subscription.channel)]
+        reports: list[Report] = [Subscribed(subscription.channel)]
+        if subscription.mirror is None:
+            reports += self._place(subscription, message)
+        return reports
+
+    def _place(self, subscription: Subscription, ack: Mapping[str, Any]) -> list[Report]:
+        """Take from the ack after which event an event channel goes on."""
+        epoch, seq = ack.get("epoch"), ack.get("seq")
+        if not isinstance(epoch, str) or type(seq) is not int:
+            raise WireError(f"the ack of an event channel needs epoch and seq, got {epoch!r} and {seq!r}")
+        asked = subscription.event_position
+        if asked is None or not ack.get("resumed"):
+            subscription.event_position = (epoch, seq)
+            reason = f"could not go on after {asked}: {ack.get('reason')}" if asked else None
+        elif "missed_from" in ack:
+            subscription.has_hole = True
+            reason = f"the server's log no longer has the events from {ack['missed_from']}"
+        else:
+            reason = None
+        return [OutOfStep(subscription.channel, reason)] if reason else []
 
     def _on_error(self, message: Mapping[str, Any]) -> list[Report]:
         number = message.get("id")
@@ -322,11 +339,15 @@ class Session:
         assert isinstance(seq, int)  # checked above, for the type checker
         if epoch == known_epoch and seq <= known:
             return []
-        if epoch != known_epoch or base != known:
+        if epoch != known_epoch or (base != known and not subscription.has_hole):
             self._ask_again(subscription)
             return [OutOfStep(subscription.channel, f"a gap: stands at {known}, the event is {seq} after {base}")]
+        subscription.has_hole = False
         subscription.event_position = (known_epoch, seq)
-        return [EventReceived(subscription.channel, known_epoch, seq, message["tick"], message["sent_ns"], event)]
+        values = {key: _in_units(value, subscription.scales.get(key, 0)) for key, value in event.items()}
+        return [
+            EventReceived(subscription.channel, known_epoch, seq, message["tick"], message["sent_ns"], event, values)
+        ]
 
     def _on_lagged(self, message: Mapping[str, Any]) -> list[Report]:
         skipped = message.get("skipped")
@@ -341,8 +362,8 @@ class Session:
         subscription.phase = Phase.ASKED
         position = subscription.mirror.position if subscription.mirror else subscription.event_position
         if position is None and subscription.since is not None:
-            position = (str(self.epoch), subscription.since)
-            subscription.event_position = position
+            assert self.hello is not None  # nothing is asked before the server has greeted
+            position = subscription.event_position = (self.hello["epoch"], subscription.since)
         fields: dict[str, Any] = {"channel": subscription.channel}
         if position is not None:
             fields["epoch"], fields["seq"] = position
@@ -365,6 +386,15 @@ class Session:
         return self._last_id
 
 
+#: Fields of hello without which nothing else can be read. The tick is null before the first one is published.
+_HELLO: Final = (
+    ("epoch", str),
+    ("tick", (int, type(None))),
+    ("tick_rate_ms", int),
+    ("heartbeat_s", (int, float)),
+    ("markets", list),
+    ("channels", list),
+)
 #: Phases in which data can only be left over from an earlier subscription.
 _DEAF = (Phase.OFFLINE, Phase.ASKED)
 
@@ -380,3 +410,8 @@ def _changed(mirror: Mirror, message: Mapping[str, Any]) -> StateChanged:
         is_snapshot=message["type"] == "snapshot",
         reason=message.get("reason"),
     )
+
+
+def _in_units(value: Any, scale: int) -> Any:
+    """Return a value of an event in its unit; scale 0 stands for text, 1 for whole numbers."""
+    return value / scale if scale > 1 and isinstance(value, int) else value
