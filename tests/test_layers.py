@@ -1,0 +1,220 @@
+"""Who may import whom: the arrows of STYLE.md section 2, read from the sources, each breach named with its file."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deadlines import seconds
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: What computes in the standard library and has no clock, no file, no socket, no hidden generator.
+COMPUTES = frozenset(
+    {"__future__", "abc", "binascii", "bisect", "collections", "contextlib", "dataclasses", "decimal", "enum"}
+    | {"fractions", "functools", "hashlib", "itertools", "json", "math", "operator", "struct", "typing", "zlib"}
+)
+STANDARD = frozenset(sys.stdlib_module_names)
+
+#: Package: (its folder, what it may import besides itself).
+PACKAGES = {
+    "arena_client": ("clients/python/arena_client", STANDARD | {"msgpack", "websockets", "httpx2"}),
+    "engine": ("engine", COMPUTES | {"numpy", "numba"}),
+    "server": (
+        "server",
+        STANDARD
+        | {"engine", "arena_client", "numpy", "starlette", "uvicorn", "redis", "orjson"}
+        | {"prometheus_client", "pydantic", "pydantic_core", "structlog"},
+    ),
+    "loadtest": ("loadtest", STANDARD | {"arena_client"}),
+    "examples": ("clients/python/examples", STANDARD | {"arena_client"}),
+}
+
+#: What one file of the server may do beside its package, because it is the one door for it.
+DOORS = {
+    "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
+    "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
+    "server/app.py": {"uvloop"},  # the event loop
+}
+#: Modules that only the files named may import: time and entropy enter by one file each.
+ONLY_IN = {
+    # the journal's writer waits in a thread of its own, which no event loop's clock can do; the bench measures
+    "time": {"server/clock.py", "server/live/journal.py", "server/bench.py"},
+    "secrets": {"server/keys.py"},
+    "random": set[str](),
+    "uuid": set[str](),
+    "sqlite3": set[str](),
+    "pickle": set[str](),
+    "logging": {"server/logs.py", "server/app.py"},
+}
+
+#: Parts of a package in their order: a part may import itself and the parts before it, never one after it.
+ORDER = {
+    "engine": (
+        "errors config rng arithmetic canonical ladder markets agent_index",
+        "layout messages events public",
+        "state",
+        "auction order_book resources market_queue",
+        "phases",
+        "calibration actions invariants",
+        "tick",
+        "economy",
+        "journal",
+        "replay",
+    ),
+    "server": (
+        "errors clock keys config bootstrap",
+        "logs metrics protocols bodies redis_keys",
+        "schemas",
+        "live",
+        "documents",
+        "routes",
+        "registry openapi asyncapi",
+        "app",
+        "bench",
+        "cli",
+        "__main__",
+    ),
+}
+
+
+def breaches(root: Path) -> list[str]:
+    """Return one sentence for each import under root that the arrows do not allow, by file."""
+    found = []
+    for package, (folder, allowed) in PACKAGES.items():
+        for path in sorted((root / folder).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            for module in imports(path):
+                top = module.split(".")[0]
+                if top not in allowed | {package} | DOORS.get(name, set()) or (
+                    top == "arena_client" and package == "server" and not module.startswith("arena_client.wire")
+                ):
+                    found.append(f"{name}: {package} may not import {module}")
+                elif package == "server" and name not in ONLY_IN.get(top, {name}):
+                    found.append(f"{name}: {top} enters by {', '.join(sorted(ONLY_IN[top])) or 'no file'} only")
+                elif top == package and package in ORDER:
+                    found.extend(f"{name}: {text}" for text in _upwards(package, _module(path, root), module))
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of every module a file imports, `from package import module` as package.module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide where a name comes from"
+            # a name may be a module (from engine import tick) or not (from engine.tick import advance)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _module(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+def _upwards(package: str, importer: str, imported: str) -> Iterator[str]:
+    here, there = _rank(package, importer), _rank(package, imported)
+    if there is None or here is None:
+        return
+    if there > here:
+        yield f"{imported} is above it"
+    phases = [name.split(".")[2] for name in (importer, imported) if name.startswith("engine.phases.")]
+    if len(phases) == 2 and phases[0] != phases[1] and not any(part.startswith("_") for part in phases):
+        yield f"phases do not import each other ({imported}); an array in State says it"
+
+
+def _rank(package: str, module: str) -> int | None:
+    part = [*module.split("."), ""][1]
+    places = {name: rank for rank, names in enumerate(ORDER[package]) for name in names.split()}
+    if part in ("", "__init__"):
+        return None
+    assert part in places, f"{package}/{part}.py has no place in the order of tests/test_layers.py"
+    return places[part]
+
+
+def test_imports_follow_the_arrows() -> None:
+    """No file imports what its place in the house does not allow."""
+    assert breaches(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("engine/clocked.py", "import time", "engine may not import time"),
+        ("engine/phases/prices.py", "from engine.phases import behaviour", "phases do not import each other"),
+        ("engine/state.py", "def f():\n    from engine.tick import advance", "engine.tick.advance is above it"),
+        ("server/live/hub.py", "from server.routes.stream import x", "server.routes.stream.x is above it"),
+        ("server/live/hub.py", "import uvloop", "server may not import uvloop"),
+        ("server/live/hub.py", "from arena_client.mirror import Mirror", "may not import arena_client.mirror.Mirror"),
+        ("server/live/hub.py", "import random", "random enters by no file only"),
+        ("server/routes/agents.py", "import secrets", "secrets enters by server/keys.py only"),
+        ("loadtest/swarm.py", "from engine import tick", "loadtest may not import engine.tick"),
+        ("clients/python/examples/bot.py", "import server.app", "examples may not import server.app"),
+        ("clients/python/arena_client/wire.py", "import numpy", "arena_client may not import numpy"),
+    ],
+)
+def test_a_planted_breach_is_found_with_its_file(name: str, text: str, said: str, tmp_path: Path) -> None:
+    """The check can fail: a bad import is named with its file, inside a function as well."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text + "\n")
+
+    [breach] = breaches(tmp_path)
+
+    assert breach.startswith(f"{name}: ")
+    assert said in breach
+
+
+def test_a_module_without_a_place_is_noticed(tmp_path: Path) -> None:
+    """A new module of the engine or the server gets its place in the order on purpose."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "novel.py").write_text("from engine import errors\n")
+
+    with pytest.raises(AssertionError, match=r"engine/novel\.py has no place"):
+        breaches(tmp_path)
+
+
+IMPORT_EVERYTHING = """
+import sys
+from numba.core import event
+
+class Compiled(event.Listener):
+    def on_start(self, event): sys.exit(f"compiles while importing: {event.data}")
+    def on_end(self, event): pass
+
+def audit(name, arguments):
+    if name.startswith(("socket.connect", "socket.bind", "subprocess", "os.fork")):
+        sys.exit(f"{name} {arguments} while importing")
+
+import importlib
+event.register("numba:compile", Compiled())
+sys.addaudithook(audit)
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+"""
+
+
+def test_importing_neither_compiles_nor_connects() -> None:
+    """Importing every module of the product defines things and does nothing else."""
+    modules = [
+        _module(path, ROOT).removesuffix(".__init__")
+        for package in ("engine", "server")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT_EVERYTHING, *modules],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=seconds(60),
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
