@@ -20,9 +20,12 @@ STREAM_NEWS = 41
 STREAM_EVENTS = 50
 STREAMS = (STREAM_RESIDENTS, STREAM_MINDS, STREAM_STRATEGY, STREAM_NEWS, STREAM_EVENTS)
 
-_GOLDEN = np.uint32(0x9E3779B9)
-_M1 = np.uint32(0x85EBCA6B)
-_M2 = np.uint32(0xC2B2AE35)
+# Words are multiplied as uint64 and cut: the compiler makes one 32-bit multiplication of it, and the interpreter
+# (NUMBA_DISABLE_JIT=1) sees no overflow to warn of.
+_WORD = np.uint64(0xFFFFFFFF)
+_GOLDEN = np.uint64(0x9E3779B9)
+_M1 = np.uint64(0x85EBCA6B)
+_M2 = np.uint64(0xC2B2AE35)
 _S13, _S16 = np.uint32(13), np.uint32(16)
 
 
@@ -51,21 +54,32 @@ def tick_keys(seed: bytes, tick: int, out: NDArray[np.uint32]) -> None:
 
 
 @njit(inline="always")
-def mix32(h: np.uint32) -> np.uint32:
-    """Return the 32-bit murmur3 finaliser of h (uint32, wrapping); mix32(1) = 0x514E28B7."""
-    h = np.uint32(h)
-    h ^= h >> _S16
-    h = np.uint32(h * _M1)
-    h ^= h >> _S13
-    h = np.uint32(h * _M2)
-    h ^= h >> _S16
-    return h
+def word(n: int) -> np.uint32:
+    """Return n in [0, 2^64) modulo 2^32."""
+    return np.uint32(np.uint64(n) & _WORD)
+
+
+@njit(inline="always")
+def mix32(n: int) -> np.uint32:
+    """Return the 32-bit murmur3 finaliser of n modulo 2^32, n in [0, 2^64); mix32(1) = 0x514E28B7."""
+    h = np.uint32(np.uint64(n) & _WORD)
+    h = np.uint32(h ^ np.uint32(h >> _S16))
+    h = np.uint32((np.uint64(h) * _M1) & _WORD)
+    h = np.uint32(h ^ np.uint32(h >> _S13))
+    h = np.uint32((np.uint64(h) * _M2) & _WORD)
+    return np.uint32(h ^ np.uint32(h >> _S16))
+
+
+@njit(inline="always")
+def sub_stream(k0: np.uint32, k: int) -> np.uint32:
+    """Return the first key word of sub-stream +k."""
+    return np.uint32((np.uint64(k0) + np.uint64(k)) & _WORD)
 
 
 @njit(inline="always")
 def draw(index: int, k0: np.uint32, k1: np.uint32) -> np.uint32:
-    """Return the 32-bit draw of an index under a key; sub-stream +k adds k to k0."""
-    return mix32(np.uint32(mix32(np.uint32(np.uint32(np.uint32(index) * _GOLDEN) + k0)) ^ k1))
+    """Return the 32-bit draw of an index in [0, 2^32) under the key (k0, k1)."""
+    return mix32(mix32(np.uint64(index) * _GOLDEN + np.uint64(k0)) ^ np.uint32(k1))
 
 
 @njit(inline="always")
