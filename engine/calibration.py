@@ -84,7 +84,6 @@ from engine.state import (
     RHO,
     RHO_Q16,
     SENTIMENT,
-    SLOTS,
     SUBSISTENCE,
     TAX_DAY,
     TERM_BASE,
@@ -156,8 +155,6 @@ def refresh(state: State, config: Config) -> None:
 
     What one auction leaves (volume, depth, surplus) stays zero until the next tick.
     """
-    state.touched[:, :, 0] = SLOTS
-    state.touched[:, :, 1] = -1
     state.best_bid[:] = -1
     state.best_ask[:] = -1
     state.indicative[:] = state.price
@@ -482,7 +479,7 @@ def _draw_skills(count: int, k0: np.uint32, k1: np.uint32, drawn: I64) -> None:
         h = draw(i, k0, k1)
         skill = 400
         if h != 0:
-            value = 4.5 * power_of(np.float64(h) / 4294967296.0, -1.0 / 2.2)
+            value = 4.5 * power_of(float(h) / 4294967296.0, -1.0 / 2.2)
             skill = min(400, max(3, half_even(min(value, 1000.0))))
         drawn[skill] += 1
 
@@ -559,7 +556,7 @@ def _draw_lognormal(sd: float, k0: np.uint32, k1: np.uint32, out: F64) -> None:
 def _draw_pareto(first: int, alpha: float, cut: float, k0: np.uint32, k1: np.uint32, out: F64) -> None:
     """Fill out with (1 - U)^(-1/alpha), cut from above, for ids from first on."""
     for i in range(len(out)):
-        rest = 1.0 - np.float64(draw(first + i, k0, k1)) / 4294967296.0
+        rest = 1.0 - float(draw(first + i, k0, k1)) / 4294967296.0
         out[i] = min(cut, power_of(rest, -1.0 / alpha))
 
 
@@ -567,8 +564,8 @@ def _draw_pareto(first: int, alpha: float, cut: float, k0: np.uint32, k1: np.uin
 def _fill_household_money(skill: I32, relative: F64, income_per_hour: float, income_ema: I32, cash: I64) -> None:
     for i in range(len(skill)):
         income = income_per_hour * skill[i]
-        income_ema[i] = np.int64(income / 1000.0)
-        cash[i] = np.int64(income * (1.0 - INCOME_WEIGHT) * CASH_DAYS * relative[i])
+        income_ema[i] = int(income / 1000.0)
+        cash[i] = int(income * (1.0 - INCOME_WEIGHT) * CASH_DAYS * relative[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -599,6 +596,6 @@ def _cut(total: int, weights: F64, out: I64) -> None:
     given = 0
     for i in range(len(weights)):
         running += weights[i]
-        upto = total if i == len(weights) - 1 else np.int64(total * (running / mass))
+        upto = total if i == len(weights) - 1 else int(total * (running / mass))
         out[i] = upto - given
         given = upto

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine import invariants, tick
 from engine.actions import rebuild_index
-from engine.calibration import calibrate
+from engine.calibration import calibrate, refresh
 from engine.config import Config
 from engine.events import TickReport
 from engine.messages import ACTION
@@ -99,6 +99,7 @@ class Economy:
         Raises ValueError when an array is missing or has another type or size than this release's.
         """
         put_back(self.state, at_tick, arrays)
+        refresh(self.state, self.config)
         rebuild_index(self.state)
         rebuild_histogram(self.state, self.config)
 

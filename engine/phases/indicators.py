@@ -317,43 +317,41 @@ def capture(state: State, config: Config) -> PublicState:
     return PublicState(state.tick, market, resource, psychology, monetary, indicators)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
 def inequality(counts: I64, sums: I64) -> tuple[float, float]:
     """Return the Gini coefficient and the share of the richest 1 % of people in buckets of rising wealth.
 
     counts: people per bucket, sums: their wealth. Inside a bucket all are taken as equal.
     Source: ECONOMY A11; Lorenz curve by trapezoids.
     """
-    people, wealth = int(counts.sum()), int(sums.sum())
+    people, wealth = 0, 0
+    for k in range(len(counts)):
+        people += counts[k]
+        wealth += sums[k]
     if people == 0 or wealth == 0:
         return 0.0, 0.0
-    below, area, top_left, top_sum = 0, 0.0, TOP * people, 0.0
-    for count, owned in zip(counts.tolist(), sums.tolist(), strict=True):
-        area += count / people * (2.0 * below + owned) / wealth
-        below += owned
-    for count, owned in zip(counts[::-1].tolist(), sums[::-1].tolist(), strict=True):
-        if count and top_left > 0.0:
-            taken = min(float(count), top_left)
-            top_sum += owned * (taken / count)
-            top_left -= taken
-    return 1.0 - area, top_sum / wealth
+    below, area = 0, 0.0
+    for k in range(len(counts)):
+        area += counts[k] / people * (2.0 * below + sums[k]) / wealth
+        below += sums[k]
+    left, top = TOP * people, 0.0
+    for k in range(len(counts) - 1, -1, -1):
+        if counts[k] > 0 and left > 0.0:
+            taken = min(float(counts[k]), left)
+            top += sums[k] * (taken / counts[k])
+            left -= taken
+    return 1.0 - area, top / wealth
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def wealth_bucket(wealth: int) -> int:
-    """Return the bucket 0..1023 of a wealth in units, >= 0: 16 x floor(log2) + the next four bits; 0 for 0.
+    """Return the bucket 0..1023 of a wealth in units, below 2^53: 16 x floor(log2) + the next four bits; 0 for 0.
 
-    Wealth below 16 units has fewer than four bits after the first; the missing ones are zeros.
+    A float64 carries both: its exponent and the first bits of its fraction.
     """
     if wealth <= 0:
         return 0
-    power = 0
-    rest = wealth
-    for shift in (32, 16, 8, 4, 2, 1):
-        if rest >> shift:
-            rest >>= shift
-            power += shift
-    part = wealth >> (power - 4) if power >= 4 else wealth << (4 - power)
-    return 16 * power + (part & 15)
+    return int(np.float64(wealth).view(np.int64) >> 48) - (1023 << 4)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -29,7 +29,7 @@ from engine.markets import (
     SHARE_LAST,
     YEAR,
 )
-from engine.rng import STREAM_NEWS, STREAM_STRATEGY, STREAMS, draw, normal, normal_units
+from engine.rng import STREAM_NEWS, STREAM_STRATEGY, STREAMS, draw, normal, normal_units, sub_stream
 from engine.state import (
     CONFIDENCE,
     DISAGREEMENT,
@@ -300,7 +300,7 @@ def mood_targets(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _target(value: float) -> int:
-    return np.int64(TARGET_ONE * min(1.0, max(0.0, value)))
+    return int(TARGET_ONE * min(1.0, max(0.0, value)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -322,7 +322,7 @@ def _count_minds(
         m = home[b]
         count[m] += end[b] - start[b]
         for i in range(start[b], end[b]):
-            away = np.int64(sentiment[i]) - 16_384
+            away = int(sentiment[i]) - 16_384
             sums[MOOD_SENTIMENT, m] += sentiment[i]
             sums[MOOD_FEAR, m] += fear[i]
             sums[MOOD_GREED, m] += greed[i]
@@ -420,7 +420,7 @@ def _sum_up(
     macro[VOLATILITY_MULTIPLIER] = volatility_multiplier(
         macro[FEAR], macro[GREED], macro[HERDING], macro[EXTREMITY], fear_weight, greed_weight, sentiment_weight
     )
-    counters[VM_Q8] = np.int64(macro[VOLATILITY_MULTIPLIER] * 256.0)
+    counters[VM_Q8] = int(macro[VOLATILITY_MULTIPLIER] * 256.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -471,7 +471,7 @@ def _turn_minds(
     panics = 0
     euphorias = 0
     for m in range(1, MARKETS):
-        vm_q8[m] = np.int64(multiplier[m] * 256.0)
+        vm_q8[m] = int(multiplier[m] * 256.0)
         sentiment, fear, greed = mean[MOOD_SENTIMENT, m], mean[MOOD_FEAR, m], mean[MOOD_GREED, m]
         target_sentiment[m], target_fear[m], target_greed[m], target_confidence[m] = mood_targets(
             market_return[m] / TYPICAL_SD[m], sentiment, fear, macro[SENTIMENT], macro[UNEMPLOYMENT], macro[SHOCK]
@@ -479,11 +479,11 @@ def _turn_minds(
         agree = herding[m] > PANIC_HERDING * herding_threshold
         panic = agree and fear > PANIC_FEAR and sentiment < PANIC_MOOD
         euphoria = agree and greed > PANIC_FEAR and sentiment > 1.0 - PANIC_MOOD
-        panic_bias[m] = np.int64(PANIC_SLOPE_BP * (fear - PANIC_FEAR)) if panic else 0
-        turns[TURN_PANIC, m] = np.int64(panic) - is_panic[m]
-        turns[TURN_EUPHORIA, m] = np.int64(euphoria) - is_euphoria[m]
-        is_panic[m] = np.int64(panic)
-        is_euphoria[m] = np.int64(euphoria)
+        panic_bias[m] = int(PANIC_SLOPE_BP * (fear - PANIC_FEAR)) if panic else 0
+        turns[TURN_PANIC, m] = int(panic) - is_panic[m]
+        turns[TURN_EUPHORIA, m] = int(euphoria) - is_euphoria[m]
+        is_panic[m] = int(panic)
+        is_euphoria[m] = int(euphoria)
         panics += is_panic[m]
         euphorias += is_euphoria[m]
         trend_fast[m] += (16 * market_return[m] - trend_fast[m]) >> 3
@@ -493,9 +493,9 @@ def _turn_minds(
             continue
         noise = normal(draw(m, keys[_KEY_STRATEGY, 0], keys[_KEY_STRATEGY, 1]))
         fundamentalists[m] = strategy_mix(fundamentalists[m], (fundamental[m] - level[m]) / 1e4, greed + fear, noise)
-        chartists_q16[m] = np.int64((1.0 - fundamentalists[m]) * 65536.0)
-        sigma_q4[m] = np.int64(shock_size(SHOCK_BASE[m], multiplier[m]) * 16.0)
-        k0 = np.uint32((np.uint64(keys[_KEY_STRATEGY, 0]) + np.uint64(1)) & np.uint64(0xFFFFFFFF))
+        chartists_q16[m] = int((1.0 - fundamentalists[m]) * 65536.0)
+        sigma_q4[m] = int(shock_size(SHOCK_BASE[m], multiplier[m]) * 16.0)
+        k0 = sub_stream(keys[_KEY_STRATEGY, 0], 1)
         for group in range(GROUPS):
             group_draw[m, group] = normal_units(draw(GROUPS * m + group, k0, keys[_KEY_STRATEGY, 1]))
     counters[PANIC_MARKETS] = panics
@@ -554,8 +554,8 @@ def _value(
     unfound = (bids_total[LABOUR] - cleared_volume[LABOUR]) / (bids_total[LABOUR] + 1.0)
     macro[VACANCY] += (unfound - macro[VACANCY]) / 120.0
     macro[WAGE_STEP] = WAGE_STEP_BP * (1.0 + VACANCY_WEIGHT * macro[VACANCY])
-    counters[WAGE_STEP_Q8] = np.int64(macro[WAGE_STEP] * 256.0)
-    counters[WAGE_REFERENCE] = _on_ladder(np.int64(macro[WAGE_LEVEL]))
+    counters[WAGE_STEP_Q8] = int(macro[WAGE_STEP] * 256.0)
+    counters[WAGE_REFERENCE] = _on_ladder(int(macro[WAGE_LEVEL]))
     counters[WAGE] = ladder[counters[WAGE_REFERENCE]]
 
     rate = macro[POLICY_RATE]
@@ -578,10 +578,10 @@ def _value(
             worth = cost_level[m] + MARKUP_BP
         elif m < CONSOL:
             dividend_ema[m] += (YEAR * income_per_lot[m] - dividend_ema[m]) / DIVIDEND_MEMORY_TICKS
-            worth = level_below(ladder, np.int64(share_value(dividend_ema[m], rate)))
+            worth = level_below(ladder, int(share_value(dividend_ema[m], rate)))
         else:
-            worth = level_below(ladder, np.int64(consol_value(float(YEAR * income_per_lot[m]), rate)))
-        fundamental[m] = _on_ladder(worth + np.int64(news[m]))
+            worth = level_below(ladder, int(consol_value(float(YEAR * income_per_lot[m]), rate)))
+        fundamental[m] = _on_ladder(worth + int(news[m]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
