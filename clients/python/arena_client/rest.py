@@ -88,8 +88,9 @@ class Receipt:
 
     @property
     def order_id(self) -> str:
-        """The id of the order that the action placed, for cancel and replace."""
-        return str(self.seq)
+        """The id of the order that the action placed or changed, for cancel and replace."""
+        named = self.outcome.document.get("order_id") if self.outcome else None
+        return str(named or self.seq)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Receipt:

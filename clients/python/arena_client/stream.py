@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
@@ -202,6 +202,17 @@ class ArenaStream:
         if isinstance(item, Refused):
             raise item.error
         return item
+
+    async def lasting(self, seconds: float) -> AsyncIterator[Update]:
+        """Iterate as the stream itself does, and stop after `seconds` without losing what came by then."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    update = await anext(self)
+            except (TimeoutError, StopAsyncIteration):
+                return
+            yield update
 
     # -- subscribing ------------------------------------------------------------------------------------------
 
