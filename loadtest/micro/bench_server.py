@@ -1,0 +1,144 @@
+"""Rows about a whole server, seen from outside: memory_100k, cpu_100k, start_warm.
+
+    python -m loadtest.micro.bench_server memory_100k cpu_100k start_warm [--quick]
+
+`arena bench` calls it. Prints one JSON row per number: id, value, unit, bar, spread, includes, excludes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from loadtest.process import ServerProcess, python
+
+FIRST_START_S = 600.0
+START_S = 60.0
+LOAD = "100,000 residents, 1,000 WebSocket subscribers of market_tick, 200 actions/s of 20 bots, durable journal"
+SEEN_FROM = "the customers' own processes, on the same machine"
+
+Row = dict[str, Any]
+
+
+def start_warm(folder: Path, quick: bool) -> list[Row]:
+    """Time from the command to /readyz when kernels and the warm state are cached."""
+    data = folder / "world"
+    with ServerProcess(data) as server:
+        first_s = server.wait_ready(FIRST_START_S)
+        server.stop()
+    times = []
+    for _ in range(3 if quick else 7):
+        with ServerProcess(data) as server:
+            times.append(server.wait_ready(START_S))
+            server.stop()
+    return [
+        row(
+            "start_warm",
+            statistics.median(times),
+            "s",
+            3.0,
+            spread=f"{min(times):.2f} to {max(times):.2f} of {len(times)}",
+            includes="interpreter, imports, kernels from numba's cache, warm state from the data folder, the journal "
+            f"of the starts before (a few ticks each); the first start of this folder took {first_s:.1f} s",
+            excludes="the replay of a long journal",
+        )
+    ]
+
+
+def load(folder: Path, quick: bool) -> list[Row]:
+    """Memory and processor time of a server under the load of LOAD."""
+    settle_s, measure_s = (5.0, 10.0) if quick else (15.0, 60.0)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ServerProcess(folder / "world") as server:
+        server.wait_ready(FIRST_START_S)
+        customers = [
+            python("-m", "loadtest.swarm", "--url", server.url, "--subscribers", "1000", **pipes),
+            python("-m", "loadtest.bots", "--url", server.url, "--bots", "20", "--rate", "200", **pipes),
+        ]
+        try:
+            for customer in customers:
+                assert customer.stdout is not None
+                if customer.stdout.readline() != "connected\n":
+                    raise RuntimeError(f"a customer did not connect; the server says: {server.last_lines()}")
+            time.sleep(settle_s)
+            tick, cpu, began = server.document("/api/time")["tick"], server.cpu_seconds(), time.monotonic()
+            resident = []
+            while time.monotonic() - began < measure_s:
+                resident.append(server.rss_bytes() / 1e6)
+                time.sleep(1.0)
+            wall = time.monotonic() - began
+            share = 100 * (server.cpu_seconds() - cpu) / wall / (os.cpu_count() or 1)
+            ticks = server.document("/api/time")["tick"] - tick
+            swarm, bots = (json.loads(customer.communicate()[0].splitlines()[-1]) for customer in customers)
+        finally:
+            for customer in customers:
+                customer.kill()
+                customer.wait()
+        server.stop()
+    seen = (
+        f"{LOAD}; in {wall:.0f} s {ticks} ticks, {swarm['frames_fewest']} to {swarm['frames_most']} frames a"
+        f" subscriber, {len(swarm['lost'])} lost, {bots['outcomes'].get('accepted', 0)} of {bots['actions']} actions accepted,"
+        f" p99 {bots['ack_ms_p99']:.1f} ms"
+    )
+    return [
+        row(
+            "memory_100k",
+            max(resident),
+            "MB",
+            400.0,
+            spread=f"{min(resident):.0f} to {max(resident):.0f}",
+            includes=f"highest resident memory of the server process (1 MB = 1e6 B); {seen}",
+            excludes=SEEN_FROM,
+        ),
+        row(
+            "cpu_100k",
+            share,
+            "% of the machine",
+            30.0,
+            spread=f"{os.cpu_count()} cores, {share * (os.cpu_count() or 1):.1f} % of one",
+            includes=f"user and system time of the server process; {seen}",
+            excludes=SEEN_FROM,
+        ),
+    ]
+
+
+def row(name: str, value: float, unit: str, bar: float, *, spread: str, includes: str, excludes: str) -> Row:
+    """Return one measured number; it passes when it is at most its bar."""
+    return {
+        "id": name,
+        "value": round(value, 3),
+        "unit": unit,
+        "bar": bar,
+        "spread": spread,
+        "includes": includes,
+        "excludes": excludes,
+    }
+
+
+PROGRAMS = {"start_warm": start_warm, "memory_100k": load, "cpu_100k": load}
+
+
+def main() -> None:
+    """Measure the rows asked for, each program once, and print them as they come."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ids", nargs="+", choices=list(PROGRAMS))
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    for program in dict.fromkeys(PROGRAMS[name] for name in given.ids):
+        with tempfile.TemporaryDirectory(prefix="arena-bench-") as folder:
+            for measured in program(Path(folder), given.quick):
+                if measured["id"] in given.ids:
+                    sys.stdout.write(json.dumps(measured) + "\n")
+                    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
