@@ -1,0 +1,322 @@
+"""The journal as bytes: records to bytes and back, the chain over them, and what is damage and what a torn tail.
+
+A segment is a header and then records. What is written and synced together is a batch: a BATCH record, then the
+records it announces. A batch begins only when everything before it is durable, so bytes that are wrong *before* the
+last batch were good once: that is damage and refused. Bytes that are wrong inside the last batch may never have
+reached the disk, and nobody was told they did: that is a torn tail, to be cut.
+
+    segment = magic 8s | version u32 | 0 u32 | first sequence u64 | crc32 u32 of the bytes before
+    record  = length u32 | crc32 u32 | sequence u64 | kind u8 | payload
+
+A record's length and crc32 are those of its sequence and what follows. All integers are little-endian. A record's
+sequence is one more than the one before; a BATCH has the sequence of the record behind it and takes none itself.
+Source: DESIGN D8, D19, R5.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import JournalDamaged
+from engine.messages import ACTION
+
+MAGIC = b"ARENAJ\r\n"
+"""The line break is there to be ruined by any transfer that translates text."""
+FORMAT_VERSION = 1
+FINGERPRINT_SIZE = 16
+KEY_HASH_SIZE = 32
+CHAIN_START = bytes(32)
+"""The chain value before the first record."""
+NO_HASH = -1
+"""Mark.hashed_tick of a mark that carries no state hash."""
+RECORD_SIZE_MAX = 1 << 20
+"""No record is longer, so a longer length is a wrong one."""
+
+_SEGMENT = struct.Struct("<8sIIQI")
+_FRAME = struct.Struct("<II")
+_HEAD = struct.Struct("<QB")
+_RECORD = struct.Struct("<IIQB")
+_KEY = struct.Struct("<qq32s32s")
+_MARK = struct.Struct("<qqIq16s32s")
+# not valid UTF-8, so that no text in another record can look like the beginning of a batch
+_SYNC_MARK = b"\xff\xfeBATCH\xfe"
+_BATCH = struct.Struct("<8sQQ")
+SEGMENT_HEADER_SIZE = _SEGMENT.size
+BATCH_RECORD_SIZE = _RECORD.size + _BATCH.size
+
+
+class RecordKind(IntEnum):
+    """What a record holds."""
+
+    BATCH = 0
+    GENESIS = 1
+    KEY = 2
+    ACTION = 3
+    MARK = 4
+    CLEAN_STOP = 5
+
+
+class Record(NamedTuple):
+    """A record as read. payload: a view of the journal's bytes; offset: of the record in them."""
+
+    sequence: int
+    kind: RecordKind
+    payload: memoryview
+    offset: int
+
+
+class Genesis(NamedTuple):
+    """What a world begins with. config: by field name; seed: hexadecimal; created: ISO 8601, for people."""
+
+    engine_version: int
+    layout_version: int
+    config: dict[str, Any]
+    seed: str
+    epoch: str
+    start_tick: int
+    start_hash: str
+    created: str
+
+
+class KeyRecord(NamedTuple):
+    """An API key was issued for a registration. revoked: hash of the key it replaces, or zeros."""
+
+    owner: int
+    registration: int
+    key_hash: bytes
+    revoked: bytes
+
+
+class ActionRecord(NamedTuple):
+    """An accepted input. row: shape (1,), dtype ACTION; fingerprint: 16 bytes that identify what was asked for."""
+
+    row: NDArray[np.void]
+    fingerprint: bytes
+    client_action_id: str
+
+
+class Mark(NamedTuple):
+    """The end of a tick's input: every action before it, back to the mark before, belongs to tick.
+
+    unix_ns: wall clock when it was made, for people; it shapes nothing. hashed_tick: an earlier tick whose state hash
+    travels here, or NO_HASH. chain: chain value over all records before this one.
+    """
+
+    tick: int
+    unix_ns: int
+    actions: int
+    hashed_tick: int
+    state_hash: bytes
+    chain: bytes
+
+
+class Torn(NamedTuple):
+    """A tail that never became durable: bytes from offset on are to be cut; sequence is the first one lost."""
+
+    offset: int
+    sequence: int
+    reason: str
+
+
+def encode_segment(first_sequence: int) -> bytes:
+    """Return the header of a segment whose first record has that sequence."""
+    head = _SEGMENT.pack(MAGIC, FORMAT_VERSION, 0, first_sequence, 0)[:-4]
+    return head + struct.pack("<I", crc32(head))
+
+
+def encode(sequence: int, kind: RecordKind, payload: bytes) -> bytes:
+    """Return the bytes of a record."""
+    body = _HEAD.pack(sequence, kind) + payload
+    return _FRAME.pack(len(body), crc32(body)) + body
+
+
+def encode_batch(first: int, last: int, durable: int) -> bytes:
+    """Return the BATCH record before records first..last, written when everything up to durable is on disk."""
+    return encode(first, RecordKind.BATCH, _BATCH.pack(_SYNC_MARK, durable, last))
+
+
+def encode_genesis(genesis: Genesis) -> bytes:
+    """Return the payload of GENESIS: canonical JSON."""
+    return json.dumps(genesis._asdict(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_genesis(payload: memoryview) -> Genesis:
+    """Return what encode_genesis was given. Raises ValueError when it is something else."""
+    try:
+        return Genesis(**json.loads(bytes(payload)))
+    except TypeError as error:
+        raise ValueError(f"not a genesis record: {error}") from error
+
+
+def encode_key(record: KeyRecord) -> bytes:
+    """Return the payload of KEY."""
+    return _KEY.pack(*record)
+
+
+def decode_key(payload: memoryview) -> KeyRecord:
+    """Return what encode_key was given."""
+    return KeyRecord(*_KEY.unpack(payload))
+
+
+def encode_action(row: NDArray[np.void], fingerprint: bytes, client_action_id: str) -> bytes:
+    """Return the payload of ACTION. row: shape (1,), dtype ACTION; fingerprint: 16 bytes."""
+    return row.tobytes() + fingerprint + client_action_id.encode()
+
+
+def decode_action(payload: memoryview) -> ActionRecord:
+    """Return what encode_action was given; the row is a copy."""
+    border = ACTION.itemsize + FINGERPRINT_SIZE
+    row = np.frombuffer(payload[: ACTION.itemsize], ACTION).copy()
+    return ActionRecord(row, bytes(payload[ACTION.itemsize : border]), str(payload[border:], "utf-8"))
+
+
+def encode_mark(mark: Mark) -> bytes:
+    """Return the payload of MARK."""
+    return _MARK.pack(*mark)
+
+
+def decode_mark(payload: memoryview) -> Mark:
+    """Return what encode_mark was given."""
+    return Mark(*_MARK.unpack(payload))
+
+
+class Chain:
+    """A hash over all records so far, closed at every mark: value = BLAKE2b-256(value before | records since).
+
+    It can be continued from any mark's value, so archived segments need not be read again.
+    """
+
+    def __init__(self, value: bytes = CHAIN_START) -> None:
+        self._running = blake2b(value, digest_size=32)
+
+    def add(self, record: bytes | memoryview) -> None:
+        """Take in the whole bytes of a record; BATCH records are framing and stay out."""
+        self._running.update(record)
+
+    def close(self) -> bytes:
+        """Return the value over everything added so far, and continue from it."""
+        value = self._running.digest()
+        self._running = blake2b(value, digest_size=32)
+        return value
+
+
+class Scan:
+    """All records of one segment in order, BATCH records left out; may be read any number of times.
+
+    data: the segment's bytes (a memory map will do). path: named in errors. chain: value before the first record.
+    After a reading that ran to its end: `end` is the offset behind the last good record, `next_sequence` what comes
+    next, `torn` the tail to cut or None, `is_clean` whether the last record is a clean stop, `chain` the running
+    chain. Reading raises JournalDamaged for bytes that were durable once, and for a mark whose chain value differs.
+    """
+
+    def __init__(self, data: bytes | memoryview, path: str = "journal", chain: bytes = CHAIN_START) -> None:
+        self.data = memoryview(data)
+        self.path = path
+        self.end = SEGMENT_HEADER_SIZE
+        self.first_sequence = self.next_sequence = _segment_start(self.data, path)
+        self.torn: Torn | None = None
+        self.is_clean = False
+        self.chain = Chain(chain)
+        self._chain_start = chain
+
+    def __iter__(self) -> Iterator[Record]:
+        self.end = SEGMENT_HEADER_SIZE
+        self.next_sequence = self.first_sequence
+        self.torn = None
+        self.is_clean = False
+        self.chain = Chain(self._chain_start)
+        promised = self.first_sequence - 1
+        while self.end < len(self.data):
+            record = self._read()
+            if isinstance(record, str):
+                self._stop(record)
+                return
+            self.end += _FRAME.size + _HEAD.size + len(record.payload)
+            if record.kind is RecordKind.BATCH:
+                promised = _BATCH.unpack(record.payload)[2]
+                continue
+            self._follow(record)
+            yield record
+        if promised >= self.next_sequence:
+            self.torn = Torn(self.end, self.next_sequence, f"the file ends before record {promised}")
+
+    def _read(self) -> Record | str:
+        """Return the record at self.end, or what is wrong with it."""
+        offset = self.end
+        if offset + _RECORD.size > len(self.data):
+            return "the file ends inside a record's head"
+        length, checksum, sequence, number = _RECORD.unpack_from(self.data, offset)
+        if not _HEAD.size <= length <= RECORD_SIZE_MAX:
+            return f"a record of {length} bytes"
+        body = self.data[offset + _FRAME.size : offset + _FRAME.size + length]
+        if len(body) < length:
+            return "the file ends inside a record"
+        if crc32(body) != checksum:
+            return "the checksum of a record is wrong"
+        try:
+            kind = RecordKind(number)
+        except ValueError:
+            return f"a record of unknown kind {number}"
+        if sequence != self.next_sequence:
+            return f"a record numbered {sequence} where {self.next_sequence} comes next"
+        return Record(sequence, kind, body[_HEAD.size :], offset)
+
+    def _follow(self, record: Record) -> None:
+        if record.kind is RecordKind.MARK and decode_mark(record.payload).chain != self.chain.close():
+            raise JournalDamaged(self.path, record.offset, "the chain over all records so far is not the mark's")
+        self.chain.add(self.data[record.offset : self.end])
+        self.next_sequence += 1
+        self.is_clean = record.kind is RecordKind.CLEAN_STOP
+
+    def _stop(self, reason: str) -> None:
+        """Decide whether bad bytes at self.end are damage or a torn tail."""
+        later = _durable_batch(self.data, self.end, self.next_sequence)
+        if later is not None:
+            raise JournalDamaged(self.path, self.end, f"{reason}, and a good batch begins behind it at byte {later}")
+        self.torn = Torn(self.end, self.next_sequence, reason)
+
+
+def _segment_start(data: memoryview, path: str) -> int:
+    if len(data) < _SEGMENT.size:
+        raise JournalDamaged(path, 0, "shorter than its header")
+    magic, version, _, first, checksum = _SEGMENT.unpack_from(data)
+    if magic != MAGIC:
+        raise JournalDamaged(path, 0, "not a journal")
+    if checksum != crc32(data[: _SEGMENT.size - 4]):
+        raise JournalDamaged(path, 0, "the checksum of the header is wrong")
+    if version != FORMAT_VERSION:
+        raise JournalDamaged(path, 0, f"format version {version}, this release reads {FORMAT_VERSION}")
+    return int(first)
+
+
+def _durable_batch(data: memoryview, start: int, lost: int) -> int | None:
+    """Return the offset of a whole BATCH record behind start that proves record `lost` was durable, or None."""
+    window = 1 << 20
+    position = start
+    while position < len(data):
+        # windows overlap by a mark's length, so that none hides on a border
+        chunk = bytes(data[position : position + window + len(_SYNC_MARK)])
+        found = chunk.find(_SYNC_MARK)
+        if found < 0:
+            position += window
+            continue
+        offset = position + found - _RECORD.size
+        position += found + 1
+        if offset < start or offset + BATCH_RECORD_SIZE > len(data):
+            continue
+        length, checksum, _, kind = _RECORD.unpack_from(data, offset)
+        body = data[offset + _FRAME.size : offset + BATCH_RECORD_SIZE]
+        if length == len(body) and kind == RecordKind.BATCH and crc32(body) == checksum:
+            durable = _BATCH.unpack(body[_HEAD.size :])[1]
+            if durable >= lost:
+                return offset
+    return None

@@ -1,0 +1,176 @@
+"""The one total order: an accepted input gets its journal record, its place in the queue and its receipt in one step.
+
+Every function here is synchronous and runs on the event loop's thread, so nothing can come between its parts. An
+answer may be given once `durable(seq)` has returned, also for a duplicate. Source: DESIGN D8, D19, D22, D23.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.journal import FINGERPRINT_SIZE, KeyRecord, RecordKind, encode_action, encode_key
+from engine.market_queue import MarketQueue
+from engine.messages import ACTION, Kind
+from server.live.errors import Full, IdReused, JournalFailed, LiveError, ReadOnly, ReceiptsFull
+from server.live.journal import Journal
+from server.live.receipts import VALIDITY_TICKS, Receipt, Receipts
+from server.live.registry import AgentRegistry, idempotency_hash
+from server.metrics import Metrics
+
+NO_FINGERPRINT = bytes(FINGERPRINT_SIZE)
+
+
+class Registration(NamedTuple):
+    """An accepted registration. seq: of the record to wait for; repeated: the agent was there, the key is new."""
+
+    agent: int
+    owner: int
+    seq: int
+    repeated: bool
+
+
+class Submitted(NamedTuple):
+    """An accepted action. duplicate: whether it had been accepted before."""
+
+    receipt: Receipt
+    duplicate: bool
+
+
+class Recorder:
+    """Takes inputs in. What it needs is rebuilt from the journal by the world that owns it."""
+
+    def __init__(
+        self, journal: Journal, queue: MarketQueue, receipts: Receipts, registry: AgentRegistry, metrics: Metrics
+    ) -> None:
+        self.journal = journal
+        self.queue = queue
+        self.receipts = receipts
+        self.registry = registry
+        self._metrics = metrics
+        self._frozen: str | None = None
+        # bound once: finding a labelled counter costs more than counting
+        self._counters = {
+            (kind, outcome): metrics.actions.labels(kind.name.lower(), outcome)
+            for kind in Kind
+            for outcome in ("accepted", "duplicate", "conflict", "refused_full")
+        }
+        self._registrations = {
+            result: metrics.registrations.labels(result) for result in ("accepted", "repeated", "refused")
+        }
+
+    @property
+    def read_only(self) -> str | None:
+        """Why no input is taken, None while it is."""
+        return "the journal cannot be written" if self.journal.failed else self._frozen
+
+    def freeze(self, reason: str) -> None:
+        """Take no input any more, for good."""
+        self._frozen = reason
+
+    async def durable(self, seq: int) -> None:
+        """Return when a record is on disk: only then may its input be acknowledged. Raises JournalFailed."""
+        await self.journal.durable(seq)
+
+    def submit(self, row: NDArray[np.void], client_action_id: str, fingerprint: bytes) -> Submitted:
+        """Accept an action, or recognise it. row: shape (1,), dtype ACTION, seq to be filled; fingerprint: 16 bytes.
+
+        Raises IdReused, Full, ReceiptsFull, ReadOnly; after any of them nothing has happened.
+        """
+        agent, kind = int(row["agent_id"][0]), Kind(int(row["kind"][0]))
+        known = self.receipts.get(agent, client_action_id)
+        if known is not None:
+            if known.fingerprint != fingerprint:
+                self._counters[kind, "conflict"].inc()
+                raise IdReused(client_action_id, known.seq)
+            self._counters[kind, "duplicate"].inc()
+            return Submitted(known, True)
+        try:
+            self._check_room()
+            self.receipts.make_room()
+        except (Full, ReceiptsFull):
+            self._counters[kind, "refused_full"].inc()
+            raise
+        seq = self._record(row, fingerprint, client_action_id)
+        self._counters[kind, "accepted"].inc()
+        return Submitted(
+            self.receipts.add(agent, client_action_id, seq, fingerprint, int(row["valid_until"][0])), False
+        )
+
+    def register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
+        """Accept the registration of an agent; owner None makes a new owner. key_hash: SHA-256 of the key it gets.
+
+        Under an Idempotency-Key this caller has used, the agent is the same and the new key replaces the old one.
+        Raises OwnerFull, WorldFull, Full, ReadOnly; after any of them nothing has happened.
+        """
+        try:
+            registration = self._register(owner, key_hash, idempotency_key)
+        except LiveError:
+            self._registrations["refused"].inc()
+            raise
+        self._registrations["repeated" if registration.repeated else "accepted"].inc()
+        return registration
+
+    def unregister(self, agent: int, client_action_id: str) -> Submitted:
+        """Accept that an agent leaves; it is gone when its tick says so. Raises as submit does."""
+        row = np.zeros(1, ACTION)
+        row["agent_id"], row["kind"], row["market"] = agent, Kind.UNREGISTER, -1
+        row["valid_until"] = self.receipts.tick + VALIDITY_TICKS
+        return self.submit(row, client_action_id, _fingerprint_of_kind(Kind.UNREGISTER))
+
+    def _register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
+        self._check_open()
+        known = None if idempotency_key is None else self.registry.find_registration(owner, idempotency_key)
+        if known is not None:
+            if self.journal.is_full:
+                raise Full("as much waits for the disk as may")
+            return self._issue(known.number, known.owner, key_hash, known.key_hash, repeated=True)
+        self.registry.check_room(owner)
+        self._check_room()
+        number = self.journal.next_seq
+        row = np.zeros(1, ACTION)
+        row["agent_id"], row["owner"], row["kind"], row["market"] = number, owner or number, Kind.REGISTER, -1
+        row["valid_until"] = self.receipts.tick + VALIDITY_TICKS
+        idempotency = "" if idempotency_key is None else idempotency_hash(owner, idempotency_key)
+        self._record(row, NO_FINGERPRINT, idempotency)
+        self.registry.begin(number, owner or number, idempotency)
+        return self._issue(number, owner or number, key_hash, bytes(32), repeated=False)
+
+    def _issue(self, number: int, owner: int, key_hash: bytes, revoked: bytes, *, repeated: bool) -> Registration:
+        record = KeyRecord(owner, number, key_hash, revoked)
+        seq = self._append(RecordKind.KEY, encode_key(record))
+        self.registry.issue(record)
+        return Registration(number, owner, seq, repeated)
+
+    def _record(self, row: NDArray[np.void], fingerprint: bytes, client_action_id: str) -> int:
+        """Journal an action and queue it for the next tick; the order of the two is the order of the world."""
+        row["seq"] = self.journal.next_seq
+        seq = self._append(RecordKind.ACTION, encode_action(row, fingerprint, client_action_id))
+        self.queue.append(row)
+        self._metrics.queue_actions.set(len(self.queue))
+        return seq
+
+    def _append(self, kind: RecordKind, payload: bytes) -> int:
+        try:
+            return self.journal.append(kind, payload)
+        except JournalFailed as error:
+            raise ReadOnly("the journal cannot be written") from error
+
+    def _check_open(self) -> None:
+        if (reason := self.read_only) is not None:
+            raise ReadOnly(reason)
+
+    def _check_room(self) -> None:
+        self._check_open()
+        if len(self.queue) >= self.queue.capacity:
+            raise Full(f"{len(self.queue)} actions wait for the next tick, as many as may")
+        if self.journal.is_full:
+            raise Full("as much waits for the disk as may")
+
+
+def _fingerprint_of_kind(kind: Kind) -> bytes:
+    """Return the fingerprint of an action that has no content but its kind."""
+    return hashlib.blake2b(bytes([kind]), digest_size=FINGERPRINT_SIZE).digest()

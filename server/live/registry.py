@@ -1,0 +1,173 @@
+"""Owners, their keys and their agents: who may act for whom, and who may still register.
+
+Rebuilt from the journal on start. Keys are here as SHA-256 hashes only. Source: DESIGN D22; ECONOMY A13.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import Config
+from engine.events import TickReport
+from engine.journal import KeyRecord
+from engine.messages import Kind, Status
+from engine.state import AGENT_COUNT, SLOTS_USED, State
+from server import keys
+from server.live.errors import OwnerFull, WorldFull
+
+NO_KEY = bytes(32)
+
+
+class Agent:
+    """A registered agent, or one whose registration waits for its tick."""
+
+    __slots__ = ("idempotency", "is_active", "key_hash", "number", "owner")
+
+    def __init__(self, number: int, owner: int, idempotency: str) -> None:
+        self.number = number
+        self.owner = owner
+        self.idempotency = idempotency
+        self.key_hash = NO_KEY
+        """Of the newest key issued with this registration."""
+        self.is_active = False
+
+
+class AgentRegistry:
+    """All agents that are registered or about to be, and every key that opens something.
+
+    An owner is known by the number of its first registration. Keys stay valid when the owner's last agent is gone.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._agents_max = config.max_agents
+        self._agents_per_owner_max = config.agents_per_owner_max
+        self._tick = -1
+        self._agents: dict[int, Agent] = {}
+        self._active = 0
+        self._of_owner: dict[int, set[int]] = {}
+        self._keys: dict[bytes, tuple[bytes, int]] = {}
+        """Key hash -> the hash again, for a comparison in constant time, and the owner."""
+        self._by_idempotency: dict[str, int] = {}
+        self._blocked_owner: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._blocked_until: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        """Return how many agents are registered or wait for it."""
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    @property
+    def active(self) -> int:
+        """Agents the world knows."""
+        return self._active
+
+    def owner_of_key(self, key_hash: bytes) -> int | None:
+        """Return whom a key belongs to; None for one that was never issued or was revoked."""
+        known = self._keys.get(key_hash)
+        return known[1] if known is not None and keys.same(known[0], key_hash) else None
+
+    def get(self, number: int) -> Agent | None:
+        """Return an agent that is registered or waits for it."""
+        return self._agents.get(number)
+
+    def owner_of_agent(self, number: int) -> int | None:
+        """Return whose agent it is; None for one that is not registered (any more)."""
+        agent = self._agents.get(number)
+        return None if agent is None else agent.owner
+
+    def agents_of(self, owner: int) -> list[int]:
+        """Return an owner's agents by number, those included that wait for their registration."""
+        return sorted(self._of_owner.get(owner, ()))
+
+    def find_registration(self, owner: int | None, idempotency_key: str) -> Agent | None:
+        """Return the agent this caller registered under that Idempotency-Key, while it exists."""
+        number = self._by_idempotency.get(idempotency_hash(owner, idempotency_key))
+        return None if number is None else self._agents[number]
+
+    def check_room(self, owner: int | None) -> None:
+        """See to it that one more agent may register. owner: None for a new one. Raises OwnerFull, WorldFull."""
+        if owner is not None and (count := self.count_of(owner)) >= self._agents_per_owner_max:
+            raise OwnerFull(count, self._agents_per_owner_max)
+        # a slot that is still blocked for its old owner is taken by nobody
+        if len(self._agents) + int(np.count_nonzero(self._blocked_until > self._tick)) >= self._agents_max:
+            raise WorldFull(self._agents_max)
+
+    def count_of(self, owner: int) -> int:
+        """Return how many agents count for an owner: its own and slots blocked by a write-off."""
+        blocked = np.count_nonzero((self._blocked_owner == owner) & (self._blocked_until > self._tick))
+        return len(self._of_owner.get(owner, ())) + int(blocked)
+
+    def begin(self, number: int, owner: int, idempotency: str) -> Agent:
+        """Take in an accepted registration. idempotency: what idempotency_hash gives, or empty."""
+        agent = self._agents[number] = Agent(number, owner, idempotency)
+        self._of_owner.setdefault(owner, set()).add(number)
+        if idempotency:
+            self._by_idempotency[idempotency] = number
+        return agent
+
+    def issue(self, record: KeyRecord) -> None:
+        """Take in a new key, and revoke the one it replaces."""
+        self._keys.pop(record.revoked, None)
+        self._keys[record.key_hash] = (record.key_hash, record.owner)
+        if (agent := self._agents.get(record.registration)) is not None:
+            agent.key_hash = record.key_hash
+
+    def apply(self, report: TickReport, state: State) -> list[int]:
+        """Take in who came and who went in a tick; return the numbers of those who went. state: after that tick."""
+        self._tick = report.tick
+        gone: list[int] = []
+        outcomes = report.outcomes
+        for row in outcomes[outcomes["kind"] >= Kind.REGISTER]:
+            number, is_done = int(row["agent_id"]), row["status"] == Status.DONE
+            if number not in self._agents:
+                continue
+            if row["kind"] == Kind.REGISTER and is_done:
+                self._agents[number].is_active = True
+                self._active += 1
+            elif row["kind"] == Kind.REGISTER or is_done:
+                gone.append(self._remove(number))
+        if self._active != int(state.counters[AGENT_COUNT]):
+            # expired and defaulted agents leave without an action of theirs
+            known = state.agent_id[: int(state.counters[SLOTS_USED])]
+            present = set(known[known > 0].tolist())
+            left = [number for number, agent in self._agents.items() if agent.is_active and number not in present]
+            gone += [self._remove(number) for number in left]
+        if gone:
+            self._block(state)
+        return gone
+
+    def load(self, state: State) -> None:
+        """Take the blocked slots of a world that begins with some."""
+        self._tick = state.tick
+        self._block(state)
+
+    def _remove(self, number: int) -> int:
+        agent = self._agents.pop(number)
+        self._active -= agent.is_active
+        mates = self._of_owner[agent.owner]
+        mates.discard(number)
+        if not mates:
+            del self._of_owner[agent.owner]
+        if agent.idempotency:
+            del self._by_idempotency[agent.idempotency]
+        return number
+
+    def _block(self, state: State) -> None:
+        used = int(state.counters[SLOTS_USED])
+        is_blocked = state.blocked_until[:used] > state.tick
+        self._blocked_owner = state.blocked_owner[:used][is_blocked]
+        self._blocked_until = state.blocked_until[:used][is_blocked]
+
+
+def idempotency_hash(owner: int | None, idempotency_key: str) -> str:
+    """Return what is kept of an Idempotency-Key: whoever knows it gets a key, so it is a secret like one.
+
+    It counts for one caller only: owner, or None for those who come without a key.
+    """
+    return hashlib.sha256(f"{owner or 0}\0{idempotency_key}".encode("utf-8", "surrogatepass")).hexdigest()

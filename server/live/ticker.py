@@ -1,0 +1,292 @@
+"""The tick loop: drain, mark, advance, publish, on a schedule that overruns may bend but never break.
+
+    deadline -> drain the queue, append mark n -> kernels in their thread | fdatasync in the journal's
+             -> both done: receipts, agents, one immutable View to everybody -> wait for the next deadline
+
+An action belongs to tick n if and only if its record precedes mark n. A late tick runs at once, never two at a time,
+none is skipped; after three late ones in a row the schedule begins anew. Source: DESIGN D5, D19, R6, R7, R13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from engine.economy import hash_copy
+from engine.errors import InvariantBroken
+from engine.events import TickReport
+from engine.journal import NO_HASH, Mark, RecordKind, encode_mark
+from server.clock import Clock
+from server.live.collector import Collector
+from server.live.errors import Frozen, JournalFailed
+from server.live.recorder import Recorder
+from server.live.view import View
+from server.live.watchdog import LoopWait, Watchdog
+from server.live.watermark import Watermark
+from server.live.world import World
+from server.metrics import Metrics
+
+HASH_EVERY = 10
+"""Ticks between two state hashes."""
+LATE_TICKS_MAX = 3
+"""Late ticks in a row after which the schedule begins anew."""
+STARTS_KEPT = 65_536
+"""Starts of ticks kept for whoever measures: nearly two hours at ten a second."""
+NO_STATE_HASH = bytes(16)
+
+OnPublish = Callable[[View], None]
+
+log = structlog.get_logger("arena.ticker")
+
+
+class Start(NamedTuple):
+    """How a tick began. deadline, lateness: seconds; since: the start before, monotonic seconds.
+
+    stalled: seconds since then in which the machine ran not even the watchdog. waited: seconds since then in which
+    the event loop's thread was ready and the machine did not run it.
+    """
+
+    tick: int
+    deadline: float
+    lateness: float
+    stalled: float
+    waited: float
+
+
+class StateHash(NamedTuple):
+    """The hash of the world after a tick."""
+
+    tick: int
+    value: bytes
+
+
+class Schedule:
+    """When ticks are due: every period from an anchor, moved only when three in a row began late.
+
+    A tick is late when it begins after the next one was due.
+    """
+
+    def __init__(self, period: float, now: float) -> None:
+        self.period = period
+        self.deadline = now + period
+        self._late = 0
+
+    def begun(self, now: float) -> bool:
+        """Take in that the tick due at `deadline` begins now, set the next deadline; return whether it was late."""
+        is_late = now - self.deadline > self.period
+        self._late = self._late + 1 if is_late else 0
+        if self._late >= LATE_TICKS_MAX:
+            self._late = 0
+            self.deadline = now
+        self.deadline += self.period
+        return is_late
+
+
+class Ticker:
+    """Owns the pulse of a world. `run` ticks until `stop`; everything else waits for it or asks it.
+
+    on_publish: called one after another, in order, with the view of each tick when it is computed and durable.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        recorder: Recorder,
+        *,
+        tick_rate_ms: int,
+        metrics: Metrics,
+        clock: Clock,
+        watchdog: Watchdog,
+        collector: Collector,
+        on_publish: Sequence[OnPublish] = (),
+    ) -> None:
+        self.view: View | None = None
+        """The last published view; None before the first tick of this process."""
+        self.latest_hash: StateHash | None = None
+        """The newest state hash computed in this process."""
+        self.starts: deque[Start] = deque(maxlen=STARTS_KEPT)
+        self._world = world
+        self._recorder = recorder
+        self._period = tick_rate_ms / 1_000
+        self._metrics = metrics
+        self._clock = clock
+        self._watchdog = watchdog
+        self._collector = collector
+        self._on_publish = tuple(on_publish)
+        self._published = Watermark(world.economy.tick)
+        self._frozen: str | None = None
+        self._stopping = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._kernels = ThreadPoolExecutor(1, thread_name_prefix="tick")
+        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._hash: Future[StateHash] | None = None
+        self._phases: list[tuple[str, float]] = []
+
+    @property
+    def published_tick(self) -> int:
+        """The last tick that everybody may see."""
+        return self._published.value
+
+    @property
+    def frozen(self) -> str | None:
+        """Why the world stands still for good; None while it does not."""
+        return self._frozen
+
+    async def run(self) -> None:
+        """Tick until stop() or until the world freezes; returns with no tick half done."""
+        self._world.journal.start()
+        schedule = Schedule(self._period, self._clock.monotonic())
+        loop_wait = LoopWait()
+        before = self._clock.monotonic()
+        try:
+            while await self._due(schedule.deadline):
+                deadline, now = schedule.deadline, self._clock.monotonic()
+                is_late = schedule.begun(now)
+                self._note(deadline, before, now, loop_wait.take(), is_late=is_late)
+                before = now
+                if not await self._tick(now):
+                    return
+                self._collector.step(self.published_tick)
+        finally:
+            loop_wait.close()
+            self._kernels.shutdown()
+            self._hashing.shutdown()
+
+    def stop(self) -> None:
+        """Let run() return after the tick that is under way, if one is."""
+        self._stopping.set()
+
+    async def wait_tick(self, tick: int) -> None:
+        """Return when that tick is published. Raises Frozen when it never will be."""
+        await self._published.reached(tick)
+
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Wait until the arrays hold exactly what is published; they do until the block awaits something.
+
+        Raises Frozen when the world stopped in the middle of a tick.
+        """
+        while not self._settled.is_set():
+            await self._settled.wait()
+        if self._frozen is not None:
+            raise Frozen(self._frozen)
+        yield
+
+    async def _due(self, deadline: float) -> bool:
+        """Wait for a deadline; return False when the loop is to end instead."""
+        sleeping = asyncio.ensure_future(self._clock.sleep_until(deadline))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((sleeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            stopping.cancel()
+        return not self._stopping.is_set()
+
+    def _note(self, deadline: float, before: float, now: float, waited: float, *, is_late: bool) -> None:
+        stalled = self._watchdog.stalled_s(before, now)
+        self.starts.append(Start(self.published_tick + 1, deadline, now - deadline, stalled, waited))
+        self._metrics.tick_lateness_seconds.observe(max(0.0, now - deadline))
+        if is_late:
+            self._metrics.ticks_late.inc()
+
+    async def _tick(self, began: float) -> bool:
+        """Run the next tick from its mark to its publication; return whether the world may go on."""
+        self._settled.clear()
+        try:
+            actions = self._world.queue.drain()
+            seq = self._append_mark(len(actions))
+            kernels = asyncio.get_running_loop().run_in_executor(self._kernels, self._advance, actions)
+            # the sync is waited for first: when it fails the kernels are still let finish
+            synced, report = await asyncio.gather(self._world.journal.durable(seq), kernels, return_exceptions=True)
+            for result in (report, synced):
+                if isinstance(result, BaseException):
+                    raise result
+            assert isinstance(report, TickReport)
+            self._publish(report, began)
+        except JournalFailed as error:
+            self._freeze(str(error))
+        except InvariantBroken as error:
+            log.error("invariant_broken", error=str(error), inspection=str(self._world.write_inspection()))
+            self._freeze(f"an invariant of the world is broken: {error}")
+        except Exception as error:
+            # whatever it is, the arrays can no longer be trusted: a world that ticks on would spread it
+            log.exception("tick_failed")
+            self._freeze(f"a tick failed: {type(error).__name__}: {error}")
+        finally:
+            self._settled.set()
+        return self._frozen is None
+
+    def _append_mark(self, actions: int) -> int:
+        """End the input of the next tick: what is appended from here on belongs to a later one."""
+        hashed = self._take_hash()
+        mark = Mark(
+            tick=self.published_tick + 1,
+            unix_ns=self._clock.unix_ns(),
+            actions=actions,
+            hashed_tick=hashed.tick if hashed else NO_HASH,
+            state_hash=hashed.value if hashed else NO_STATE_HASH,
+            chain=self._world.journal.chain.close(),
+        )
+        return self._world.journal.append(RecordKind.MARK, encode_mark(mark))
+
+    def _take_hash(self) -> StateHash | None:
+        if self._hash is None or not self._hash.done():
+            return None
+        self.latest_hash, self._hash = self._hash.result(), None
+        return self.latest_hash
+
+    def _advance(self, actions: NDArray[np.void]) -> TickReport:
+        """Run the kernels, in their thread; time each phase; start the hash of every tenth tick."""
+        economy = self._world.economy
+        phases: list[tuple[str, float]] = []
+        last = self._clock.monotonic()
+
+        def observe(name: str) -> None:
+            nonlocal last
+            now = self._clock.monotonic()
+            phases.append((name, now - last))
+            last = now
+
+        report = economy.advance(actions, observe)
+        self._phases = phases
+        # a hash that is still being computed is left to finish: the next tenth tick will have its own
+        if report.tick % HASH_EVERY == 0 and self._hash is None:
+            at_tick, arrays = economy.copy_arrays()
+            self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
+        return report
+
+    def _publish(self, report: TickReport, began: float) -> None:
+        """Make a tick visible: everything here happens in one step of the event loop."""
+        world, metrics = self._world, self._metrics
+        world.receipts.apply(report)
+        world.registry.apply(report, world.economy.state)
+        self.view = View(report, world.epoch, self._clock.unix_ns())
+        for callback in self._on_publish:
+            callback(self.view)
+        self._published.rise(report.tick)
+        for name, seconds in self._phases:
+            metrics.tick_seconds.labels(name).observe(seconds)
+        metrics.tick_total_seconds.observe(self._clock.monotonic() - began)
+        metrics.ticks.inc()
+        metrics.tick.set(report.tick)
+        metrics.queue_actions.set(len(world.queue))
+        metrics.receipts.set(len(world.receipts))
+        metrics.agents.set(world.registry.active)
+        metrics.observe_report(report)
+
+    def _freeze(self, reason: str) -> None:
+        """Stop for good: no tick, no input; what was published stays readable."""
+        log.error("world_frozen", reason=reason, published_tick=self.published_tick)
+        self._frozen = reason
+        self._recorder.freeze(reason)
+        self._published.fail(Frozen(reason))
