@@ -23,7 +23,7 @@ def table_size(agents: int) -> int:
 @njit(cache=True, nogil=True, error_model="numpy")
 def find(table: Table, numbers: Numbers, number: int) -> int:
     """Return the slot under that number, -1 when there is none. numbers: by slot, true for every slot in the table."""
-    return table[_position(table, numbers, number)] - 1
+    return int(table[_position(table, numbers, number)]) - 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

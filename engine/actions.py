@@ -1,0 +1,679 @@
+"""Phase 0, the intake: what outside agents may do, checked and applied in arrival order.
+
+Shape and size were checked at the door; here is everything that needs the world. The first check that fails is the
+outcome, and a refused action changes nothing but the agent's last sign of life. Orders are only placed here: the
+auction of the same tick fills them, and completes their outcomes.
+Decided where the rules are silent: registering and leaving know neither valid_until nor the limit of actions; a
+replace names the lots that shall stay open, keeps the order's time in force, and its id too unless it loses priority;
+an agent that leaves or defaults takes its hours of labour with it, for hours are no estate; a slot freed with a
+write-off is taken by nobody while it counts for its old owner.
+Source: ECONOMY A13, DESIGN D22, D24.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.agent_index import find, insert, list_slot, remove, unlist_slot
+from engine.arithmetic import muldiv
+from engine.auction import ASSETS
+from engine.config import Config
+from engine.ladder import LAST_LEVEL, UCR, window
+from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
+from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
+from engine.order_book import (
+    LAPSES,
+    Accounts,
+    Book,
+    accounts_of,
+    append_order,
+    book_of,
+    crosses_own_order,
+    find_order,
+    rebuild_lists,
+    release,
+    report,
+)
+from engine.state import (
+    AGENT_COUNT,
+    FLOW_ADVANCE_BACK,
+    FLOW_ADVANCE_PAID,
+    FLOW_OUTSIDE_INTEREST,
+    FLOW_OUTSIDE_LOANS_NEW,
+    FLOW_OUTSIDE_REPAID,
+    FLOW_OUTSIDE_WRITTEN_OFF,
+    GOODS_CONSUMED,
+    GOODS_PRODUCED,
+    GOODS_USED,
+    LOAN_RATE_Q32,
+    MOOD_COUNT,
+    NEVER,
+    ORDER_COUNT,
+    Q15_ONE,
+    SLOTS_USED,
+    State,
+    announce,
+)
+
+Ints = NDArray[np.int64]
+Rows = NDArray[np.void]
+
+WRITES = (
+    "agent_id", "agent_owner", "agent_cash", "agent_escrow", "agent_debt", "agent_advance", "agent_holdings",
+    "agent_reserved", "agent_orders", "agent_last_tick", "agent_mood", "agent_has_mood", "agent_mood_tick",
+    "blocked_owner", "blocked_until", "estate", "counters", "flows", "goods_flow",
+    "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
+    "order_since", "agent_index", "owner_index", "slot_owner", "owner_next", "agent_actions", "agent_assets",
+    "agent_first_order", "order_next", "order_row",
+)  # fmt: skip
+
+LOTS_MAX = 1_000_000_000
+"""Lots of one action, at most."""
+MONEY_MAX = 1 << 61
+"""Sums of money stop here instead of running over the end of int64; the world holds far less."""
+INTEREST_HOUR = 22
+EXPIRY_HOUR = 0
+MOOD_START = (16_384, 1_500, 1_500, 24_000)
+"""Sentiment, fear, greed and confidence of a new agent, Q15: those of a resident at the start."""
+CONSUMPTION_JOY = 64
+"""Consuming moves the agent's own sentiment by one of so many parts of its distance to 1."""
+
+_LIMIT, _MARKET, _CANCEL, _REPLACE = int(Kind.LIMIT), int(Kind.MARKET), int(Kind.CANCEL), int(Kind.REPLACE)
+_BORROW, _REPAY, _PRODUCE, _CONSUME = int(Kind.BORROW), int(Kind.REPAY), int(Kind.PRODUCE), int(Kind.CONSUME)
+_SET_SENTIMENT, _REGISTER, _UNREGISTER = int(Kind.SET_SENTIMENT), int(Kind.REGISTER), int(Kind.UNREGISTER)
+_GTC, _IOC, _GTT = int(TimeInForce.GTC), int(TimeInForce.IOC), int(TimeInForce.GTT)
+_RESTING, _PARTIAL, _REJECTED = int(Status.RESTING), int(Status.PARTIAL), int(Status.REJECTED)
+_CANCELLED, _DONE = int(Status.CANCELLED), int(Status.DONE)
+
+_ACCEPTED = int(Reject.NONE)
+_MALFORMED, _UNKNOWN_AGENT, _UNKNOWN_ORDER = (
+    int(Reject.MALFORMED), int(Reject.UNKNOWN_AGENT), int(Reject.UNKNOWN_ORDER)
+)  # fmt: skip
+_NO_FUNDS, _NO_HOLDINGS, _NO_INPUTS = int(Reject.NO_FUNDS), int(Reject.NO_HOLDINGS), int(Reject.NO_INPUTS)
+_CREDIT_LIMIT, _REPAY_OVER_DEBT = int(Reject.CREDIT_LIMIT), int(Reject.REPAY_OVER_DEBT)
+_MARKET_HALTED, _MARKET_CLOSED = int(Reject.MARKET_HALTED), int(Reject.MARKET_CLOSED)
+_SELF_TRADE, _ACTION_EXPIRED = int(Reject.SELF_TRADE), int(Reject.ACTION_EXPIRED)
+_ACTIONS_PER_TICK, _OPEN_ORDERS = int(Reject.ACTIONS_PER_TICK), int(Reject.OPEN_ORDERS)
+_BOOK_FULL, _MOOD_PER_TICK = int(Reject.BOOK_FULL), int(Reject.MOOD_PER_TICK)
+_AGENTS_FULL, _AGENTS_PER_OWNER = int(Reject.AGENTS_FULL), int(Reject.AGENTS_PER_OWNER)
+
+_IS_ASSET = np.array([m in ASSETS for m in range(MARKETS)])
+_IS_FINAL = np.array([m in {ID[name] for name in FINAL} for m in range(MARKETS)])
+_FIRST_INPUT = np.array(INPUT_1, dtype=np.int64)
+_SECOND_INPUT = np.array(INPUT_2, dtype=np.int64)
+
+
+class World(NamedTuple):
+    """What the intake reads of the markets, and the sums it adds to."""
+
+    ladder: Ints
+    level: Ints
+    price: Ints
+    halt_until: Ints
+    hours_q16: Ints
+    input1_q16: Ints
+    input2_q16: Ints
+    counters: Ints
+    estate: Ints
+    flows: Ints
+    goods_flow: Ints
+
+
+class Rules(NamedTuple):
+    """The numbers of the config that the intake needs, and the tick."""
+
+    tick: int
+    open_hours: int
+    down: int
+    up: int
+    endowment: int
+    actions_per_tick_max: int
+    open_orders_max: int
+    agents_per_owner_max: int
+    idle_ticks_max: int
+    blocked_ticks: int
+
+
+def step(state: State, config: Config) -> None:
+    """Apply this tick's actions in order; charge interest at hour 22 and let idle agents expire at hour 0.
+
+    Leaves one outcome per action in state.outcomes, those of orders still to be completed by the auction, and the
+    changes to older orders in state.updates. Source: ECONOMY A5.0, A13.
+    """
+    actions = state.actions
+    state.outcomes = np.zeros(len(actions), OUTCOME)
+    # an order changes at most once for good here, and once per replace that keeps its place
+    updates = np.empty(int(state.counters[ORDER_COUNT]) + len(actions), ORDER_UPDATE)
+    tally = np.zeros(1, np.int64)
+    into = (state.outcomes, updates, tally, book_of(state), accounts_of(state), _world_of(state), _rules(state, config))
+    if len(actions):
+        apply(actions, *into)
+    hour = state.tick % HOURS
+    if hour in (INTEREST_HOUR, EXPIRY_HOUR):
+        who = np.zeros(int(state.counters[SLOTS_USED]), np.int64)
+        name, kernel = ("agent_defaulted", charge_interest) if hour == INTEREST_HOUR else ("agent_expired", expire_idle)
+        for number in who[: kernel(*into, who)]:
+            announce(state, name, agent=int(number))
+    state.updates = updates[: tally[0]].copy()
+
+
+def rebuild_index(state: State) -> None:
+    """Rebuild what follows from agents and orders: the tables, the lists and the sums of shares held."""
+    state.agent_index[:] = 0
+    state.owner_index[:] = 0
+    state.slot_owner[:] = 0
+    state.owner_next[:] = 0
+    used = int(state.counters[SLOTS_USED])
+    state.agent_assets[:] = 0
+    state.agent_assets[:used] = state.agent_holdings[:used, SHARE_FIRST:].sum(axis=1)
+    _index_slots(accounts_of(state), used)
+    rebuild_lists(book_of(state))
+
+
+def _world_of(state: State) -> World:
+    return World(
+        state.ladder, state.level, state.price, state.halt_until, state.hours_q16, state.input1_q16,
+        state.input2_q16, state.counters, state.estate, state.flows, state.goods_flow,
+    )  # fmt: skip
+
+
+def _rules(state: State, config: Config) -> Rules:
+    down, up = window(config.max_price_change)
+    return Rules(
+        state.tick, config.market_open_hours, down, up, config.endowment_credits * UCR, config.actions_per_tick_max,
+        config.open_orders_max, config.agents_per_owner_max, config.idle_ticks_max, config.blocked_ticks,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def apply(
+    actions: Rows, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World,
+    rules: Rules,
+) -> None:  # fmt: skip
+    """Apply all actions in order. tally: one element, how many rows of updates are written."""
+    free_from = 0
+    for i in range(len(actions)):
+        action, outcome = actions[i], outcomes[i]
+        kind = _whole(action["kind"])
+        outcome["seq"], outcome["agent_id"], outcome["kind"] = action["seq"], action["agent_id"], action["kind"]
+        if kind == _REGISTER:
+            free_from = _register(action, outcome, free_from, accounts, world, rules)
+            continue
+        slot = find(accounts.by_number, accounts.id, action["agent_id"])
+        if slot < 0:
+            _refuse(outcome, _UNKNOWN_AGENT, 0, 0)
+        elif kind == _UNREGISTER:
+            _unregister(outcome, slot, outcomes, updates, tally, book, accounts, world, rules)
+            free_from = min(free_from, slot)
+        elif _may_act(action, outcome, slot, accounts, rules):
+            if kind == _LIMIT:
+                _limit(action, outcome, i, slot, book, accounts, world, rules)
+            elif kind == _MARKET:
+                _market(action, outcome, i, slot, book, accounts, world, rules)
+            elif kind == _CANCEL:
+                _cancel(action, outcome, slot, outcomes, updates, tally, book, accounts, world)
+            elif kind == _REPLACE:
+                _replace(action, outcome, i, slot, outcomes, updates, tally, book, accounts, world, rules)
+            elif kind == _BORROW:
+                _borrow(action, outcome, slot, accounts, world)
+            elif kind == _REPAY:
+                _repay(action, outcome, slot, accounts, world)
+            elif kind == _PRODUCE:
+                _produce(action, outcome, slot, accounts, world)
+            elif kind == _CONSUME:
+                _consume(action, outcome, slot, accounts, world)
+            else:
+                _set_sentiment(action, outcome, slot, accounts, world, rules)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, rules: Rules) -> bool:
+    """Count the action and return whether it comes in time, is not one too many, and is well formed."""
+    if accounts.last_tick[slot] != rules.tick:
+        accounts.last_tick[slot] = rules.tick
+        accounts.actions[slot] = 0
+    accounts.actions[slot] += 1
+    if accounts.actions[slot] > rules.actions_per_tick_max:
+        return _refuse(outcome, _ACTIONS_PER_TICK, rules.tick + 1, rules.tick)
+    if action["valid_until"] < rules.tick:
+        return _refuse(outcome, _ACTION_EXPIRED, action["valid_until"], rules.tick)
+    if not _is_well_formed(action):
+        return _refuse(outcome, _MALFORMED, 0, 0)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_well_formed(action: np.void) -> bool:
+    """Return whether the fields its kind uses are in their ranges: nothing else keeps a kernel inside its arrays."""
+    kind, market = _whole(action["kind"]), _whole(action["market"])
+    has_lots = 1 <= _whole(action["quantity"]) <= LOTS_MAX
+    has_level = 0 <= _whole(action["level"]) <= LAST_LEVEL
+    has_side = 0 <= market < MARKETS and abs(_whole(action["side"])) == 1
+    if kind == _LIMIT:
+        return has_lots and has_level and has_side and _whole(action["time_in_force"]) <= _GTT
+    if kind == _MARKET:
+        return has_lots and has_side
+    if kind == _REPLACE:
+        return has_lots and has_level
+    if kind in (_BORROW, _REPAY):
+        return 1 <= _whole(action["amount"]) <= MONEY_MAX
+    if kind == _PRODUCE:
+        return has_lots and GOOD_FIRST <= market <= GOOD_LAST
+    if kind == _CONSUME:
+        return has_lots and GOOD_FIRST <= market <= GOOD_LAST and bool(_IS_FINAL[market])
+    if kind == _SET_SENTIMENT:
+        lowest, highest = 0, 0
+        for k in range(4):
+            lowest = min(lowest, _whole(action["mood"][k]))
+            highest = max(highest, _whole(action["mood"][k]))
+        return lowest == 0 and highest <= Q15_ONE
+    return kind == _CANCEL
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _refuse(outcome: np.void, code: int, needed: int, available: int) -> bool:
+    """Write a refusal and return False."""
+    outcome["status"], outcome["code"] = _REJECTED, code
+    outcome["needed"], outcome["available"] = needed, available
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _limit(
+    action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
+) -> None:
+    time_in_force = _whole(action["time_in_force"])
+    expires = NEVER
+    if time_in_force == _IOC:
+        expires = LAPSES
+    elif time_in_force == _GTT:
+        expires = min(NEVER, action["order_until"])
+        if expires < rules.tick:
+            _refuse(outcome, _ACTION_EXPIRED, expires, rules.tick)
+            return
+    _place(
+        outcome, row, slot, _whole(action["market"]), _whole(action["side"]), _whole(action["level"]),
+        action["quantity"], expires, -1, book, accounts, world, rules,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _market(
+    action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
+) -> None:
+    """Place an immediate-or-cancel limit at the window's edge."""
+    market, side = _whole(action["market"]), _whole(action["side"])
+    level = world.level[market] + (rules.up if side > 0 else -rules.down)
+    _place(outcome, row, slot, market, side, level, action["quantity"], LAPSES, -1, book, accounts, world, rules)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _place(
+    outcome: np.void, row: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int,
+    leaving: int, book: Book, accounts: Accounts, world: World, rules: Rules,
+) -> bool:  # fmt: skip
+    """Check an order against the world and place it; return whether it stands. leaving: index of a replaced one."""
+    if expires == LAPSES:
+        if world.halt_until[market] > rules.tick:
+            return _refuse(outcome, _MARKET_HALTED, world.halt_until[market], rules.tick)
+        if _IS_ASSET[market] and rules.tick % HOURS >= rules.open_hours:
+            return _refuse(outcome, _MARKET_CLOSED, rules.tick - rules.tick % HOURS + HOURS, rules.tick)
+    if leaving < 0 and accounts.orders[slot] >= rules.open_orders_max:
+        return _refuse(outcome, _OPEN_ORDERS, accounts.orders[slot] + 1, rules.open_orders_max)
+    count = world.counters[ORDER_COUNT]
+    if count >= len(book.id):
+        return _refuse(outcome, _BOOK_FULL, count + 1, len(book.id))
+    if count > 0 and outcome["seq"] <= book.id[count - 1]:
+        return _refuse(outcome, _MALFORMED, 0, 0)  # the table is searched by id
+    price = world.ladder[level]
+    if side > 0:
+        free = accounts.cash[slot]
+        if leaving >= 0:
+            free += world.ladder[book.level[leaving]] * book.quantity[leaving]
+        if quantity > free // price:
+            return _refuse(outcome, _NO_FUNDS, _money(price, quantity), free)
+    else:
+        free = accounts.holdings[slot, market] - accounts.reserved[slot, market]
+        if leaving >= 0:
+            free += book.quantity[leaving]
+        if quantity > free:
+            return _refuse(outcome, _NO_HOLDINGS, quantity, free)
+    if crosses_own_order(book, accounts, slot, market, side, level, leaving):
+        return _refuse(outcome, _SELF_TRADE, 0, 0)
+    if leaving >= 0:
+        release(book, accounts, world.ladder, leaving, book.quantity[leaving])
+    if side > 0:
+        accounts.cash[slot] -= price * quantity
+        accounts.escrow[slot] += price * quantity
+    else:
+        accounts.reserved[slot, market] += quantity
+    accounts.orders[slot] += 1
+    append_order(book, outcome["seq"], slot, market, side, level, quantity, expires, rules.tick, row)
+    outcome["status"], outcome["order_id"], outcome["open"] = _RESTING, outcome["seq"], quantity
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cancel(
+    action: np.void, outcome: np.void, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book,
+    accounts: Accounts, world: World,
+) -> None:  # fmt: skip
+    i = find_order(book, action["order_id"])
+    if i < 0 or book.slot[i] != slot:
+        _refuse(outcome, _UNKNOWN_ORDER, 0, 0)
+        return
+    release(book, accounts, world.ladder, i, book.quantity[i])
+    _close(i, outcomes, updates, tally, book, accounts)
+    outcome["status"], outcome["order_id"] = _DONE, action["order_id"]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _replace(
+    action: np.void, outcome: np.void, row: int, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book,
+    accounts: Accounts, world: World, rules: Rules,
+) -> None:  # fmt: skip
+    i = find_order(book, action["order_id"])
+    if i < 0 or book.slot[i] != slot:
+        _refuse(outcome, _UNKNOWN_ORDER, 0, 0)
+        return
+    level, quantity = _whole(action["level"]), action["quantity"]
+    if level != book.level[i] or quantity > book.quantity[i]:
+        if _place(
+            outcome, row, slot, book.market[i], book.side[i], level, quantity, book.expires[i], i, book, accounts,
+            world, rules,
+        ):  # fmt: skip
+            _close(i, outcomes, updates, tally, book, accounts)
+        return
+    release(book, accounts, world.ladder, i, book.quantity[i] - quantity)
+    book.quantity[i] = quantity
+    if book.row[i] > 0:
+        outcomes[book.row[i] - 1]["open"] = quantity
+    else:
+        report(
+            updates[tally[0]], book.id[i], accounts.id[slot], 0, 0, quantity, 0, book.market[i], book.side[i], _PARTIAL
+        )
+        tally[0] += 1
+    outcome["status"], outcome["order_id"], outcome["open"] = _DONE, book.id[i], quantity
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _close(i: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts) -> None:
+    """Take an order whose escrow is released out of the book, cancelled."""
+    slot = book.slot[i]
+    if book.row[i] > 0:
+        placed = outcomes[book.row[i] - 1]
+        placed["status"], placed["open"] = _CANCELLED, 0
+    else:
+        report(updates[tally[0]], book.id[i], accounts.id[slot], 0, 0, 0, 0, book.market[i], book.side[i], _CANCELLED)
+        tally[0] += 1
+    book.quantity[i] = 0
+    accounts.orders[slot] -= 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _borrow(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
+    """Lend when the debt stays within half of cash and escrow and a quarter of the holdings' value."""
+    amount = action["amount"]
+    money = accounts.cash[slot] + accounts.escrow[slot]
+    limit = (2 * money + _holdings_value(accounts, world, slot)) // 4
+    if accounts.debt[slot] + amount > limit:
+        _refuse(outcome, _CREDIT_LIMIT, accounts.debt[slot] + amount, limit)
+        return
+    accounts.debt[slot] += amount
+    accounts.cash[slot] += amount
+    world.flows[FLOW_OUTSIDE_LOANS_NEW] += amount
+    outcome["status"], outcome["value"] = _DONE, amount
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _repay(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
+    amount = action["amount"]
+    if amount > accounts.debt[slot]:
+        _refuse(outcome, _REPAY_OVER_DEBT, amount, accounts.debt[slot])
+    elif amount > accounts.cash[slot]:
+        _refuse(outcome, _NO_FUNDS, amount, accounts.cash[slot])
+    else:
+        accounts.debt[slot] -= amount
+        accounts.cash[slot] -= amount
+        world.flows[FLOW_OUTSIDE_REPAID] += amount
+        outcome["status"], outcome["value"] = _DONE, -amount
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _produce(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
+    """Turn hours and inputs into goods at the market's current public coefficients."""
+    good, lots = _whole(action["market"]), action["quantity"]
+    first, second = _FIRST_INPUT[good], _SECOND_INPUT[good]
+    hours = (lots * world.hours_q16[good] + 65_535) >> 16
+    need_1 = (lots * world.input1_q16[good] + 65_535) >> 16
+    need_2 = (lots * world.input2_q16[good] + 65_535) >> 16
+    if not (
+        _has(outcome, slot, LABOUR, hours, _NO_INPUTS, accounts)
+        and _has(outcome, slot, first, need_1, _NO_INPUTS, accounts)
+        and _has(outcome, slot, second, need_2, _NO_INPUTS, accounts)
+    ):
+        return
+    accounts.holdings[slot, LABOUR] -= hours
+    accounts.holdings[slot, first] -= need_1
+    accounts.holdings[slot, second] -= need_2
+    accounts.holdings[slot, good] += lots
+    world.goods_flow[GOODS_USED, first] += need_1
+    world.goods_flow[GOODS_USED, second] += need_2
+    world.goods_flow[GOODS_PRODUCED, good] += lots
+    outcome["status"], outcome["filled"] = _DONE, lots
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _has(outcome: np.void, slot: int, market: int, lots: int, code: int, accounts: Accounts) -> bool:
+    """Return whether so many lots are there and not promised to anybody; refuse otherwise."""
+    free = accounts.holdings[slot, market] - accounts.reserved[slot, market]
+    if lots > free:
+        return _refuse(outcome, code, lots, free)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _consume(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
+    good, lots = _whole(action["market"]), action["quantity"]
+    if not _has(outcome, slot, good, lots, _NO_HOLDINGS, accounts):
+        return
+    accounts.holdings[slot, good] -= lots
+    world.goods_flow[GOODS_CONSUMED, good] += lots
+    accounts.mood[slot, 0] += (Q15_ONE - accounts.mood[slot, 0]) // CONSUMPTION_JOY
+    outcome["status"], outcome["filled"] = _DONE, lots
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _set_sentiment(
+    action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World, rules: Rules
+) -> None:
+    if accounts.mood_tick[slot] == rules.tick:
+        _refuse(outcome, _MOOD_PER_TICK, rules.tick + 1, rules.tick)
+        return
+    for k in range(4):
+        accounts.mood[slot, k] = action["mood"][k]
+    accounts.mood_tick[slot] = rules.tick
+    if accounts.has_mood[slot] == 0:
+        accounts.has_mood[slot] = 1
+        world.counters[MOOD_COUNT] += 1
+    outcome["status"] = _DONE
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accounts, world: World, rules: Rules) -> int:
+    """Give the agent the lowest free slot and its endowment; return the lowest slot that may be free after it."""
+    number = action["agent_id"] if action["agent_id"] > 0 else action["seq"]
+    owner = action["owner"] if action["owner"] > 0 else number
+    if number <= 0 or find(accounts.by_number, accounts.id, number) >= 0:
+        _refuse(outcome, _MALFORMED, 0, 0)
+        return free_from
+    slot = free_from
+    while slot < len(accounts.id) and (accounts.id[slot] != 0 or accounts.blocked_until[slot] > rules.tick):
+        slot += 1
+    if slot == len(accounts.id):
+        _refuse(outcome, _AGENTS_FULL, slot + 1, slot)
+        return slot
+    owned = _owned(accounts, owner, rules.tick)
+    if owned >= rules.agents_per_owner_max:
+        _refuse(outcome, _AGENTS_PER_OWNER, owned + 1, rules.agents_per_owner_max)
+        return slot
+    unlist_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot)
+    accounts.blocked_owner[slot] = accounts.blocked_until[slot] = 0
+    accounts.id[slot], accounts.owner[slot] = number, owner
+    insert(accounts.by_number, accounts.id, slot)
+    list_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot, owner)
+    accounts.cash[slot] = accounts.advance[slot] = rules.endowment
+    world.flows[FLOW_ADVANCE_PAID] += rules.endowment
+    accounts.last_tick[slot], accounts.actions[slot], accounts.mood_tick[slot] = rules.tick, 0, -1
+    for k in range(4):
+        accounts.mood[slot, k] = MOOD_START[k]
+    world.counters[SLOTS_USED] = max(world.counters[SLOTS_USED], slot + 1)
+    world.counters[AGENT_COUNT] += 1
+    outcome["agent_id"], outcome["status"], outcome["value"] = number, _DONE, rules.endowment
+    return slot + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _owned(accounts: Accounts, owner: int, tick: int) -> int:
+    """Return how many agents count for an owner: its own and the slots blocked for it."""
+    count = 0
+    slot = find(accounts.by_owner, accounts.slot_owner, owner)
+    while slot >= 0:
+        if accounts.id[slot] != 0 or accounts.blocked_until[slot] > tick:
+            count += 1
+        slot = _whole(accounts.owner_next[slot]) - 1
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _unregister(
+    outcome: np.void, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts,
+    world: World, rules: Rules,
+) -> None:  # fmt: skip
+    given_back = _leave(slot, outcomes, updates, tally, book, accounts, world, rules)
+    outcome["status"], outcome["value"] = _DONE, -given_back
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _leave(
+    slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules
+) -> int:
+    """Settle an agent and free its slot; return the cash the treasury got."""
+    lost = _liquidate(slot, outcomes, updates, tally, book, accounts, world)
+    back = accounts.cash[slot]
+    world.flows[FLOW_ADVANCE_BACK] += back
+    lost += max(0, accounts.advance[slot] - back)
+    number, owner = accounts.id[slot], accounts.owner[slot]
+    remove(accounts.by_number, accounts.id, number)
+    world.counters[AGENT_COUNT] -= 1
+    world.counters[MOOD_COUNT] -= accounts.has_mood[slot]
+    accounts.cash[slot] = accounts.advance[slot] = 0
+    accounts.id[slot] = accounts.owner[slot] = accounts.last_tick[slot] = 0
+    accounts.mood[slot, :] = 0
+    accounts.has_mood[slot] = accounts.mood_tick[slot] = 0
+    if lost > 0 and rules.blocked_ticks > 0:
+        accounts.blocked_owner[slot], accounts.blocked_until[slot] = owner, rules.tick + rules.blocked_ticks
+    else:
+        unlist_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot)
+    return int(back)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _liquidate(
+    slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World
+) -> int:
+    """Cancel all orders, repay what cash allows, write off the rest, leave holdings to the estate; return the loss."""
+    i = _whole(book.first[slot]) - 1
+    while i >= 0:
+        if book.quantity[i] > 0:
+            release(book, accounts, world.ladder, i, book.quantity[i])
+            _close(i, outcomes, updates, tally, book, accounts)
+        i = _whole(book.next[i]) - 1
+    repaid = min(accounts.cash[slot], accounts.debt[slot])
+    lost = accounts.debt[slot] - repaid
+    accounts.cash[slot] -= repaid
+    accounts.debt[slot] = 0
+    world.flows[FLOW_OUTSIDE_REPAID] += repaid
+    world.flows[FLOW_OUTSIDE_WRITTEN_OFF] += lost
+    for m in range(MARKETS):
+        if m != LABOUR:
+            world.estate[m] += accounts.holdings[slot, m]
+        accounts.holdings[slot, m] = 0
+    accounts.assets[slot] = 0
+    return int(lost)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def charge_interest(
+    outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
+) -> int:
+    """Charge a day's interest on all debts and end those above the agent's assets.
+
+    What cash does not cover is added to the debt as a new loan. who: takes the numbers of the agents that default;
+    their number is returned.
+    """
+    count = 0
+    for slot in range(world.counters[SLOTS_USED]):
+        debt = accounts.debt[slot]
+        if debt > 0:
+            interest = muldiv(debt, world.counters[LOAN_RATE_Q32], 1 << 32)
+            paid = min(interest, accounts.cash[slot])
+            accounts.cash[slot] -= paid
+            accounts.debt[slot] += interest - paid
+            world.flows[FLOW_OUTSIDE_INTEREST] += interest
+            world.flows[FLOW_OUTSIDE_LOANS_NEW] += interest - paid
+            assets = accounts.cash[slot] + accounts.escrow[slot] + _holdings_value(accounts, world, slot)
+            if accounts.debt[slot] > assets:
+                _liquidate(slot, outcomes, updates, tally, book, accounts, world)
+                who[count] = accounts.id[slot]
+                count += 1
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def expire_idle(
+    outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
+) -> int:
+    """Let agents leave that have not acted for longer than allowed. who: takes their numbers; returns how many."""
+    count = 0
+    for slot in range(world.counters[SLOTS_USED]):
+        if accounts.id[slot] != 0 and rules.tick - accounts.last_tick[slot] > rules.idle_ticks_max:
+            who[count] = accounts.id[slot]
+            count += 1
+            _leave(slot, outcomes, updates, tally, book, accounts, world, rules)
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _holdings_value(accounts: Accounts, world: World, slot: int) -> int:
+    """Return the value of all holdings at reference prices, ucr, at most MONEY_MAX."""
+    total = 0
+    for m in range(MARKETS):
+        total = min(MONEY_MAX, total + _money(world.price[m], accounts.holdings[slot, m]))
+    return total
+
+
+@njit(inline="always")
+def _whole(number: Any) -> int:
+    """Return an integer of any width as int64, so that kernels compile once."""
+    return int(np.int64(number))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _money(price: int, lots: int) -> int:
+    """Return price x lots, at most MONEY_MAX. price: above zero."""
+    return MONEY_MAX if lots > MONEY_MAX // price else int(price * lots)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _index_slots(accounts: Accounts, used: int) -> None:
+    for slot in range(used):
+        if accounts.id[slot] != 0:
+            insert(accounts.by_number, accounts.id, slot)
+            list_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot, accounts.owner[slot])
+        elif accounts.blocked_owner[slot] != 0:
+            list_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot, accounts.blocked_owner[slot])

@@ -1,0 +1,104 @@
+"""Phase 1: every market clears at one price; outside orders settle; the residents' margins are laid out.
+
+Markets rest in a halt and, with market_open_hours below 24, asset markets in the closed hours: outside orders stay,
+resident ones lapse, the reference price stands still. Source: ECONOMY A5.1, A6, A15, A17 phase 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.auction import (
+    auction_of,
+    clear_markets,
+    marginal_lots,
+    marginal_offers,
+    open_markets,
+    prefix_margins,
+    remember,
+)
+from engine.config import Config
+from engine.ladder import window
+from engine.markets import HOURS, LABOUR, MARKETS, NAMES
+from engine.messages import ORDER_UPDATE
+from engine.order_book import accounts_of, add_orders, book_of, pay_income, settle
+from engine.state import ORDER_COUNT, SLOTS_USED, State, announce
+
+WRITES = (
+    "level", "price", "returns", "halt_until", "elasticity", "kyle_xy", "kyle_xx", "variance", "counters",
+    "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
+    "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
+    "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
+    "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
+    "market_return", "imbalance", "best_bid", "best_ask", "depth", "demand", "supply", "bids_total", "asks_total",
+    "indicative", "elasticity_demand", "elasticity_supply", "surplus", "flows",
+)  # fmt: skip
+
+HALT_TICKS = 24
+"""Ticks a halted market does not clear."""
+LAST_HOUR = HOURS - 1
+
+
+def step(state: State, config: Config) -> None:
+    """Clear all markets, settle outside agents, prepare the residents' margins and set the new reference prices.
+
+    Also adds the changes to older outside orders to state.updates and completes the outcomes of this tick's orders.
+    Source: ECONOMY A17 phase 1.
+    """
+    down, up = window(config.max_price_change)
+    _resume(state)
+    is_open = open_markets(state.halt_until, state.tick, config.market_open_hours)
+    book, accounts, auction = book_of(state), accounts_of(state), auction_of(state)
+    add_orders(book, auction, state.estate, is_open, down, up)
+    clear_markets(auction, is_open)
+    pay_income(accounts, state.income_per_lot, state.estate, state.counters, state.flows)
+    hours_lapse = state.tick % HOURS == LAST_HOUR
+    outside = np.zeros((2, MARKETS), np.int64)
+    updates = np.empty(int(state.counters[ORDER_COUNT]), ORDER_UPDATE)
+    reported = settle(
+        book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
+        state.outcomes, updates, outside,
+    )  # fmt: skip
+    if reported:
+        state.updates = np.concatenate((state.updates, updates[:reported]))
+    if hours_lapse:
+        state.agent_holdings[: state.counters[SLOTS_USED], LABOUR] = 0
+    _lay_out_margins(state, outside)
+    remember(auction, is_open, state.tick % HOURS, state.returns)
+    _halt(state, is_open, down, up)
+
+
+def _resume(state: State) -> None:
+    """End the halts that are over."""
+    for m in np.flatnonzero((state.halt_until > 0) & (state.halt_until <= state.tick)):
+        state.halt_until[m] = 0
+        announce(state, "market_resumed", market=NAMES[m])
+
+
+def _halt(state: State, is_open: NDArray[np.bool_], down: int, up: int) -> None:
+    """Halt the markets whose move hit the window's edge, or that are further from yesterday than it is wide."""
+    move, day = state.market_return, state.returns.sum(axis=0)
+    for m in np.flatnonzero(is_open & ((move <= -down) | (move >= up) | (day < -down) | (day > up))):
+        state.halt_until[m] = state.tick + 1 + HALT_TICKS
+        announce(state, "market_halted", market=NAMES[m], return_bp=int(move[m]), until=int(state.halt_until[m]))
+
+
+def _lay_out_margins(state: State, outside: NDArray[np.int64]) -> None:
+    """Write the running sums of marginal lots before every block's and segment's orders; outside ones come first."""
+    layout = state.layout
+    markets = layout.block_market[state.tick % HOURS]
+    blocks, threads = layout.blocks, state.threads
+
+    def sum_range(i: int) -> None:
+        marginal_lots(
+            state.ord_level, state.ord_qty, layout.block_start, layout.block_end, markets, state.margin_level,
+            i * blocks // threads, (i + 1) * blocks // threads, state.block_before,
+        )  # fmt: skip
+
+    state.parallel(sum_range, threads)
+    marginal_offers(
+        state.sell_level, state.sell_qty, layout.producer_first, layout.segment_start, layout.segment_end,
+        layout.segment_market, state.margin_level, state.segment_before,
+    )  # fmt: skip
+    prefix_margins(outside, markets, layout.segment_market, state.block_before, state.segment_before)
