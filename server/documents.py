@@ -47,12 +47,18 @@ class Problem(Document):
 
 # --- actions -----------------------------------------------------------------------------------------------------
 class Outcome(Document):
-    """What the world did with an action."""
-
-    model_config = ConfigDict(extra="allow")
+    """What the world did with an action, so far: that of a resting order goes on changing."""
 
     status: Literal["filled", "resting", "partial", "rejected", "cancelled", "expired", "done"]
-    code: Annotated[int, Field(description="0, or why it was rejected")]
+    code: Annotated[int, Field(description="0, or why it was rejected; /api/info lists the codes")]
+    detail: Annotated[str | None, Field(description="the code in words")] = None
+    needed: Annotated[int | str | None, Field(description="when rejected: lots, ticks, or credits as text")] = None
+    available: Annotated[int | str | None, Field(description="when rejected: what there was of it")] = None
+    order_id: Annotated[str | None, Field(description="the order placed, cancelled or replaced")]
+    filled: Annotated[int, Field(description="lots traded, made or consumed")]
+    open: Annotated[int, Field(description="lots left resting")]
+    price: Annotated[str | None, Field(description="of the last fill, credits a lot")]
+    value: Annotated[str, Field(description="credits paid (negative) or received")]
 
 
 class Receipt(Document):
@@ -162,7 +168,7 @@ def _values(name: str, text: str, channel: str, only: Collection[str] | None = N
     columns: dict[str, Any] = {
         field.name: (
             int if field.scale == 1 else float,
-            Field(description=f"{field.text} [{field.wire_unit}]".strip()),
+            Field(description=f"{field.text} [{field.unit}]".strip()),
         )
         for field in CHANNELS[channel].fields
         if only is None or field.name in only

@@ -30,13 +30,13 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from engine.ladder import UCR
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, NAMES
 from server.bodies import INTEGER_MAX
+from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
 
 QUANTITY_MAX = 1_000_000_000
 PRICE_LOWEST, PRICE_HIGHEST = Decimal("0.01"), Decimal("1018465.744168")
 """First and last price of the ladder, credits a lot."""
 AMOUNT_MAX = 9_007_199_254
 """Largest amount of a loan or repayment, credits: as much as 2^53 micro-credits."""
-VALID_TICKS_DEFAULT, VALID_TICKS_MAX = 600, 36_000
 BATCH_MAX = 1_000
 GOODS = NAMES[GOOD_FIRST : GOOD_LAST + 1]
 
@@ -144,6 +144,7 @@ _PRICE_TEXT = (
 class Action(Shape):
     """What every action has."""
 
+    type: str
     client_action_id: Annotated[
         str,
         Field(
@@ -156,7 +157,7 @@ class Action(Shape):
         Tick | None,
         Field(
             description=f"last tick the action may be applied in, a whole number; "
-            f"now + {VALID_TICKS_DEFAULT} unless given, at most now + {VALID_TICKS_MAX}"
+            f"now + {VALIDITY_TICKS} unless given, at most now + {VALIDITY_TICKS_MAX}"
         ),
     ] = None
 

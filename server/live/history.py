@@ -1,12 +1,11 @@
 """The recent past, kept hot: every public value of the last ticks, candles from it, and the log of events.
 
-Rings of raw values, one row a tick, written from each view as it is published and scaled when they are read, so that a
-point of a series is exactly the number its tick published. Memory follows history_limit: about 10 KB a tick.
+Rings of the integers that were streamed, one row a tick, scaled when they are read: a point of a series is exactly the
+number its tick published. Memory follows history_limit: about 10 KB a tick.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Event, TickReport
+from arena_client.wire import State
+from engine.events import Event
 from engine.markets import MARKETS, NAMES, RAW_FIRST, RESOURCES
-from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, VALUE_MAX, WireField
+from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, STATE_CHANNELS, WireField
 
 EVENTS_MAX = 100_000
 """Events kept hot; older ones leave the log first."""
@@ -25,12 +25,12 @@ Row = list[int | float | None]
 
 
 class Series(NamedTuple):
-    """One value over time. index: column (and market or resource) in the ring of its channel."""
+    """One value over time. place: column (and market or resource) in the ring of its channel."""
 
     name: str
     channel: str
     field: WireField
-    index: tuple[int, ...]
+    place: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,9 @@ class History:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._ticks = np.full(limit, -1, np.int64)
         self._unix_ms = np.zeros(limit, np.int64)
         # zeros are not touched, so memory is taken as ticks come in
-        self._rings: dict[str, NDArray[np.float64]] = {
-            MARKET_TICK: np.zeros((limit, len(CHANNELS[MARKET_TICK].fields), MARKETS)),
-            SCARCITY: np.zeros((limit, len(CHANNELS[SCARCITY].fields), RESOURCES)),
-            PSYCHOLOGY: np.zeros((limit, len(CHANNELS[PSYCHOLOGY].fields))),
-            INFLATION: np.zeros((limit, len(CHANNELS[INFLATION].fields))),
-        }
+        self._rings = {name: np.zeros((limit, *_shape(name)), np.int64) for name in STATE_CHANNELS}
         self.newest = -1
         self.points = 0
 
@@ -85,23 +79,14 @@ class History:
         """The first tick that is kept; above newest when there is none."""
         return self.newest - self.points + 1
 
-    def record(self, report: TickReport, published_unix_ns: int) -> None:
-        """Add a tick; published_unix_ns 0: not observed. A gap in the ticks starts over."""
-        public, slot = report.public, report.tick % self.limit
-        self.points = min(self.points + 1, self.limit) if report.tick == self.newest + 1 else 1
-        self.newest = report.tick
-        self._ticks[slot] = report.tick
+    def record(self, tick: int, states: Mapping[str, State], published_unix_ns: int) -> None:
+        """Add a tick. states: of each state channel; published_unix_ns 0: not observed. A gap starts over."""
+        slot = tick % self.limit
+        self.points = min(self.points + 1, self.limit) if tick == self.newest + 1 else 1
+        self.newest = tick
         self._unix_ms[slot] = published_unix_ns // 1_000_000
-        macro = {**public.indicators, **public.monetary}
-        self._write(MARKET_TICK, slot, public.market)
-        self._write(SCARCITY, slot, public.resource)
-        self._write(PSYCHOLOGY, slot, public.psychology)
-        self._write(INFLATION, slot, macro)
-
-    def _write(self, channel: str, slot: int, values: Mapping[str, Any]) -> None:
-        row = self._rings[channel][slot]
-        for i, field in enumerate(CHANNELS[channel].fields):
-            row[i] = values[field.name]
+        for name, ring in self._rings.items():
+            ring[slot] = list(states[name].values())
 
     def page(self, series: Series, first: int | None, last: int | None, step: int, limit: int) -> Page:
         """Return the points of the ticks first..last (both included) that step divides, at most limit of them."""
@@ -137,13 +122,17 @@ class History:
         return [self._times(ticks[:1])[0], prices[0], max(prices), min(prices), prices[-1], volume]
 
     def _values(self, series: Series, ticks: NDArray[np.int64]) -> list[Any]:
-        raw = self._rings[series.channel][(ticks % self.limit, *series.index)]
-        whole = np.clip(np.rint(raw * series.field.factor), -VALUE_MAX, VALUE_MAX).astype(np.int64).tolist()
+        whole: list[int] = self._rings[series.channel][(ticks % self.limit, *series.place)].tolist()
         scale = series.field.scale
         return whole if scale == 1 else [value / scale for value in whole]
 
     def _times(self, ticks: NDArray[np.int64]) -> list[int | None]:
         return [value or None for value in self._unix_ms[ticks % self.limit].tolist()]
+
+
+def _shape(channel: str) -> tuple[int, ...]:
+    fields = CHANNELS[channel].fields
+    return (len(fields), fields[0].length) if fields[0].length else (len(fields),)
 
 
 class EventLog:
@@ -153,7 +142,8 @@ class EventLog:
     """
 
     def __init__(self, first_id: int = 1, events_max: int = EVENTS_MAX) -> None:
-        self._events: deque[Event] = deque(maxlen=events_max)
+        self._events: list[Event] = []
+        self._events_max = events_max
         self._next_id = first_id
 
     @property
@@ -171,6 +161,9 @@ class EventLog:
         for event in events:
             self._events.append(event)
             self._next_id += 1
+        if len(self._events) > self._events_max + self._events_max // 8:
+            # an eighth at a time, so that moving the rest is rare
+            del self._events[: len(self._events) - self._events_max]
 
     def page(
         self, kind: str | None, after: int | None, limit: int, *, descending: bool = False
@@ -179,13 +172,10 @@ class EventLog:
 
         kind: a name or a channel. after: the number the last page ended with.
         """
-        numbers = range(self.oldest, self._next_id)
+        first, end = self.oldest, self._next_id
         if after is not None:
-            numbers = (
-                range(self.oldest, min(after, self._next_id))
-                if descending
-                else range(max(after + 1, self.oldest), self._next_id)
-            )
+            first, end = (first, min(after, end)) if descending else (max(after + 1, first), end)
+        numbers = range(first, max(first, end))
         found: list[tuple[int, Event]] = []
         for number in reversed(numbers) if descending else numbers:
             event = self._events[number - self.oldest]

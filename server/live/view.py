@@ -153,6 +153,6 @@ class Published:
 
 
 def iso_time(unix_ns: int) -> str:
-    """Return a time as ISO 8601 in UTC with milliseconds."""
+    """Return a time as ISO 8601 in UTC with milliseconds: 2026-01-31T12:00:00.000Z."""
     moment = datetime.fromtimestamp(unix_ns // 1_000_000 / 1_000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,278 @@
+"""The first stage of an action: who asks, how often, for which agent, and in what shape; then to the recorder.
+
+Everything here is decided at once and leaves no trace when refused: nothing is journaled, nothing waits. What needs
+the world (funds, holdings, an order's owner) is decided in the tick. Source: DESIGN D22, D24; ECONOMY A13.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from engine.journal import FINGERPRINT_SIZE
+from engine.ladder import UCR, level_above, level_below, prices
+from engine.markets import ID
+from engine.messages import ACTION, Kind, TimeInForce
+from engine.state import Q15_ONE
+from server import keys, schemas
+from server.clock import Clock
+from server.errors import BadRequest, Code, NotFound, Problem, Unauthorized
+from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
+from server.live.recorder import Recorder, Submitted
+from server.metrics import Metrics
+
+BURST_SHARE = 10
+"""A key may use a tenth of its requests a minute at once."""
+BUCKETS_MAX = 100_000
+"""Buckets kept before full ones are forgotten: a full bucket is what a new key starts with."""
+_AGENT_ID = re.compile(r"a([1-9][0-9]{0,15})")
+_SIDES = {"buy": 1, "sell": -1, None: 0}
+
+
+class Rate(NamedTuple):
+    """What is left of a key's requests. reset_s: seconds until all of them are back."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> dict[str, str]:
+        """Return the limits as headers, by the drafted standard and as X-RateLimit-."""
+        return {
+            "RateLimit-Policy": f'"key";q={self.limit};w=60',
+            "RateLimit": f'"key";r={self.remaining};t={self.reset_s}',
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(self.reset_s),
+        }
+
+
+class RateLimiter:
+    """A token bucket per key: `per_minute` tokens flow in evenly, a tenth of that many fit."""
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self.per_minute = per_minute
+        self.burst = max(1, per_minute // BURST_SHARE)
+        self._clock = clock
+        self._buckets: dict[bytes, tuple[float, float]] = {}
+        """Tokens and the time they were counted, by key hash."""
+
+    def take(self, key_hash: bytes) -> Rate:
+        """Use one request of a key. Raises Problem 429 when it has none left."""
+        now, per_s = self._clock.monotonic(), self.per_minute / 60
+        tokens, since = self._buckets.get(key_hash, (float(self.burst), now))
+        tokens = min(self.burst, tokens + (now - since) * per_s)
+        if tokens < 1:
+            wait_s = (1 - tokens) / per_s
+            rate = Rate(self.per_minute, 0, _seconds_up((self.burst - tokens) / per_s))
+            raise Problem(
+                Code.RATE,
+                f"more than {self.per_minute} requests a minute; try again in {wait_s:.2f} s",
+                status=429,
+                temporary=True,
+                headers={"Retry-After": str(_seconds_up(wait_s))} | rate.headers(),
+            )
+        if len(self._buckets) >= BUCKETS_MAX:
+            self._forget_full(now, per_s)
+        self._buckets[key_hash] = (tokens - 1, now)
+        return Rate(self.per_minute, int(tokens - 1), _seconds_up((self.burst - tokens + 1) / per_s))
+
+    def _forget_full(self, now: float, per_s: float) -> None:
+        self._buckets = {
+            key: (tokens, since)
+            for key, (tokens, since) in self._buckets.items()
+            if tokens + (now - since) * per_s < self.burst
+        }
+
+
+class Caller(NamedTuple):
+    """Who asks. owner: number of the key's owner, None without a key."""
+
+    owner: int | None
+    rate: Rate | None
+
+
+class Admission:
+    """Turns requests into inputs of the world, or refuses them. Everything is synchronous and on one thread."""
+
+    def __init__(self, recorder: Recorder, limiter: RateLimiter, metrics: Metrics) -> None:
+        self.limiter = limiter
+        self._recorder = recorder
+        self._agents = recorder.registry
+        self._receipts = recorder.receipts
+        self._metrics = metrics
+
+    def caller(self, headers: Mapping[str, str], *, counted: bool = True) -> Caller:
+        """Return who sent a request, after taking it from the key's rate.
+
+        Raises Unauthorized for a key that opens nothing, Problem 429 above the rate.
+        """
+        key = api_key(headers)
+        if key is None:
+            return Caller(None, None)
+        key_hash = keys.digest(key)
+        owner = self._agents.owner_of_key(key_hash)
+        if owner is None:
+            raise Unauthorized(Code.KEY_UNKNOWN, "the API key is not one of ours, or it was revoked")
+        if not counted:
+            return Caller(owner, None)
+        try:
+            return Caller(owner, self.limiter.take(key_hash))
+        except Problem:
+            self._metrics.rate_limited.labels("key").inc()
+            raise
+
+    def own_agent(self, owner: int | None, agent_id: Any) -> int:
+        """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's."""
+        number = agent_number(agent_id)
+        if number is None or owner is None or self._agents.owner_of_agent(number) != owner:
+            raise unknown_agent(agent_id)
+        return number
+
+    def parse(self, value: Any) -> schemas.Action:
+        """Return a decoded body as an action. Raises BadRequest that names every mistake and what is allowed."""
+        try:
+            return schemas.parse_action(value)
+        except ValidationError as error:
+            self._metrics.actions.labels(_kind_label(value), "invalid").inc()
+            if not isinstance(value, dict):
+                raise BadRequest(Code.INVALID, "an action is an object with client_action_id and type") from None
+            raise invalid(schemas.mistakes(error)) from None
+
+    def submit(self, agent: int, action: schemas.Action) -> Submitted:
+        """Hand an action to the recorder; acknowledge it only when recorder.durable(receipt.seq) has returned.
+
+        Raises BadRequest for a shape that depends on more than one field, and what Recorder.submit raises.
+        """
+        row = self.row(agent, action)
+        return self._recorder.submit(row, action.client_action_id, fingerprint(row, action))
+
+    def row(self, agent: int, action: schemas.Action) -> NDArray[np.void]:
+        """Return an action as the world takes it: dtype ACTION, shape (1,), seq not filled."""
+        row = to_row(agent, action)
+        row["valid_until"] = self._valid_until(action.valid_until_tick)
+        return row
+
+    def receipt(self, agent: int, client_action_id: str) -> Receipt:
+        """Return the receipt under that id. Raises NotFound."""
+        receipt = self._receipts.get(agent, client_action_id)
+        if receipt is None:
+            raise NotFound(
+                Code.UNKNOWN_RECEIPT,
+                "no receipt under that client_action_id: it was never accepted, or it is no longer kept",
+            )
+        return receipt
+
+    def _valid_until(self, asked: int | None) -> int:
+        now = self._receipts.tick
+        if asked is None:
+            return now + VALIDITY_TICKS
+        if asked > now + VALIDITY_TICKS_MAX:
+            allowed = f"at most {now + VALIDITY_TICKS_MAX}: {VALIDITY_TICKS_MAX} ticks from now ({now})"
+            raise invalid([{"field": "valid_until_tick", "problem": "too far away", "allowed": allowed}])
+        return asked
+
+
+def api_key(headers: Mapping[str, str]) -> str | None:
+    """Return the API key of a request, None without one. Raises Unauthorized for credentials of another kind."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        return headers.get("x-api-key")
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized(Code.KEY_UNKNOWN, "Authorization is 'Bearer ' and an API key")
+    return key.strip()
+
+
+def agent_number(agent_id: Any) -> int | None:
+    """Return the number in an agent_id, None for what is none."""
+    match = _AGENT_ID.fullmatch(agent_id) if isinstance(agent_id, str) else None
+    return None if match is None else int(match[1])
+
+
+def unknown_agent(agent_id: Any) -> NotFound:
+    """Return the answer to an agent_id that is not one of the caller's."""
+    return NotFound(
+        Code.UNKNOWN_AGENT, f"no agent {str(agent_id)[:40]!r} of yours; agent_id is 'a' and a number, from registering"
+    )
+
+
+def invalid(mistakes: list[dict[str, Any]]) -> BadRequest:
+    """Return the answer to a request with these mistakes; the first one is its detail."""
+    first = mistakes[0]
+    return BadRequest(
+        Code.INVALID, f"{first['field']}: {first['problem']}; allowed: {first['allowed']}", errors=mistakes
+    )
+
+
+def to_row(agent: int, action: schemas.Action) -> NDArray[np.void]:
+    """Return what an action says as a row of dtype ACTION; seq and valid_until stay 0.
+
+    Raises BadRequest when a price cannot be taken to the ladder.
+    """
+    row = np.zeros(1, ACTION)
+    row["agent_id"], row["kind"], row["market"] = agent, Kind[action.type.upper()], -1
+    given = action.model_dump()
+    if "market" in given:
+        row["market"] = ID[given["market"]]
+    for name in ("quantity", "order_id"):
+        if name in given:
+            row[name] = int(given[name])
+    if "side" in given:
+        row["side"] = _SIDES[given["side"]]
+    if "price" in given:
+        row["level"] = to_level(given["price"], given["side"])
+    if "amount" in given:
+        row["amount"] = int(given["amount"] * UCR)
+    if "time_in_force" in given:
+        row["time_in_force"] = TimeInForce[given["time_in_force"].upper()]
+        row["order_until"] = given["expires_tick"] or 0
+    if "sentiment" in given:
+        row["mood"] = [round(given[name] * Q15_ONE) for name in ("sentiment", "fear", "greed", "confidence")]
+    return row
+
+
+def to_level(price: Decimal, side: str | None) -> int:
+    """Return the ladder level of a price in credits: a buy's never above it, a sell's never below it.
+
+    Without a side only the ladder's own prices are taken. Raises BadRequest otherwise.
+    """
+    ucr, table = price * UCR, prices()
+    below = level_below(table, int(ucr.to_integral_value(ROUND_FLOOR)))
+    if side == "buy":
+        return below
+    above = level_above(table, int(ucr.to_integral_value(ROUND_CEILING)))
+    if side is None and above != below:
+        allowed = (
+            f"a price of the ladder ({Decimal(int(table[below])) / UCR} or {Decimal(int(table[above])) / UCR}), "
+            "or give side, the side of the order"
+        )
+        raise invalid([{"field": "price", "problem": "is between two prices of the ladder", "allowed": allowed}])
+    return above
+
+
+def fingerprint(row: NDArray[np.void], action: schemas.Action) -> bytes:
+    """Return 16 bytes that are equal for the same action however it was written, and only then.
+
+    The validity counts as it was asked for, so that a retry with the default one is the same action later on.
+    """
+    content = row.copy()
+    content["seq"] = 0
+    content["valid_until"] = -1 if action.valid_until_tick is None else action.valid_until_tick
+    return hashlib.blake2b(content.tobytes(), digest_size=FINGERPRINT_SIZE).digest()
+
+
+def _kind_label(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) and kind in schemas.ACTION_MODELS else "unknown"
+
+
+def _seconds_up(seconds: float) -> int:
+    return max(1, -int(-seconds // 1))

@@ -1,0 +1,145 @@
+"""What every request passes on its way in and out: a name, a time, a tick, a count, a line in the log.
+
+Plain ASGI callables. Envelope is the outer one; Gate keeps requests out while the world is being opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server import keys
+from server.clock import Clock
+from server.errors import MEDIA_TYPE, Code, Problem, Unavailable
+from server.metrics import Metrics
+
+EXCHANGE = "arena.exchange"
+"""Where the Exchange of a request is found in its scope."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+log = structlog.get_logger("arena.http")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request beside its bytes.
+
+    route: the path of its operation, with placeholders; headers: what the answer will carry besides its own.
+    """
+
+    request_id: str
+    route: str = "unknown"
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    status: int = 0
+
+
+class Envelope:
+    """Gives each answer X-Request-Id and Arena-Tick, counts it and logs it. tick: the published one, None before."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Clock, tick: Callable[[], int | None]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+        self._tick = tick
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and complete its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope[EXCHANGE] = Exchange(_request_id(scope))
+        began = self._clock.monotonic()
+
+        async def complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message.get("headers", []), *self._headers(exchange)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, complete)
+        finally:
+            # no status: the client went away before its answer, or we failed; the outermost layer answers 500
+            self._count(scope["method"], exchange, self._clock.monotonic() - began)
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        tick = self._tick()
+        headers = [
+            (b"x-request-id", exchange.request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            *exchange.headers,
+        ]
+        return headers if tick is None else [*headers, (b"arena-tick", str(tick).encode())]
+
+    def _count(self, method: str, exchange: Exchange, seconds: float) -> None:
+        status = exchange.status or 500
+        self._metrics.http_requests.labels(method, exchange.route, str(status)).inc()
+        self._metrics.http_seconds.labels(exchange.route).observe(seconds)
+        write = log.debug if status < 400 else log.info if status < 500 else log.warning
+        write(
+            "request",
+            method=method,
+            route=exchange.route,
+            status=status,
+            ms=round(seconds * 1_000, 3),
+            request_id=exchange.request_id,
+        )
+
+
+class Gate:
+    """Answers 503 for everything but the paths in `always` until it is opened; after it is shut, 503 again."""
+
+    def __init__(self, app: ASGIApp, *, always: frozenset[str], is_open: Callable[[], Code | None]) -> None:
+        self._app = app
+        self._always = always
+        self._is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        code = self._is_open()
+        if scope["type"] not in ("http", "websocket") or code is None or scope["path"] in self._always:
+            await self._app(scope, receive, send)
+            return
+        problem = Unavailable(code, "the world is being opened" if code is Code.STARTING else "the server is stopping")
+        if scope["type"] == "websocket":
+            await _refuse_handshake(scope, receive, send, problem)
+        else:
+            await _answer(scope, send, problem)
+
+
+async def _answer(scope: Scope, send: Send, problem: Problem) -> None:
+    exchange: Exchange = scope[EXCHANGE]
+    body = problem.document(scope["path"], exchange.request_id)
+    await send({"type": "http.response.start", "status": problem.status, "headers": _problem_headers(problem)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1013, "reason": problem.detail})
+        return
+    headers = _problem_headers(problem)
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": problem.document(scope["path"])})
+
+
+def _problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"cache-control", b"no-store"),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's own name of the request when it is a decent one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            return given if _REQUEST_ID.fullmatch(given) else keys.request_id()
+    return keys.request_id()

@@ -1,0 +1,227 @@
+"""A request becomes one call, a call becomes one answer: what all routes share.
+
+bind() joins the registry's operations with their handlers. Before a handler runs, its caller is known and within its
+rate, its role is enough, and its parameters and headers are checked. LiveErrors become problems in one place here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import re
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server import bodies, schemas
+from server.errors import MEDIA_TYPE, BadRequest, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
+from server.live.admission import Admission, Caller, invalid
+from server.live.errors import (
+    Frozen,
+    Full,
+    IdReused,
+    JournalFailed,
+    LiveError,
+    OwnerFull,
+    ReadOnly,
+    ReceiptsFull,
+    WorldFull,
+)
+from server.middleware import EXCHANGE, Exchange
+from server.registry import BY_NAME, Header, Operation, Role
+
+JSON = bodies.JSON
+PRIVATE = {"Cache-Control": "private, no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that passed every check that needs no body. query: of the operation's model."""
+
+    request: Request
+    operation: Operation
+    caller: Caller
+    query: Any
+    headers: Mapping[str, str]
+
+    @property
+    def path(self) -> dict[str, str]:
+        """The values of the path's placeholders."""
+        parameters: dict[str, str] = self.request.path_params
+        return parameters
+
+    async def body(self) -> Any:
+        """Return the body as a plain value, read within the operation's limit. Raises Problem."""
+        operation = self.operation
+        data = await bodies.read(self.request, operation.body_bytes)
+        if not data and operation.body_optional:
+            return {}
+        return bodies.decode(data, self.request.headers.get("content-type"), operation.body_media)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+def bind(handlers: Mapping[str, Handler], admission: Admission) -> list[Route]:
+    """Return a route for every operation of the registry. Raises ValueError when handlers are missing or too many."""
+    if handlers.keys() != BY_NAME.keys():
+        raise ValueError(f"operations without handler or handlers without: {sorted(handlers.keys() ^ BY_NAME.keys())}")
+    return [
+        Route(operation.path, _endpoint(operation, handlers[name], admission), methods=[operation.method], name=name)
+        for name, operation in BY_NAME.items()
+    ]
+
+
+def _endpoint(
+    operation: Operation, handler: Handler, admission: Admission
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        exchange: Exchange = request.scope[EXCHANGE]
+        exchange.route = operation.path
+        caller = admission.caller(request.headers, counted=operation.counted)
+        if caller.rate is not None:
+            exchange.headers += _encoded(caller.rate.headers())
+        if operation.role is Role.AGENT and caller.owner is None:
+            raise Unauthorized(Code.KEY_MISSING, "an API key is needed: Authorization: Bearer ak_..., from registering")
+        query = _query(request, operation.query)
+        return await handler(Call(request, operation, caller, query, _headers(request, operation.headers)))
+
+    return answer
+
+
+def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return Response(body, status, headers, JSON)
+
+
+def shared_response(call: Call, body: Callable[[], bytes], version: str, media: str = JSON, max_age: int = 0) -> Response:
+    """Return a public answer with an ETag, or 304 when the client has it. version: all that the body depends on."""
+    role = Role.ANONYMOUS if call.caller.owner is None else Role.AGENT
+    etag = f'"{version}-{role.value}-{media.rpartition("/")[2]}"'
+    headers = {
+        "ETag": etag,
+        "Vary": "Accept, Authorization, X-API-Key",
+        "Cache-Control": f"public, max-age={max_age}" if max_age else "public, no-cache",
+    }
+    if _matches(call.request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    return Response(body(), 200, headers, media)
+
+
+def problem_of(error: LiveError) -> Problem:
+    """Return how an error of the live path is answered."""
+    if isinstance(error, IdReused):
+        return Conflict(Code.ID_REUSED, str(error))
+    if isinstance(error, OwnerFull):
+        return Conflict(Code.AGENTS_PER_OWNER, str(error))
+    if isinstance(error, WorldFull):
+        return Conflict(Code.AGENTS_FULL, str(error), temporary=True)
+    if isinstance(error, Full):
+        return Problem(Code.QUEUE_FULL, str(error), status=429, temporary=True, headers={"Retry-After": "1"})
+    if isinstance(error, (ReadOnly, Frozen)):
+        return Unavailable(Code.READ_ONLY, str(error), retry_after=30)
+    if isinstance(error, ReceiptsFull):
+        return Unavailable(Code.RECEIPTS_FULL, str(error), retry_after=10)
+    if isinstance(error, JournalFailed):
+        return Problem(Code.UNKNOWN_FATE, f"{error}: it may or may not be applied; ask for the receipt", status=504)
+    return Problem(Code.INTERNAL, "a mistake of ours", status=500)
+
+
+async def answer_problem(request: Request, error: Exception) -> Response:
+    """Answer a Problem."""
+    assert isinstance(error, Problem)
+    exchange: Exchange = request.scope[EXCHANGE]
+    # the tick travels in the Arena-Tick header as well; the document is what people paste into reports
+    body = error.document(request.url.path, exchange.request_id, request.scope.get("arena.tick"))
+    return Response(body, error.status, {"Cache-Control": "no-store", **error.headers}, MEDIA_TYPE)
+
+
+async def answer_live_error(request: Request, error: Exception) -> Response:
+    """Answer an error of the live path."""
+    assert isinstance(error, LiveError)
+    return await answer_problem(request, problem_of(error))
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what routing refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        problem = Problem(Code.METHOD, f"{request.method} is not taken here; allowed: {allowed}", status=405)
+    elif error.status_code == 404:
+        problem = NotFound(Code.UNKNOWN_PATH, "no such path; /docs lists them")
+    else:
+        problem = Problem(Code.MALFORMED, error.detail, status=error.status_code)
+    problem.headers.update(error.headers or {})
+    return await answer_problem(request, problem)
+
+
+async def answer_disconnect(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client left while its body was being read."""
+    return Response(status_code=499)
+
+
+async def answer_failure(request: Request, error: Exception) -> Response:
+    """Answer for a mistake of ours; the traceback goes to the log, not to the client."""
+    return await answer_problem(request, Problem(Code.INTERNAL, "a mistake of ours; it is in our log", status=500))
+
+
+EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    Problem: answer_problem,
+    LiveError: answer_live_error,
+    HTTPException: answer_http_exception,
+    ClientDisconnect: answer_disconnect,
+    Exception: answer_failure,
+}
+
+
+def _query(request: Request, model: type[schemas.Query]) -> Any:
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in given:
+            raise invalid([{"field": name[:80], "problem": "given twice", "allowed": "once"}])
+        given[name] = value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise invalid(schemas.mistakes(error, model)) from None
+
+
+def _headers(request: Request, wanted: tuple[Header, ...]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for header in wanted:
+        value = request.headers.get(header.name)
+        if value is None:
+            continue
+        if not re.fullmatch(header.pattern, value):
+            raise invalid([{"field": header.name, "problem": "malformed", "allowed": header.text}])
+        given[header.name] = value
+    return given
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in tags or etag in tags
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+__all__ = [
+    "EXCEPTION_HANDLERS",
+    "PRIVATE",
+    "BadRequest",
+    "Call",
+    "Handler",
+    "bind",
+    "json_response",
+    "problem_of",
+    "shared_response",
+]

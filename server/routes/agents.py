@@ -1,0 +1,215 @@
+"""Agents and what they do: registering, reading, acting, leaving.
+
+An answer that says accepted is given only when the record is on disk. Source: DESIGN D22 to D24.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from engine.messages import Reject
+from server import keys, schemas
+from server.errors import Problem
+from server.live.accounts import Accounts
+from server.live.admission import Admission, agent_number, invalid, unknown_agent
+from server.live.errors import LiveError
+from server.live.receipts import Receipt
+from server.live.recorder import Recorder, Submitted
+from server.live.ticker import Ticker
+from server.live.view import Published
+from server.routes import PRIVATE, Call, Handler, json_response, problem_of
+
+OUTCOME_WAIT_S = 10.0
+"""Longest an answer waits for its tick; then the receipt is given as it is."""
+UNREGISTER_ID = "~unregister"
+"""The name under which leaving is journaled; no client can take it, for it has a character theirs may not have."""
+_PASSING = {
+    Reject.MARKET_HALTED, Reject.MARKET_CLOSED, Reject.ACTIONS_PER_TICK, Reject.OPEN_ORDERS, Reject.BOOK_FULL,
+    Reject.MOOD_PER_TICK, Reject.AGENTS_FULL,
+}  # fmt: skip
+
+
+def handlers(
+    admission: Admission, recorder: Recorder, accounts: Accounts, ticker: Ticker, published: Published
+) -> dict[str, Handler]:
+    """Return the handlers of agents."""
+
+    async def register(call: Call) -> Response:
+        _check_registration(await call.body())
+        api_key = keys.mint()
+        made = recorder.register(call.caller.owner, keys.digest(api_key), call.headers.get("Idempotency-Key"))
+        await recorder.durable(made.seq)
+        agent_id = f"a{made.agent}"
+        document = {"agent_id": agent_id, "api_key": api_key, "seq": made.seq, "tick": published.view.tick}
+        return json_response(orjson.dumps(document), 201, {**PRIVATE, "Location": f"/api/agents/{agent_id}"})
+
+    async def agent(call: Call) -> Response:
+        number = admission.own_agent(call.caller.owner, call.path["id"])
+        async with ticker.settled():
+            document = accounts.document(number)
+        return json_response(orjson.dumps(document), headers=PRIVATE)
+
+    async def unregister(call: Call) -> Response:
+        number = admission.own_agent(call.caller.owner, call.path["id"])
+        submitted = recorder.unregister(number, UNREGISTER_ID)
+        await recorder.durable(submitted.receipt.seq)
+        if "respond-async" in call.headers.get("Prefer", ""):
+            return _receipt(submitted, 202, {"Preference-Applied": "respond-async"})
+        await _outcome(ticker, published, [submitted.receipt])
+        if submitted.receipt.outcome is None:
+            return _receipt(submitted, 202)
+        return Response(status_code=204, headers=PRIVATE)
+
+    async def act(call: Call) -> Response:
+        number = admission.own_agent(call.caller.owner, call.path["id"])
+        action = admission.parse(await call.body())
+        if call.query.validate_only == "true":
+            async with ticker.settled():
+                verdict = accounts.verdict(admission.row(number, action), action.client_action_id)
+            return json_response(orjson.dumps(verdict), headers=PRIVATE)
+        submitted = admission.submit(number, action)
+        await recorder.durable(submitted.receipt.seq)
+        if call.query.wait is None:
+            return _receipt(submitted, 202)
+        await _outcome(ticker, published, [submitted.receipt])
+        outcome = submitted.receipt.outcome
+        if outcome is None:
+            return _receipt(submitted, 202)
+        if outcome["status"] == "rejected":
+            raise refusal(submitted)
+        return _receipt(submitted, 200)
+
+    async def act_batch(call: Call) -> Response:
+        items = _items(await call.body())
+        is_check = call.query.validate_only == "true"
+        if is_check:
+            async with ticker.settled():
+                results = [_checked(admission, accounts, call.caller.owner, item) for item in items]
+        else:
+            results = [_taken(admission, call.caller.owner, item) for item in items]
+        taken = [result for result in results if isinstance(result, Submitted)]
+        if taken:
+            await recorder.durable(max(submitted.receipt.seq for submitted in taken))
+        if call.query.wait is not None:
+            await _outcome(ticker, published, [submitted.receipt for submitted in taken])
+        rows = [_result(i, result, call.query.wait is not None) for i, result in enumerate(results)]
+        refused = sum(isinstance(result, Problem) for result in results)
+        document = {
+            "tick": published.view.tick,
+            "accepted": len(results) - refused,
+            "refused": refused,
+            "results": rows,
+        }
+        status = 200 if is_check or call.query.wait is not None else 202
+        return json_response(orjson.dumps(document), status, PRIVATE)
+
+    async def receipt(call: Call) -> Response:
+        number = admission.own_agent(call.caller.owner, call.path["id"])
+        found = admission.receipt(number, call.path["client_action_id"])
+        # a receipt says accepted, so it may be shown only when that is on disk
+        await recorder.durable(found.seq)
+        return _receipt(Submitted(found, False), 200)
+
+    return {
+        "register": register,
+        "agent": agent,
+        "unregister": unregister,
+        "act": act,
+        "act_batch": act_batch,
+        "receipt": receipt,
+    }
+
+
+def refusal(submitted: Submitted) -> Problem:
+    """Return the answer to an action the world refused: its code, what it needed, and the receipt."""
+    outcome = submitted.receipt.outcome
+    assert outcome is not None
+    detail = f"{outcome['detail']}: needs {outcome['needed']}, has {outcome['available']}"
+    return Problem(
+        outcome["code"],
+        detail if outcome["needed"] not in (0, "0.000000") else outcome["detail"],
+        status=422,
+        title="Refused by the world",
+        temporary=outcome["code"] in _PASSING,
+        headers=PRIVATE,
+        extra={"receipt": submitted.receipt.document(submitted.duplicate)},
+    )
+
+
+async def _outcome(ticker: Ticker, published: Published, receipts: list[Receipt]) -> None:
+    """Return when all receipts have their outcome, or the wait was too long."""
+    try:
+        async with asyncio.timeout(OUTCOME_WAIT_S):
+            while any(receipt.outcome is None for receipt in receipts):
+                await ticker.wait_tick(published.view.tick + 1)
+    except TimeoutError:
+        return
+
+
+def _check_registration(value: Any) -> None:
+    try:
+        schemas.Registration.model_validate(value)
+    except ValidationError as error:
+        raise invalid(schemas.mistakes(error, schemas.Registration)) from None
+
+
+def _items(value: Any) -> list[Any]:
+    try:
+        return schemas.Batch.model_validate(value).actions
+    except ValidationError as error:
+        raise invalid(schemas.mistakes(error, schemas.Batch)) from None
+
+
+def _taken(admission: Admission, owner: int | None, item: Any) -> Submitted | Problem:
+    """Submit one item of a batch, or say why not."""
+    try:
+        number, content = _split(admission, owner, item)
+        return admission.submit(number, admission.parse(content))
+    except Problem as problem:
+        return problem
+    except LiveError as error:
+        return problem_of(error)
+
+
+def _checked(admission: Admission, accounts: Accounts, owner: int | None, item: Any) -> dict[str, Any] | Problem:
+    """Check one item of a batch, or say what is wrong with its shape."""
+    try:
+        number, content = _split(admission, owner, item)
+        action = admission.parse(content)
+        return accounts.verdict(admission.row(number, action), action.client_action_id)
+    except Problem as problem:
+        return problem
+
+
+def _split(admission: Admission, owner: int | None, item: Any) -> tuple[int, dict[str, Any]]:
+    """Return the agent of a batch's item and the action itself."""
+    if not isinstance(item, dict):
+        raise invalid([{"field": "actions", "problem": "an item is no object", "allowed": "objects with agent_id"}])
+    content = dict(item)
+    agent_id = content.pop("agent_id", None)
+    if agent_number(agent_id) is None:
+        raise unknown_agent(agent_id)
+    return admission.own_agent(owner, agent_id), content
+
+
+def _result(index: int, result: Submitted | Problem | dict[str, Any], is_waiting: bool) -> dict[str, Any]:
+    if isinstance(result, Submitted):
+        outcome = result.receipt.outcome
+        if is_waiting and outcome is not None and outcome["status"] == "rejected":
+            result = refusal(result)
+        else:
+            status = 200 if is_waiting and outcome is not None else 202
+            return {"index": index, "status": status, "receipt": result.receipt.document(result.duplicate)}
+    if isinstance(result, Problem):
+        return {"index": index, "status": result.status, "error": result.members()}
+    return {"index": index, "status": 200, "verdict": result}
+
+
+def _receipt(submitted: Submitted, status: int, headers: dict[str, str] | None = None) -> Response:
+    document = submitted.receipt.document(submitted.duplicate)
+    return json_response(orjson.dumps(document), status, PRIVATE | (headers or {}))
