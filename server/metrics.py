@@ -186,7 +186,6 @@ class Metrics:
             (self.velocity, public.indicators["velocity"]),
             (self.cpi, public.indicators["cpi"]),
             (self.equity_index, public.indicators["equity_index"]),
-            (self.agents, public.indicators["agents"]),
             (self.sentiment, public.psychology["sentiment"]),
             (self.fear, public.psychology["fear"]),
             (self.greed, public.psychology["greed"]),

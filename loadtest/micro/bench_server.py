@@ -83,10 +83,10 @@ def load(folder: Path, quick: bool) -> list[Row]:
                 customer.kill()
                 customer.wait()
         server.stop()
+    accepted = bots["outcomes"].get("accepted", 0)
     seen = (
-        f"{LOAD}; in {wall:.0f} s {ticks} ticks, {swarm['frames_fewest']} to {swarm['frames_most']} frames a"
-        f" subscriber, {len(swarm['lost'])} lost, {bots['outcomes'].get('accepted', 0)} of {bots['actions']} actions accepted,"
-        f" p99 {bots['ack_ms_p99']:.1f} ms"
+        f"{LOAD}; in {wall:.0f} s {ticks} ticks, {swarm['frames_fewest']} to {swarm['frames_most']} frames each"
+        f" ({len(swarm['lost'])} lost), {accepted} of {bots['actions']} actions taken, p99 {bots['ack_ms_p99']:.1f} ms"
     )
     return [
         row(
