@@ -166,7 +166,7 @@ def _discover(state: State, resource: int, size: float) -> Event | None:
     state.reserves_added[r] += found
     state.news[resource] += FIND_NEWS_BP * size
     measure_resource(state, r)
-    data = {"resource": NAMES[resource], "market": resource, "size": size, "lots": found}
+    data = {"resource": NAMES[resource], "size": size, "lots": found}
     return _report(state, DISCOVERY, DISCOVERIES, RESOURCE_DISCOVERED, data)
 
 
@@ -182,7 +182,6 @@ def _strike(state: State, resource: int, size: float, kind: str) -> Event:
     measure_resource(state, r)
     data = {
         "resource": NAMES[resource],
-        "market": resource,
         "kind": kind,
         "size": size,
         "lots": lost,
@@ -219,7 +218,7 @@ def _turn_data(state: State, turn: int, market: int) -> dict[str, Any]:
     if turn in (TURN_TIGHTENING, TURN_EASING):
         macro = state.macro
         return {"policy_rate": float(macro[POLICY_RATE]), "inflation_trend": float(macro[INFLATION_TREND])}
-    data: dict[str, Any] = {"market": market, "name": NAMES[market]}
+    data: dict[str, Any] = {"market": NAMES[market]}
     if turn == TURN_VOLATILITY:
         data["volatility"] = float(state.realised_day[market])
     return data
