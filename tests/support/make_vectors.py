@@ -1,0 +1,293 @@
+"""Make the golden vectors of the stream protocol in tests/vectors: `python -m tests.support.make_vectors`.
+
+They bind every implementation in every language, so they change only when the protocol does. The cases are written
+out here; nothing is random. `vectors()` returns the files without writing them, for the test that compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "tests" / "vectors"
+EPOCH = "0123456789abcdef"
+
+#: States with everything that has a rule: key order, every width of integer, empty lists, scalars, UTF-8 names.
+STATES: dict[str, dict[str, Any]] = {
+    "empty": {},
+    "one_scalar": {"tick_count": 7},
+    "keys_sorted_by_utf8": {"b": 1, "a": 2, "B": 3, "aa": 4, "ä": 5, "€": 6, "": 7, "_": 8, "\U0001f33e": 9},
+    "integer_widths": {
+        "positive": [0, 1, 127, 128, 255, 256, 65535, 65536, 4294967295, 4294967296, 9007199254740991],
+        "negative": [-1, -32, -33, -128, -129, -32768, -32769, -2147483648, -2147483649, -9007199254740991],
+    },
+    "list_lengths": {"none": [], "fifteen": list(range(15)), "sixteen": list(range(16)), "thirty_two": [1] * 32},
+    "sixteen_fields": {f"f{i:02}": i for i in range(16)},
+    "market_like": {
+        "price": [1_000_000 + 37 * i for i in range(32)],
+        "volume": [0] * 32,
+        "return_bp": [(-1) ** i * i for i in range(32)],
+    },
+    "macro_like": {"cpi": 1_002_345, "inflation": -12_345, "policy_rate": 50_000, "money_supply": 8_300_000_000},
+}
+
+#: name -> (before, after). The delta is what the encoder makes of the two.
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({"a": 1, "v": [1, 2, 3]}, {"a": 1, "v": [1, 2, 3]}),
+    "scalar": ({"a": 1, "b": -5}, {"a": 2, "b": -5}),
+    "one_entry_of_a_list": ({"v": [10] * 32}, {"v": [10] * 31 + [9]}),
+    "every_entry_of_a_list": ({"v": list(range(32))}, {"v": [i + 1 for i in range(32)]}),
+    "far_values_near_zero": ({"v": [5_000_000_000] * 7}, {"v": [0] * 7}),
+    "further_apart_than_an_integer": ({"v": [9007199254740991, 0]}, {"v": [-9007199254740991, 0]}),
+    "several": (
+        {"a": 1, "b": 2, "v": [0] * 32, "w": list(range(32))},
+        {"a": 1, "b": 3, "v": [0, 5] + [0] * 29 + [-5], "w": [2 * i for i in range(32)]},
+    ),
+}
+
+#: Deltas in every form, also such as the encoder would not choose: a decoder takes them all.
+DELTAS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "set_scalar": ({"a": 1}, {"set": {"a": -1}}, {"a": -1}),
+    "set_list": ({"v": [1, 2, 3]}, {"set": {"v": [3, 2, 1]}}, {"v": [3, 2, 1]}),
+    "add_pairs": ({"v": [1, 2, 3]}, {"add": {"v": [0, 10, 2, -3]}}, {"v": [11, 2, 0]}),
+    "add_nothing": ({"v": [1, 2, 3]}, {"add": {"v": []}}, {"v": [1, 2, 3]}),
+    "vec": ({"v": [1, 2, 3]}, {"vec": {"v": [1, 0, -1]}}, {"v": [2, 2, 2]}),
+    "all_forms_at_once": (
+        {"a": 1, "v": [1, 2], "w": [3, 4], "x": [5, 6]},
+        {"set": {"a": 9, "x": [0, 0]}, "add": {"v": [1, 1]}, "vec": {"w": [-3, -4]}},
+        {"a": 9, "v": [1, 3], "w": [0, 0], "x": [0, 0]},
+    ),
+    "other_keys_are_not_looked_at": ({"a": 1}, {"type": "delta", "seq": 5, "set": {"a": 2}}, {"a": 2}),
+    "empty": ({"a": 1, "v": [1]}, {}, {"a": 1, "v": [1]}),
+}
+
+#: Deltas that must be refused, and leave the state as it was.
+REFUSED_DELTAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "unknown_field": ({"a": 1}, {"set": {"b": 1}}),
+    "field_named_twice": ({"v": [1]}, {"set": {"v": [2]}, "add": {"v": [0, 1]}}),
+    "add_index_too_large": ({"v": [1, 2]}, {"add": {"v": [2, 1]}}),
+    "add_index_negative": ({"v": [1, 2]}, {"add": {"v": [-1, 1]}}),
+    "add_index_twice": ({"v": [1, 2]}, {"add": {"v": [0, 1, 0, 1]}}),
+    "add_indices_falling": ({"v": [1, 2]}, {"add": {"v": [1, 1, 0, 1]}}),
+    "add_odd_count": ({"v": [1, 2]}, {"add": {"v": [0, 1, 1]}}),
+    "add_to_a_scalar": ({"a": 1}, {"add": {"a": [0, 1]}}),
+    "vec_to_a_scalar": ({"a": 1}, {"vec": {"a": [1]}}),
+    "vec_too_short": ({"v": [1, 2]}, {"vec": {"v": [1]}}),
+    "vec_too_long": ({"v": [1, 2]}, {"vec": {"v": [1, 1, 1]}}),
+    "set_list_too_long": ({"v": [1, 2]}, {"set": {"v": [1, 1, 1]}}),
+    "set_scalar_to_a_list": ({"a": 1}, {"set": {"a": [1]}}),
+    "set_list_to_a_scalar": ({"v": [1]}, {"set": {"v": 1}}),
+    "set_fraction": ({"a": 1}, {"set": {"a": 1.5}}),
+    "set_true": ({"a": 1}, {"set": {"a": True}}),
+    "set_text": ({"a": 1}, {"set": {"a": "1"}}),
+    "set_nil": ({"a": 1}, {"set": {"a": None}}),
+    "vec_with_a_fraction": ({"v": [1, 2]}, {"vec": {"v": [1, 0.5]}}),
+    "result_of_2_to_53": ({"v": [9007199254740991]}, {"add": {"v": [0, 1]}}),
+    "set_is_no_map": ({"a": 1}, {"set": [["a", 1]]}),
+}
+
+_DATA = {"channel": "inflation_update", "epoch": EPOCH}
+#: A conversation in order: a client that feeds the data frames to its copy ends with FINAL_STATE.
+FRAMES: dict[str, dict[str, Any]] = {
+    "01_hello": {
+        "type": "hello",
+        "version": 1,
+        "epoch": EPOCH,
+        "tick": 18,
+        "tick_rate_ms": 100,
+        "heartbeat_s": 15.0,
+        "origin_unix_ms": 1_700_000_000_000,
+        "markets": ["labour", "oil", "food"],
+        "resources": ["oil"],
+        "channels": [
+            {
+                "name": "inflation_update",
+                "kind": "state",
+                "schema": "00112233445566aa",
+                "fields": {"cpi": [1000000, 0, "1"], "rate": [1000000, 0, "share"], "parts": [1, 3, "credits"]},
+            }
+        ],
+        "limits": {"client_frame_bytes": 4096, "control_per_s": 10},
+    },
+    "02_subscribe": {"op": "subscribe", "id": 1, "channel": "inflation_update"},
+    "03_ack": {"type": "ack", "op": "subscribe", "id": 1, **_DATA, "seq": 18, "resumed": False},
+    "04_snapshot": {
+        "type": "snapshot",
+        **_DATA,
+        "seq": 18,
+        "base": None,
+        "tick": 18,
+        "sent_ns": 1_800_000_000,
+        "reason": "subscribed",
+        "state": {"cpi": 1_000_000, "rate": 50_000, "parts": [100, -200, 300]},
+        "crc": 0,
+    },
+    "05_delta": {
+        "type": "delta",
+        **_DATA,
+        "seq": 19,
+        "base": 18,
+        "tick": 19,
+        "sent_ns": 1_900_000_000,
+        "set": {"cpi": 1_000_120},
+        "add": {"parts": [1, 250]},
+    },
+    "06_delta_with_crc": {
+        "type": "delta",
+        **_DATA,
+        "seq": 20,
+        "base": 19,
+        "tick": 20,
+        "sent_ns": 2_000_000_000,
+        "set": {"rate": 51_000},
+        "vec": {"parts": [-100, -50, 7]},
+        "crc": 0,
+    },
+    "07_delta_without_a_change": {
+        "type": "delta",
+        **_DATA,
+        "seq": 21,
+        "base": 20,
+        "tick": 21,
+        "sent_ns": 2_100_000_000,
+    },
+    "08_heartbeat": {"type": "heartbeat", "tick": 21, "sent_ns": 17_100_000_000},
+    "09_error": {
+        "type": "error",
+        "op": "subscribe",
+        "id": "x",
+        "code": 505,
+        "title": "unknown channel",
+        "detail": "channel is 'weather'",
+        "allowed": ["market_tick", "inflation_update"],
+        "temporary": False,
+    },
+    "10_event": {
+        "type": "event",
+        "channel": "discovery_event",
+        "epoch": EPOCH,
+        "seq": 4,
+        "base": 3,
+        "tick": 33,
+        "sent_ns": 3_300_000_000,
+        "event": {"name": "resource_discovered", "resource": "oil", "size": 31_250, "quantity": 12_345},
+    },
+    "11_lagged": {"type": "lagged", "channel": "market_tick", "skipped": 65},
+    "12_shutdown": {"type": "shutdown", "retry_after_ms": 1_250},
+}
+FINAL_STATE = {"cpi": 1_000_120, "rate": 51_000, "parts": [0, 0, 307]}
+_STATE_AT: dict[str, dict[str, Any]] = {
+    "04_snapshot": {"cpi": 1_000_000, "rate": 50_000, "parts": [100, -200, 300]},
+    "06_delta_with_crc": FINAL_STATE,
+}
+
+#: Payloads of a binary frame that must be refused, as hexadecimal.
+MALFORMED_MSGPACK = {
+    "empty": "",
+    "cut_map": "81a161",
+    "cut_string": "81a5616263",
+    "trailing_byte": "80c0",
+    "two_messages": "8080",
+    "never_used_byte": "c1",
+    "array_instead_of_map": "9101",
+    "integer_instead_of_map": "01",
+    "duplicate_key": "82a16101a16102",
+    "integer_key": "810102",
+    "nil_key": "81c001",
+    "binary_key": "81c4016101",
+    "binary_value": "81a161c40161",
+    "extension": "81a161d40100",
+    "timestamp": "81a161d6ff00000000",
+    "invalid_utf8": "81a161a1ff",
+    "not_a_number": "81a161cb7ff8000000000000",
+    "infinity": "81a161cb7ff0000000000000",
+    "integer_2_to_53": "81a161cf0020000000000000",
+    "integer_minus_2_to_53": "81a161d3ffe0000000000000",
+    "integer_2_to_64_minus_1": "81a161cfffffffffffffffff",
+    "integer_too_large_in_a_list": "81a1619201cf0020000000000000",
+    "nested_9_deep": "81a161" + "91" * 8 + "00",
+    "nested_1000_deep": "81a161" + "91" * 1000 + "00",
+    "list_longer_than_the_message": "81a161ddffffffff",
+}
+#: Payloads of a text frame that must be refused.
+MALFORMED_JSON = {
+    "empty": "",
+    "cut": '{"a":1',
+    "trailing_text": '{"a":1}x',
+    "two_messages": "{}{}",
+    "array_instead_of_map": "[1]",
+    "number_instead_of_map": "1",
+    "duplicate_key": '{"a":1,"a":2}',
+    "not_a_number": '{"a":NaN}',
+    "infinity": '{"a":Infinity}',
+    "minus_infinity": '{"a":-Infinity}',
+    "float_too_large": '{"a":1e400}',
+    "integer_2_to_53": '{"a":9007199254740992}',
+    "integer_2_to_64": '{"a":18446744073709551616}',
+    "integer_of_5000_digits": '{"a":' + "9" * 5000 + "}",
+    "nested_9_deep": '{"a":' + "[" * 8 + "]" * 8 + "}",
+    "nested_10000_deep": '{"a":' + "[" * 10_000 + "]" * 10_000 + "}",
+    "lone_surrogate": '{"a":"\\ud800"}',
+    "single_quotes": "{'a':1}",
+    "comment": '{"a":1}//',
+}
+
+
+def vectors() -> dict[str, bytes]:
+    """Return file name -> content of all vectors."""
+    from arena_client import wire
+
+    frames = {name: dict(frame) for name, frame in FRAMES.items()}
+    for name, state in _STATE_AT.items():
+        frames[name]["crc"] = wire.checksum(state)
+    files = {
+        "states.json": _json(
+            {
+                name: {"state": state, "canonical": wire.canonical(state).hex(), "crc": wire.checksum(state)}
+                for name, state in STATES.items()
+            }
+        ),
+        "deltas.json": _json(
+            {
+                "encoded": {
+                    name: {"before": before, "after": after, "delta": wire.diff(before, after)}
+                    for name, (before, after) in CHANGES.items()
+                },
+                "decoded": {
+                    name: {"before": before, "delta": delta, "after": after}
+                    for name, (before, delta, after) in DELTAS.items()
+                },
+                "refused": {
+                    name: {"before": before, "delta": delta} for name, (before, delta) in REFUSED_DELTAS.items()
+                },
+            }
+        ),
+        "frames.json": _json({"messages": frames, "final_state": FINAL_STATE}),
+        "malformed.json": _json({wire.SUBPROTOCOL_MSGPACK: MALFORMED_MSGPACK, wire.SUBPROTOCOL_JSON: MALFORMED_JSON}),
+    }
+    for name, frame in frames.items():
+        packed = wire.encode(frame, wire.SUBPROTOCOL_MSGPACK)
+        files[f"frames/{name}.msgpack"] = packed if isinstance(packed, bytes) else packed.encode()
+    return files
+
+
+def main() -> None:
+    """Write all vectors and say what changed."""
+    sys.path.insert(0, str(ROOT / "clients" / "python"))
+    for name, content in vectors().items():
+        path = FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+            print(f"wrote {path.relative_to(ROOT)}")  # noqa: T201  # a script tells what it does
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=True) + "\n").encode()
+
+
+if __name__ == "__main__":
+    main()
