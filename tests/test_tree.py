@@ -1,4 +1,4 @@
-"""What must hold of the tree as a whole: nothing unfinished, nothing of this machine, nothing that fetches by itself."""
+"""What must hold of the tree as a whole: nothing unfinished, nothing of this machine, nothing that fetches itself."""
 
 from __future__ import annotations
 
