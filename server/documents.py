@@ -163,7 +163,7 @@ class Agent(Document):
 
 
 # --- the economy -------------------------------------------------------------------------------------------------
-def _values(name: str, text: str, channel: str, only: Collection[str] | None = None, **more: Any) -> type[BaseModel]:
+def _values(model: str, text: str, channel: str, only: Collection[str] | None = None, **more: Any) -> type[BaseModel]:
     """Make a model of a channel's values, the numbers a mirror of the channel shows."""
     columns: dict[str, Any] = {
         field.name: (
@@ -173,7 +173,7 @@ def _values(name: str, text: str, channel: str, only: Collection[str] | None = N
         for field in CHANNELS[channel].fields
         if only is None or field.name in only
     }
-    return create_model(name, __base__=Document, __doc__=text, **more, **columns)
+    return create_model(model, __base__=Document, __doc__=text, **more, **columns)
 
 
 class Stamped(Document):
@@ -244,6 +244,7 @@ class History(Document):
     step: Annotated[int, Field(description="ticks between points, or ticks a candle")]
     columns: list[str]
     rows: list[list[float | int | None]]
+    ticks: Annotated[list[int], Field(description="tick of each row; of a candle its first")]
     next_cursor: str | None
 
 
@@ -315,7 +316,6 @@ class Status(Document):
     agents: int
     queue_actions: int
     durable_seq: int
-    sockets: int
     started_tick: Annotated[int, Field(description="tick the world had when this process opened it")]
 
 

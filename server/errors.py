@@ -48,10 +48,12 @@ class Code(IntEnum):
     RATE = 410
     QUEUE_FULL = 411
     SOCKETS_FULL = 412
+    RECEIPTS_FULL = 413
     INTERNAL = 500
     STARTING = 501
     READ_ONLY = 502
     STOPPING = 503
+    UNKNOWN_FATE = 504
 
 
 #: One sentence per code for the pages; the detail of a problem says more about the case at hand.
@@ -78,10 +80,12 @@ CODE_TEXT = {
     Code.RATE: "more requests than the key may send",
     Code.QUEUE_FULL: "as many actions wait for the next tick as may",
     Code.SOCKETS_FULL: "as many WebSocket connections are open as the server takes",
+    Code.RECEIPTS_FULL: "as many receipts are kept as may be",
     Code.INTERNAL: "a mistake of ours",
     Code.STARTING: "the world is being opened",
     Code.READ_ONLY: "the world takes no input: reads and streams go on",
     Code.STOPPING: "the server is stopping",
+    Code.UNKNOWN_FATE: "it is not known whether the input is on disk: ask for its receipt",
 }
 
 

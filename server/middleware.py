@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import keys
 from server.clock import Clock
-from server.errors import MEDIA_TYPE, Code, Problem, Unavailable
+from server.errors import CODE_TEXT, MEDIA_TYPE, Code, Problem, Unavailable
 from server.metrics import Metrics
 
 EXCHANGE = "arena.exchange"
@@ -28,10 +28,12 @@ log = structlog.get_logger("arena.http")
 class Exchange:
     """What is known of one request beside its bytes.
 
-    route: the path of its operation, with placeholders; headers: what the answer will carry besides its own.
+    tick: the published one. route: the path of its operation, with placeholders. headers: what the answer will carry
+    besides its own. status: of the answer, 0 before it begins.
     """
 
     request_id: str
+    tick: Callable[[], int | None]
     route: str = "unknown"
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     status: int = 0
@@ -51,7 +53,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope[EXCHANGE] = Exchange(_request_id(scope))
+        exchange = scope[EXCHANGE] = Exchange(_request_id(scope), self._tick)
         began = self._clock.monotonic()
 
         async def complete(message: Message) -> None:
@@ -91,30 +93,31 @@ class Envelope:
 
 
 class Gate:
-    """Answers 503 for everything but the paths in `always` until it is opened; after it is shut, 503 again."""
+    """Keeps requests out while `shut` gives a reason: 503, but 200 on the paths that ask whether the process lives."""
 
-    def __init__(self, app: ASGIApp, *, always: frozenset[str], is_open: Callable[[], Code | None]) -> None:
+    def __init__(self, app: ASGIApp, *, alive: frozenset[str], shut: Callable[[], Code | None]) -> None:
         self._app = app
-        self._always = always
-        self._is_open = is_open
+        self._alive = alive
+        self._shut = shut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        code = self._is_open()
-        if scope["type"] not in ("http", "websocket") or code is None or scope["path"] in self._always:
+        code = self._shut() if scope["type"] in ("http", "websocket") else None
+        if code is None:
             await self._app(scope, receive, send)
             return
-        problem = Unavailable(code, "the world is being opened" if code is Code.STARTING else "the server is stopping")
+        problem = Unavailable(code, CODE_TEXT[code])
         if scope["type"] == "websocket":
             await _refuse_handshake(scope, receive, send, problem)
+        elif scope["path"] in self._alive:
+            await _answer(send, 200, [(b"content-type", b"application/json")], b'{"status":"ok"}')
         else:
-            await _answer(scope, send, problem)
+            body = problem.document(scope["path"], scope[EXCHANGE].request_id)
+            await _answer(send, problem.status, _problem_headers(problem), body)
 
 
-async def _answer(scope: Scope, send: Send, problem: Problem) -> None:
-    exchange: Exchange = scope[EXCHANGE]
-    body = problem.document(scope["path"], exchange.request_id)
-    await send({"type": "http.response.start", "status": problem.status, "headers": _problem_headers(problem)})
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

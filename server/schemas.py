@@ -355,8 +355,9 @@ class HistoryQuery(Query):
     from_tick: Annotated[QueryTick | None, Field(alias="from", description="first tick, a whole number")] = None
     to_tick: Annotated[QueryTick | None, Field(alias="to", description="last tick, a whole number")] = None
     step: Annotated[
-        Whole, Field(ge=1, le=1_000_000, description="ticks between points, or ticks a candle, 1 to 1000000")
-    ] = 1
+        Whole | None,
+        Field(ge=1, le=1_000_000, description="ticks between points (1), or ticks a candle (24); 1 to 1000000"),
+    ] = None
     limit: Annotated[Whole, Field(ge=1, le=10_000, description="points a page, 1 to 10000")] = 1_000
     cursor: Cursor = None
     format: Annotated[

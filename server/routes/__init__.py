@@ -6,11 +6,11 @@ rate, its role is enough, and its parameters and headers are checked. LiveErrors
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import re
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server import bodies, schemas
-from server.errors import MEDIA_TYPE, BadRequest, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
+from server.errors import MEDIA_TYPE, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
 from server.live.admission import Admission, Caller, invalid
 from server.live.errors import (
     Frozen,
@@ -76,9 +76,7 @@ def bind(handlers: Mapping[str, Handler], admission: Admission) -> list[Route]:
     ]
 
 
-def _endpoint(
-    operation: Operation, handler: Handler, admission: Admission
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.route = operation.path
@@ -98,7 +96,9 @@ def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | N
     return Response(body, status, headers, JSON)
 
 
-def shared_response(call: Call, body: Callable[[], bytes], version: str, media: str = JSON, max_age: int = 0) -> Response:
+def shared_response(
+    call: Call, body: Callable[[], bytes], version: str, media: str = JSON, max_age: int = 0
+) -> Response:
     """Return a public answer with an ETag, or 304 when the client has it. version: all that the body depends on."""
     role = Role.ANONYMOUS if call.caller.owner is None else Role.AGENT
     etag = f'"{version}-{role.value}-{media.rpartition("/")[2]}"'
@@ -136,7 +136,7 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     exchange: Exchange = request.scope[EXCHANGE]
     # the tick travels in the Arena-Tick header as well; the document is what people paste into reports
-    body = error.document(request.url.path, exchange.request_id, request.scope.get("arena.tick"))
+    body = error.document(request.url.path, exchange.request_id, exchange.tick())
     return Response(body, error.status, {"Cache-Control": "no-store", **error.headers}, MEDIA_TYPE)
 
 
@@ -212,16 +212,3 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-
-
-__all__ = [
-    "EXCEPTION_HANDLERS",
-    "PRIVATE",
-    "BadRequest",
-    "Call",
-    "Handler",
-    "bind",
-    "json_response",
-    "problem_of",
-    "shared_response",
-]

@@ -15,9 +15,9 @@ from starlette.responses import Response
 from engine.messages import Reject
 from server import keys, schemas
 from server.errors import Problem
-from server.live.accounts import Accounts
+from server.live.accounts import AccountReader
 from server.live.admission import Admission, agent_number, invalid, unknown_agent
-from server.live.errors import LiveError
+from server.live.errors import Frozen, LiveError
 from server.live.receipts import Receipt
 from server.live.recorder import Recorder, Submitted
 from server.live.ticker import Ticker
@@ -35,7 +35,7 @@ _PASSING = {
 
 
 def handlers(
-    admission: Admission, recorder: Recorder, accounts: Accounts, ticker: Ticker, published: Published
+    admission: Admission, recorder: Recorder, accounts: AccountReader, ticker: Ticker, published: Published
 ) -> dict[str, Handler]:
     """Return the handlers of agents."""
 
@@ -87,6 +87,7 @@ def handlers(
     async def act_batch(call: Call) -> Response:
         items = _items(await call.body())
         is_check = call.query.validate_only == "true"
+        results: list[Submitted | Problem | dict[str, Any]]
         if is_check:
             async with ticker.settled():
                 results = [_checked(admission, accounts, call.caller.owner, item) for item in items]
@@ -147,7 +148,8 @@ async def _outcome(ticker: Ticker, published: Published, receipts: list[Receipt]
         async with asyncio.timeout(OUTCOME_WAIT_S):
             while any(receipt.outcome is None for receipt in receipts):
                 await ticker.wait_tick(published.view.tick + 1)
-    except TimeoutError:
+    except (TimeoutError, Frozen):
+        # accepted and on disk all the same
         return
 
 
@@ -176,7 +178,7 @@ def _taken(admission: Admission, owner: int | None, item: Any) -> Submitted | Pr
         return problem_of(error)
 
 
-def _checked(admission: Admission, accounts: Accounts, owner: int | None, item: Any) -> dict[str, Any] | Problem:
+def _checked(admission: Admission, accounts: AccountReader, owner: int | None, item: Any) -> dict[str, Any] | Problem:
     """Check one item of a batch, or say what is wrong with its shape."""
     try:
         number, content = _split(admission, owner, item)

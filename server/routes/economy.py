@@ -46,6 +46,4 @@ def market_id(text: str) -> int:
         return ID[text]
     if text.isascii() and text.isdecimal() and len(text) <= 2 and int(text) < MARKETS:
         return int(text)
-    raise NotFound(
-        Code.UNKNOWN_MARKET, f"no market {text[:40]!r}; there are 0 to {MARKETS - 1} or {', '.join(NAMES)}"
-    )
+    raise NotFound(Code.UNKNOWN_MARKET, f"no market {text[:40]!r}; there are 0 to {MARKETS - 1} or {', '.join(NAMES)}")

@@ -1,0 +1,375 @@
+"""The server put together, in flow order: the only place that constructs.
+
+    world (journal, replay) -> recorder -> admission -> ticker -> view, history, events, hub -> routes
+
+The socket listens before the world is open and answers 503 until it is. One lifespan opens and closes everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar, cast
+
+import numpy as np
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from engine.config import Config
+from engine.economy import WARM_UP_TICKS, Economy
+from engine.events import Event, TickReport
+from engine.ladder import REFERENCE_LOW
+from engine.messages import ACTION, Kind
+from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
+from server import keys, logs
+from server.clock import Clock, SystemClock
+from server.config import Settings
+from server.errors import Code
+from server.live.accounts import AccountReader
+from server.live.admission import Admission, RateLimiter, to_level
+from server.live.cache import AnswerCache
+from server.live.collector import Collector
+from server.live.frames import quantise
+from server.live.history import EVENTS_MAX, EventLog, History
+from server.live.hub import Hub
+from server.live.recorder import Recorder
+from server.live.ticker import Ticker
+from server.live.view import Published, View
+from server.live.watchdog import Watchdog
+from server.live.world import World, open_world
+from server.metrics import Metrics
+from server.middleware import Envelope, Gate
+from server.protocols import websocket_options
+from server.registry import OPERATIONS
+from server.routes import EXCEPTION_HANDLERS, agents, bind, economy, history, service
+from server.routes.stream import stream_endpoint
+
+BACKLOG = 4_096
+GRACEFUL_S = 8
+"""Longest that answers in flight may take when the server stops."""
+
+log = structlog.get_logger("arena.app")
+
+
+@dataclass
+class Arena:
+    """All parts of a running server, for whoever embeds or tests it."""
+
+    settings: Settings
+    metrics: Metrics
+    clock: Clock
+    world: World
+    recorder: Recorder
+    admission: Admission
+    ticker: Ticker
+    published: Published
+    history: History
+    events: EventLog
+    hub: Hub
+
+    @property
+    def economy(self) -> Economy:
+        """The economy itself."""
+        return self.world.economy
+
+
+class Opening:
+    """How far the server is. arena: all parts, once the world is open; failure: what ended it, or kept it shut."""
+
+    def __init__(self) -> None:
+        self.arena: Arena | None = None
+        self.failure: BaseException | None = None
+        self.is_stopping = False
+        self.is_open = asyncio.Event()
+        """Set when the world is open, and when it never will be."""
+
+    def refusal(self) -> Code | None:
+        """Return why requests are not taken now, None while they are."""
+        if self.is_stopping:
+            return Code.STOPPING
+        return Code.STARTING if self.arena is None else None
+
+    def tick(self) -> int | None:
+        """Return the published tick, None before there is one."""
+        return None if self.arena is None else self.arena.published.view.tick
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until it is told to stop; return 0. Raises what kept the world from opening or ended it."""
+    logs.configure(settings.log, settings.log_level)
+    opening = Opening()
+    app = create_app(settings, opening=opening, on_ended=lambda: server.stop())
+    server = Server(server_config(app, settings))
+    server.run()
+    if opening.failure is not None:
+        raise opening.failure
+    return 0
+
+
+def create_app(
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
+    opening: Opening | None = None,
+    on_ended: Callable[[], None] = lambda: None,
+    warm_up_ticks: int = WARM_UP_TICKS,
+) -> Starlette:
+    """Return the whole server as an ASGI application; its lifespan opens the world in the background.
+
+    opening: tells whoever embeds the application how far it is. on_ended: called when the world could not be opened
+    or its tasks failed. warm_up_ticks: of a new world, fewer for tests.
+    """
+    metrics = Metrics() if metrics is None else metrics
+    clock = SystemClock() if clock is None else clock
+    opening = Opening() if opening is None else opening
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        running = asyncio.create_task(_run(opening, settings, metrics, clock, warm_up_ticks, app.router.routes))
+        running.add_done_callback(lambda task: _note_end(task, opening, on_ended))
+        try:
+            yield
+        finally:
+            opening.is_stopping = True
+            if opening.arena is None:
+                # the thread that opens the world is left behind: it has acknowledged nothing
+                running.cancel()
+            else:
+                await opening.arena.hub.close()
+                opening.arena.ticker.stop()
+            await asyncio.wait([running])
+
+    return Starlette(
+        middleware=[
+            Middleware(Envelope, metrics=metrics, clock=clock, tick=opening.tick),
+            Middleware(Gate, alive=frozenset(item.path for item in OPERATIONS if item.starting), shut=opening.refusal),
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ending with our exit status instead of the signal that stopped it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+        """Set when connections are taken."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the lifespan and listen."""
+        await super().startup(sockets)
+        self.is_listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM as the wish to stop, and do not raise them again afterwards."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    def stop(self) -> None:
+        """Begin to shut down: answer what is in flight, close sockets with 1012, end the lifespan."""
+        self.should_exit = True
+
+
+def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn serves the application: uvloop and httptools where they exist, our WebSocket class."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        **websocket_options(),
+    )
+
+
+async def _run(
+    opening: Opening, settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int, routes: list[BaseRoute]
+) -> None:
+    """Open the world, serve it, tick until the ticker and the hub are told to stop, close it."""
+    arena, watchdog, collector = await _in_thread(lambda: _build(settings, metrics, clock, warm_up_ticks))
+    routes.extend(_routes(arena))
+    watchdog.start()
+    collector.start()
+    opening.arena = arena
+    log.info("ready", tick=arena.published.view.tick, epoch=arena.world.epoch, residents=arena.economy.config.residents)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(arena.ticker.run(), name="ticker")
+            tasks.create_task(arena.hub.run(), name="hub")
+            # both run up to their first wait, so that whoever waited for the world finds it going
+            await asyncio.sleep(0)
+            opening.is_open.set()
+    finally:
+        collector.stop()
+        watchdog.stop()
+        await arena.world.close()
+    log.info("stopped", tick=arena.published.view.tick)
+
+
+def _note_end(task: asyncio.Task[None], opening: Opening, on_ended: Callable[[], None]) -> None:
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        opening.failure = failure
+        opening.is_open.set()
+        on_ended()
+
+
+def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int) -> tuple[Arena, Watchdog, Collector]:
+    """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
+    warm_kernels()
+    past = _Past(settings)
+    world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks)
+    recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
+    admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
+    if not past.reports:
+        past.take(world.economy.report(), clock.unix_ns())
+    report, unix_ns = past.reports[-1]
+    published = Published(View(report, world.epoch, unix_ns))
+    events = past.event_log(world.economy)
+
+    def authenticate(api_key: str) -> list[str] | None:
+        owner = world.registry.owner_of_key(keys.digest(api_key))
+        return None if owner is None else [f"a{number}" for number in world.registry.agents_of(owner)]
+
+    hub = Hub(world.epoch, settings, metrics, clock, authenticate)
+    past.restore(hub)
+
+    def remember(view: View) -> None:
+        past.history.record(view.tick, view.states, view.published_unix_ns)
+        events.add(view.report.events)
+
+    watchdog, collector = Watchdog(metrics, clock), Collector()
+    ticker = Ticker(
+        world,
+        recorder,
+        tick_rate_ms=settings.tick_rate,
+        metrics=metrics,
+        clock=clock,
+        watchdog=watchdog,
+        collector=collector,
+        on_publish=(published.publish, remember, hub.publish),
+    )
+    arena = Arena(settings, metrics, clock, world, recorder, admission, ticker, published, past.history, events, hub)
+    return arena, watchdog, collector
+
+
+def _routes(arena: Arena) -> list[BaseRoute]:
+    published, clock = arena.published, arena.clock
+    handlers = {
+        **economy.handlers(published),
+        **agents.handlers(arena.admission, arena.recorder, AccountReader(arena.economy), arena.ticker, published),
+        **history.handlers(published, arena.history, arena.events, AnswerCache(arena.settings.cache_expiry, clock)),
+        **service.handlers(
+            arena.settings,
+            server_version(),
+            arena.world,
+            arena.recorder,
+            published,
+            arena.history,
+            arena.metrics,
+            clock,
+        ),
+    }
+    return [*bind(handlers, arena.admission), WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")]
+
+
+class _Past:
+    """What a replay leaves for those who are asked about the time before this start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.history = History(settings.history_limit)
+        self.reports: deque[tuple[TickReport, int]] = deque(maxlen=settings.resume_frames + 1)
+        self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
+
+    def take(self, report: TickReport, unix_ns: int) -> None:
+        """Take a replayed tick; unix_ns: when its mark was made."""
+        self.history.record(report.tick, quantise(report.public), unix_ns)
+        self.reports.append((report, unix_ns))
+        self._events.extend(report.events)
+
+    def event_log(self, economy: Economy) -> EventLog:
+        """Return the log of all events so far; the world counts them, so their numbers are the same after any start."""
+        counters = economy.state.counters
+        count = int(counters[DISCOVERIES] + counters[CATASTROPHES] + counters[OTHER_EVENTS])
+        log = EventLog(first_id=count - len(self._events) + 1)
+        log.add(self._events)
+        return log
+
+    def restore(self, hub: Hub) -> None:
+        """Give the hub what subscribers may resume from."""
+        first = self.reports[0][0].tick
+        hub.restore_events(event for event in self._events if event.tick < first)
+        for report, _ in self.reports:
+            hub.restore(report)
+
+
+def warm_kernels() -> None:
+    """Load or compile every kernel the first requests and ticks would otherwise wait for, in a world of its own."""
+    economy = Economy(Config(residents=2_000, max_agents=16, order_book_max=1_024), 0)
+    rows = np.zeros(3, ACTION)
+    rows["seq"], rows["agent_id"], rows["owner"] = (1, 2, 3), 1, 1
+    rows["kind"], rows["market"] = (Kind.REGISTER, Kind.LIMIT, Kind.CANCEL), (-1, 9, -1)
+    rows["side"], rows["quantity"], rows["level"] = 1, 1, REFERENCE_LOW
+    rows["valid_until"] = 1_000
+    economy.advance(rows)
+    economy.advance()
+    reader = AccountReader(economy)
+    reader.document(1)
+    reader.verdict(rows[1:2], "warm")
+    to_level(Decimal("1.5"), "sell")
+
+
+def server_version() -> str:
+    """Return the version of the installed distribution, or that this is a clone."""
+    try:
+        return version("living-economy-arena")
+    except PackageNotFoundError:
+        return "0.0.0+clone"
+
+
+T = TypeVar("T")
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Return what work returns, run in a thread that does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(error: BaseException | None, result: T | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # whatever it is belongs to whoever waits
+            loop.call_soon_threadsafe(settle, error, None)
+        else:
+            loop.call_soon_threadsafe(settle, None, result)
+
+    threading.Thread(target=run, name="opening", daemon=True).start()
+    return await future

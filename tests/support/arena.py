@@ -1,0 +1,145 @@
+"""A real server for tests: uvicorn on 127.0.0.1 and a free port, a small world in a temporary folder.
+
+async with run_server(tmp_path) as arena:
+    await arena.step()                      # one tick, by hand
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.applications import Starlette
+
+from engine.config import Config
+from engine.economy import Economy
+from server.app import Arena, Opening, Server, create_app, server_config
+from server.clock import Clock, ManualClock, SystemClock
+from server.config import Settings
+from server.live.hub import Hub
+from server.live.recorder import Recorder
+from server.live.ticker import Ticker
+from tests.support.deadlines import seconds
+
+WARM_UP_TICKS = 48
+"""Enough for every market to have traded; tests do not need a settled economy."""
+RESIDENTS = 2_000
+SEED = 7
+START_S, STOP_S, STEP_S = 90.0, 20.0, 20.0
+
+
+def small_config(**changes: Any) -> Config:
+    """Return the config of a world that ticks in a fraction of a millisecond."""
+    return replace(Config(residents=RESIDENTS, max_agents=64, order_book_max=4_096), **changes)
+
+
+@dataclass
+class RunningServer:
+    """A server under test. url and ws_url: where it listens; parts: everything it is made of."""
+
+    app: Starlette
+    url: str
+    ws_url: str
+    parts: Arena
+    clock: Clock
+    server: Server
+
+    @property
+    def ticker(self) -> Ticker:
+        """Its tick loop."""
+        return self.parts.ticker
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where inputs are taken in."""
+        return self.parts.recorder
+
+    @property
+    def economy(self) -> Economy:
+        """Its economy; read it only between ticks."""
+        return self.parts.economy
+
+    @property
+    def hub(self) -> Hub:
+        """Its topics and subscribers."""
+        return self.parts.hub
+
+    @property
+    def tick(self) -> int:
+        """The published tick."""
+        return self.parts.ticker.published_tick
+
+    async def step(self, count: int = 1) -> int:
+        """Run count ticks by hand, one after another, and return the published tick. Needs a ManualClock."""
+        assert isinstance(self.clock, ManualClock), "this server ticks by itself"
+        period = self.parts.settings.tick_rate / 1_000
+        for _ in range(count):
+            target = self.tick + 1
+            # a ticker that is not waiting yet finds its deadline passed
+            self.clock.advance(period)
+            async with asyncio.timeout(seconds(STEP_S)):
+                await self.ticker.wait_tick(target)
+        return self.tick
+
+    def client(self, api_key: str | None = None, **options: Any) -> httpx2.AsyncClient:
+        """Return an HTTP client of this server, with a key when one is given."""
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=seconds(STEP_S), **options)
+
+
+@asynccontextmanager
+async def run_server(
+    data: Path | None = None,
+    *,
+    by_hand: bool = True,
+    engine: Config | None = None,
+    warm_up_ticks: int = WARM_UP_TICKS,
+    **settings: Any,
+) -> AsyncIterator[RunningServer]:
+    """Run a server until the block ends.
+
+    data: its folder, a temporary one unless given. by_hand: ticks happen in step() only; otherwise every tick_rate ms.
+    settings: of server.config.Settings.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = small_config() if engine is None else engine
+        chosen = Settings(
+            **{
+                "data": Path(folder) if data is None else data,
+                "port": 0,
+                "seed": SEED,
+                "tick_rate": 50,
+                "engine": config,
+            }
+            | settings
+        )
+        clock = ManualClock() if by_hand else SystemClock()
+        opening = Opening()
+        app = create_app(
+            chosen, clock=clock, opening=opening, on_ended=lambda: server.stop(), warm_up_ticks=warm_up_ticks
+        )
+        server = Server(server_config(app, chosen))
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with asyncio.timeout(seconds(START_S)):
+                await opening.is_open.wait()
+                if opening.failure is not None:
+                    raise opening.failure
+                await server.is_listening.wait()
+            assert opening.arena is not None
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield RunningServer(
+                app, f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}/ws", opening.arena, clock, server
+            )
+        finally:
+            server.stop()
+            async with asyncio.timeout(seconds(STOP_S)):
+                await serving
+        if opening.failure is not None:
+            raise opening.failure
