@@ -1,0 +1,91 @@
+"""The market queue keeps arrival order, is bounded, and hands rows over without losing any."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import QueueFull
+from engine.market_queue import MarketQueue
+from engine.messages import ACTION
+
+
+def row(seq: int) -> np.ndarray:
+    """Return an action with that sequence number."""
+    action = np.zeros(1, ACTION)
+    action["seq"] = seq
+    return action
+
+
+def test_drain_returns_arrival_order_and_empties_the_queue() -> None:
+    """What was appended first comes first; afterwards nothing waits."""
+    queue = MarketQueue(4)
+    for seq in (3, 1, 2):
+        queue.append(row(seq))
+    assert len(queue) == 3
+
+    drained = queue.drain()
+
+    assert drained["seq"].tolist() == [3, 1, 2]
+    assert drained.dtype == ACTION
+    assert len(queue) == 0
+    assert len(queue.drain()) == 0
+
+
+def test_drained_rows_stay_until_the_next_drain() -> None:
+    """Appending after a drain does not touch the rows a tick is working on."""
+    queue = MarketQueue(2)
+    queue.append(row(1))
+    drained = queue.drain()
+
+    queue.append(row(8))
+    queue.append(row(9))
+
+    assert drained["seq"].tolist() == [1]
+    assert queue.drain()["seq"].tolist() == [8, 9]
+
+
+def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
+    """Beyond the capacity append raises QueueFull; a drain makes room again."""
+    queue = MarketQueue(2)
+    queue.append(row(1))
+    queue.append(row(2))
+
+    with pytest.raises(QueueFull, match="2 actions"):
+        queue.append(row(3))
+
+    assert queue.drain()["seq"].tolist() == [1, 2]
+    queue.append(row(3))
+    assert queue.drain()["seq"].tolist() == [3]
+
+
+def test_a_row_may_be_a_scalar_and_is_copied() -> None:
+    """A single record is taken as well; changing it later does not reach the queue."""
+    queue = MarketQueue(1)
+    action = row(5)
+
+    queue.append(action[0])
+    action["seq"] = 6
+
+    assert queue.drain()["seq"].tolist() == [5]
+
+
+def test_a_queue_without_room_is_a_wrong_setting() -> None:
+    """capacity must be at least 1."""
+    with pytest.raises(ValueError, match="capacity"):
+        MarketQueue(0)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 10**18)), max_size=60))
+def test_nothing_is_lost_doubled_or_reordered(steps: list[int | None]) -> None:
+    """Whatever the mix of appends and drains (None), the rows come out as they went in."""
+    queue = MarketQueue(7)
+    taken, out = [], []
+    for seq in steps:
+        if seq is None:
+            out += queue.drain()["seq"].tolist()
+        elif len(queue) < 7:
+            queue.append(row(seq))
+            taken.append(seq)
+
+    assert out + queue.drain()["seq"].tolist() == taken
