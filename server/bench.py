@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +271,6 @@ def _revision() -> str:
 
 def _machine() -> str:
     """Return processor, cores, memory, system and versions that matter, without any name of the host."""
-    import numba
-
     model, memory = platform.processor() or platform.machine(), ""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -283,7 +282,7 @@ def _machine() -> str:
         pass  # not Linux: the processor's name has to do
     return (
         f"{model}, {os.cpu_count()} cores{memory}, {platform.system()} {platform.release()},"
-        f" Python {platform.python_version()}, numba {numba.__version__}, numpy {np.__version__}"
+        f" Python {platform.python_version()}, numba {version('numba')}, numpy {np.__version__}"
     )
 
 
