@@ -172,10 +172,11 @@ class ArenaClient:
         """Return the agent's own state: cash, escrow, debt, wealth, holdings, orders. Money is decimal strings."""
         return await self._read(f"/api/agents/{self._agent_id()}")
 
-    async def unregister(self) -> Receipt:
+    async def unregister(self) -> None:
         """Leave the world: orders are cancelled, debt and advance repaid as far as the cash goes."""
         response = await self._send("DELETE", f"/api/agents/{self._agent_id()}")
-        return Receipt.of(self._document(response))
+        if not response.is_success:
+            raise _problem(response)
 
     # -- actions ----------------------------------------------------------------------------------------------
 
@@ -269,15 +270,16 @@ class ArenaClient:
         path, body = f"/api/agents/{self._agent_id()}/action", self._named(action, None, None)
         return self._document(await self._send("POST", path, body=body, params={"validate": "true"}))
 
-    async def batch(self, actions: Iterable[Mapping[str, Any]]) -> list[Receipt | ProblemError]:
+    async def batch(self, actions: Iterable[Mapping[str, Any]], *, wait: bool = False) -> list[Receipt | ProblemError]:
         """Send up to 1,000 actions in one request and return per action, in order, its receipt or what was wrong.
 
-        An action without `agent_id` is this agent's; one without `client_action_id` gets one.
+        An action without `agent_id` is this agent's; one without `client_action_id` gets one. wait: as in `act`.
         """
         bodies = [{"agent_id": self._agent_id(), **self._named(action, None, None)} for action in actions]
         if not 1 <= len(bodies) <= BATCH_MAX:
             raise ValueError(f"a batch holds 1 to {BATCH_MAX} actions, got {len(bodies)}")
-        document = self._document(await self._send("POST", "/api/actions", body={"actions": bodies}))
+        params = {"wait": "outcome"} if wait else None
+        document = self._document(await self._send("POST", "/api/actions", body={"actions": bodies}, params=params))
         return [_batch_result(result) for result in document["results"]]
 
     async def receipt(self, client_action_id: str) -> Receipt:
@@ -474,9 +476,10 @@ class ArenaClient:
 
 
 def _batch_result(result: Mapping[str, Any]) -> Receipt | ProblemError:
-    if result.get("receipt") is not None:
-        return Receipt.of(result["receipt"])
-    return problem(result["status"], result.get("error") or {})
+    error: Mapping[str, Any] = result.get("error") or {}
+    # an action that the world refused was accepted all the same and has its receipt with the refusal
+    receipt = result.get("receipt") or error.get("receipt")
+    return problem(result["status"], error) if receipt is None else Receipt.of(receipt)
 
 
 def _problem(response: httpx2.Response) -> ProblemError:
