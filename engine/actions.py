@@ -572,7 +572,7 @@ def _leave(
     world.counters[AGENT_COUNT] -= 1
     world.counters[MOOD_COUNT] -= accounts.has_mood[slot]
     accounts.cash[slot] = accounts.advance[slot] = 0
-    accounts.id[slot] = accounts.owner[slot] = accounts.last_tick[slot] = 0
+    accounts.id[slot] = accounts.owner[slot] = accounts.last_tick[slot] = accounts.actions[slot] = 0
     accounts.mood[slot, :] = 0
     accounts.has_mood[slot] = accounts.mood_tick[slot] = 0
     if lost > 0 and rules.blocked_ticks > 0:

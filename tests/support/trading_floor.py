@@ -73,6 +73,13 @@ class Floor:
             row[name] = value
         return row
 
+    def any_row(self, **fields: Any) -> NDArray[np.void]:
+        """Return one action with the next sequence number and whatever else it is given."""
+        row = self.row(0, Kind.LIMIT)
+        for name, value in fields.items():
+            row[name] = value
+        return row
+
     def limit(self, agent: int, market: int, side: int, lots: int, level: int = LEVEL, **more: Any) -> NDArray[np.void]:
         """Return a limit order, good till cancelled."""
         return self.row(agent, Kind.LIMIT, market=market, side=side, quantity=lots, level=level, **more)
