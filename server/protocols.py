@@ -6,6 +6,7 @@ test client) ordinary `send` does the same, one write a frame.
 
 from __future__ import annotations
 
+import socket
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -22,6 +23,8 @@ PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 10.0
 WRITE_BUFFER_BYTES: Final = 32 * 1024
 """Bytes that may wait in this process for one connection's socket before its writer waits too."""
+SEND_BUFFER_BYTES: Final = 32 * 1024
+"""Bytes that may wait in the kernel, which takes twice of it; left alone it grows to megabytes of stale frames."""
 
 
 class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -37,9 +40,12 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Gives the last frame of this connection when the server shuts down."""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Keep what may wait for a slow reader small: uvloop's default is 64 KiB."""
+        """Keep what may wait for a slow reader small, in this process and in the kernel."""
         super().connection_made(transport)
         cast(Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     async def run_asgi(self) -> None:
         """Run the application with this connection within its reach."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ RESOURCE_NAMES: Final = NAMES[RAW_FIRST : RAW_LAST + 1]
 UCR_PER_CREDIT: Final = 1_000_000
 VALUE_MAX: Final = (1 << 52) - 1
 """Larger values are cut to it, so that every difference of two of them is below 2^53 as well."""
+_DOUBLE_MAX: Final = 1e200
 SENT_NS_RANGE: Final = 1 << 53
 """sent_ns counts from the server's origin and wraps here, after 104 days."""
 
@@ -46,18 +48,17 @@ _PRICES = frozenset(
 
 
 class WireField(NamedTuple):
-    """A value of a channel. value in wire_unit = integer on the wire / scale; scale 0: text.
+    """A value of a channel. value in unit = integer on the wire / scale; scale 0: text.
 
-    unit: the engine's unit, with factor wire integers a unit. length: entries of a list, 0 = a single value.
+    length: entries of a list, 0 = a single value. divisor: of the engine's value, to have it in unit.
     """
 
     name: str
     unit: str
-    wire_unit: str
     scale: int
-    factor: float
     length: int
     text: str
+    divisor: int = 1
 
 
 class Channel(NamedTuple):
@@ -71,7 +72,7 @@ class Channel(NamedTuple):
     @property
     def schema(self) -> dict[str, list[Any]]:
         """The fields as hello carries them: name -> [scale, length, unit]."""
-        return {field.name: [field.scale, field.length, field.wire_unit] for field in self.fields}
+        return {field.name: [field.scale, field.length, field.unit] for field in self.fields}
 
     @property
     def schema_hash(self) -> str:
@@ -82,10 +83,9 @@ class Channel(NamedTuple):
 def _wire_field(field: Field, length: int) -> WireField:
     """Scale a field: prices keep every decimal, sums of money are whole credits, fractions are millionths."""
     if field.unit != "ucr":
-        scale = SCALES[field.unit]
-        return WireField(field.name, field.unit, field.unit, scale, float(scale), length, field.text)
+        return WireField(field.name, field.unit, SCALES[field.unit], length, field.text)
     scale = UCR_PER_CREDIT if field.name in _PRICES else 1
-    return WireField(field.name, "ucr", "credits", scale, scale / UCR_PER_CREDIT, length, field.text)
+    return WireField(field.name, "credits", scale, length, field.text, UCR_PER_CREDIT)
 
 
 def _merged(first: tuple[Field, ...], second: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -95,8 +95,7 @@ def _merged(first: tuple[Field, ...], second: tuple[Field, ...]) -> tuple[Field,
 
 
 def _event_field(name: str, unit: str, text: str) -> WireField:
-    scale = 0 if unit == "text" else SCALES[unit]
-    return WireField(name, unit, unit, scale, float(scale), 0, text)
+    return WireField(name, unit, SCALES.get(unit, 0), 0, text)
 
 
 _EVENT_FIELDS = (
@@ -139,10 +138,13 @@ CHANNELS: Final = {
 }
 STATE_CHANNELS: Final = tuple(channel.name for channel in CHANNELS.values() if channel.kind == STATE)
 EVENT_CHANNELS: Final = tuple(channel.name for channel in CHANNELS.values() if channel.kind == EVENT)
-UNITS: Final = {channel.name: {f.name: f.wire_unit for f in channel.fields} for channel in CHANNELS.values()}
+UNITS: Final = {channel.name: {f.name: f.unit for f in channel.fields} for channel in CHANNELS.values()}
 """Unit of the scaled value, by channel and field."""
-_FACTORS = {name: np.array([field.factor for field in CHANNELS[name].fields]) for name in STATE_CHANNELS}
 _NAMES = {name: tuple(field.name for field in CHANNELS[name].fields) for name in STATE_CHANNELS}
+#: Wire integers a unit of the engine's value, as numerators and denominators: columns, to meet lists and single values.
+_RATIOS = {n: [Fraction(f.scale, f.divisor) for f in CHANNELS[n].fields] for n in STATE_CHANNELS}
+_NUMERATORS = {n: np.array([[r.numerator] for r in ratios], np.float64) for n, ratios in _RATIOS.items()}
+_DENOMINATORS = {n: np.array([[r.denominator] for r in ratios], np.float64) for n, ratios in _RATIOS.items()}
 
 Number = int | float
 
@@ -227,15 +229,20 @@ def sent_ns(unix_ns: int, origin_unix_ms: int) -> int:
 
 def _integers(channel: str, values: Mapping[str, Number | NDArray[Any]]) -> wire.State:
     names = _NAMES[channel]
-    # one float64 matrix: integers below 2^53 are exact in it, larger ones lose less than the scale cuts off
+    # one float64 matrix: integers below 2^53 are exact in it, larger ones lose less than their scale cuts off
     table = np.array([values[name] for name in names], np.float64)
+    is_single = table.ndim == 1
+    if is_single:
+        table = table[:, None]
     if not np.isfinite(table).all():
         bad = [name for name, row in zip(names, table, strict=True) if not np.isfinite(row).all()]
         raise InvariantBroken(f"{channel}: not finite: {', '.join(bad)}")
-    factors = _FACTORS[channel]
-    scaled = np.rint(table * (factors if table.ndim == 1 else factors[:, None]))
-    integers: list[wire.Value] = np.clip(scaled, -VALUE_MAX, VALUE_MAX).astype(np.int64).tolist()
-    return dict(zip(names, integers, strict=True))
+    # cut before as well: a double that is far too large would overflow on its way to being cut
+    table = np.clip(table, -_DOUBLE_MAX, _DOUBLE_MAX)
+    # divided, because 1e-6 is no double: a product with it would round halves by chance
+    whole = np.rint(table * _NUMERATORS[channel] / _DENOMINATORS[channel])
+    integers = np.clip(whole, -VALUE_MAX, VALUE_MAX).astype(np.int64)
+    return dict(zip(names, (integers[:, 0] if is_single else integers).tolist(), strict=True))
 
 
 def _scaled(value: wire.Value, scale: int) -> Number | list[Number]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from arena_client import wire
@@ -42,6 +42,10 @@ class Published(Protocol):
     @property
     def report(self) -> TickReport:
         """What the tick reported."""
+
+    @property
+    def states(self) -> Mapping[str, wire.State]:
+        """The integers of every state channel."""
 
     @property
     def published_unix_ns(self) -> int:
@@ -112,12 +116,13 @@ class Hub:
 
     def publish(self, view: Published) -> None:
         """Make the frames of a published tick and have them brought to everybody. Must follow every tick, in order."""
-        self._take(view.report, frames.sent_ns(view.published_unix_ns, self.origin_unix_ms))
+        sent_ns = frames.sent_ns(view.published_unix_ns, self.origin_unix_ms)
+        self._take(view.report, view.states, sent_ns)
         self._news.set()
 
     def restore(self, report: TickReport) -> None:
         """Take a tick of before this server's start: its frames can be resumed from, its events are in the log."""
-        self._take(report, 0)
+        self._take(report, frames.quantise(report.public), 0)
 
     def restore_events(self, events: Iterable[Event]) -> None:
         """Take the events of before this server's start, oldest first; those of no channel are passed over."""
@@ -125,8 +130,8 @@ class Hub:
             if happened.channel in self._events:
                 self._events[happened.channel].publish(happened, 0)
 
-    def _take(self, report: TickReport, sent_ns: int) -> None:
-        for name, state in frames.quantise(report.public).items():
+    def _take(self, report: TickReport, states: Mapping[str, wire.State], sent_ns: int) -> None:
+        for name, state in states.items():
             self._states[name].publish(report.tick, state, sent_ns)
         for happened in report.events:
             if happened.channel in self._events:
@@ -143,7 +148,7 @@ class Hub:
     async def close(self) -> None:
         """Tell every subscriber that the server goes, close with 1012 and return when all are gone."""
         self._closing = True
-        for subscriber in list(self._subscribers.values()):
+        for subscriber in self.subscribers:
             subscriber.tell(_goodbye(subscriber))
             subscriber.close(RESTART, "the server restarts")
         await self._empty.wait()
@@ -153,7 +158,7 @@ class Hub:
         while not (self._closing and not self._subscribers):
             await self._news.wait()
             self._news.clear()
-            for i, subscriber in enumerate(list(self._subscribers.values())):
+            for i, subscriber in enumerate(self.subscribers):
                 if subscriber.pending:
                     subscriber.wake.set()
                 if i % SLICE == SLICE - 1:
@@ -164,12 +169,17 @@ class Hub:
         while True:
             deadline = max(deadline + WATCH_S, self._clock.monotonic())
             await self._clock.sleep_until(deadline)
-            for i, subscriber in enumerate(list(self._subscribers.values())):
+            for i, subscriber in enumerate(self.subscribers):
                 subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
                 if i % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
 
     # the subscribers' side
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        """Everybody connected, oldest first: a list of its own, that does not change while one goes through it."""
+        return list(self._subscribers.values())
 
     @property
     def is_full(self) -> bool:

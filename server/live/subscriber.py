@@ -263,6 +263,11 @@ class Subscriber:
                 batch += self._around.topics[name].pull(subscription, self.subprotocol)
         return batch
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a batch is on its way into the socket."""
+        return self._sending_since is not None
+
     def sending(self) -> None:
         """Note that a batch is on its way into the socket."""
         self._sending_since = self._around.monotonic()

@@ -1,0 +1,279 @@
+"""The AsyncAPI 3 document of the stream, made from the channels' schema and the ops a subscriber takes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from arena_client import wire
+
+from server.config import Settings
+from server.live.frames import CHANNELS, EVENT, Channel, WireField
+from server.live.subscriber import ID_LENGTH_MAX, MISTAKES, OPS
+
+PATH: Final = "/ws"
+CONTROL: Final = "control"
+_WHOLE = {"type": "integer", "minimum": -wire.INTEGER_MAX, "maximum": wire.INTEGER_MAX}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": wire.INTEGER_MAX}
+_TEXT = {"type": "string"}
+_ID = {"oneOf": [_WHOLE, {"type": "string", "maxLength": ID_LENGTH_MAX}]}
+_CHANNEL_NAME = {"type": "string", "enum": list(CHANNELS)}
+_OP_FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "channel": _CHANNEL_NAME,
+    "epoch": {"type": "string", "description": "with seq: resume after that frame of that epoch"},
+    "seq": _COUNT,
+    "api_key": {"type": "string", "description": "from POST /api/agents/register"},
+}
+_OP_TEXTS: Final = {
+    "subscribe": "Begin a channel: an ack, then a snapshot or what follows epoch and seq.",
+    "unsubscribe": "End a channel: nothing of it follows the ack.",
+    "resync": "Ask for a snapshot of a state channel in place of the next delta.",
+    "auth": "Say whose agents this connection speaks for.",
+    "ping": "Ask for the tick and the server's time.",
+}
+
+
+def document(settings: Settings) -> dict[str, Any]:
+    """Return the AsyncAPI 3.0 document of a server with these settings, as plain JSON values."""
+    messages = {**_op_messages(), **_server_messages()}
+    for channel in CHANNELS.values():
+        messages |= _data_messages(channel)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Living Economy Arena: streams",
+            "version": f"{wire.VERSION}.0.0",
+            "description": f"One WebSocket, {PATH}, with the subprotocols {' and '.join(wire.SUBPROTOCOLS)}: the same"
+            " messages as msgpack in binary frames or as JSON in text frames. A channel is a topic one subscribes to"
+            " on it. Every number of a state is an integer; value = integer / x-scale, in x-unit.",
+        },
+        "defaultContentType": "application/msgpack",
+        "servers": {
+            "arena": {
+                "host": f"{settings.host}:{settings.port}",
+                "protocol": "ws",
+                "description": "the live world",
+            }
+        },
+        "channels": {CONTROL: _control_channel(), **{c.name: _data_channel(c) for c in CHANNELS.values()}},
+        "operations": _operations(),
+        "components": {"messages": messages},
+        "x-close-codes": [
+            {"code": row.code, "name": row.name, "text": row.text, "advice": row.advice}
+            for row in wire.CLOSE_CODES.values()
+        ],
+        "x-errors": [{"code": mistake.code, "title": mistake.title} for mistake in MISTAKES],
+    }
+
+
+def _control_channel() -> dict[str, Any]:
+    names = [*OPS, *_server_messages()]
+    return {
+        "address": PATH,
+        "title": "control messages",
+        "description": "What a client asks and what the server answers; every op gets one ack or one error.",
+        "messages": {name: _message_reference(name) for name in names},
+        "bindings": {"ws": {"method": "GET"}},
+        "x-subprotocols": list(wire.SUBPROTOCOLS),
+    }
+
+
+def _data_channel(channel: Channel) -> dict[str, Any]:
+    return {
+        "address": PATH,
+        "title": channel.name,
+        "description": channel.text,
+        "messages": {name: _message_reference(name) for name in _data_messages(channel)},
+        "x-kind": channel.kind,
+        "x-schema": channel.schema_hash,
+    }
+
+
+def _operations() -> dict[str, Any]:
+    """Return what a server does, in AsyncAPI's words: it receives ops and sends everything else."""
+    operations: dict[str, Any] = {
+        op: {
+            "action": "receive",
+            "channel": _channel_reference(CONTROL),
+            "summary": _OP_TEXTS[op],
+            "messages": [_channel_message_reference(CONTROL, op)],
+            "reply": {
+                "channel": _channel_reference(CONTROL),
+                "messages": [_channel_message_reference(CONTROL, name) for name in ("ack", "error")],
+            },
+        }
+        for op in OPS
+    }
+    operations["tell"] = {
+        "action": "send",
+        "channel": _channel_reference(CONTROL),
+        "summary": "Greet, keep alive, tell a late subscriber how far it was behind, say goodbye.",
+        "messages": [
+            _channel_message_reference(CONTROL, name) for name in ("hello", "heartbeat", "lagged", "shutdown")
+        ],
+    }
+    for channel in CHANNELS.values():
+        operations[f"stream_{channel.name}"] = {
+            "action": "send",
+            "channel": _channel_reference(channel.name),
+            "summary": channel.text,
+            "messages": [_channel_message_reference(channel.name, name) for name in _data_messages(channel)],
+        }
+    return operations
+
+
+def _op_messages() -> dict[str, Any]:
+    return {
+        op: _message(
+            _OP_TEXTS[op],
+            {"op": {"const": op}, "id": _ID, **{name: _OP_FIELDS[name] for name in (*required, *optional)}},
+            ["op", "id", *required],
+        )
+        for op, (required, optional) in OPS.items()
+    }
+
+
+def _server_messages() -> dict[str, Any]:
+    nullable_count = {"oneOf": [{"type": "null"}, _COUNT]}
+    texts = {"type": "array", "items": _TEXT}
+    return {
+        "hello": _typed(
+            "hello",
+            "The first message: what one must know to read the others.",
+            {
+                "version": {"const": wire.VERSION},
+                "epoch": _TEXT,
+                "tick": nullable_count,
+                "tick_rate_ms": _COUNT,
+                "heartbeat_s": {"type": "number"},
+                "origin_unix_ms": {**_COUNT, "description": "sent_ns counts from it, modulo 2^53"},
+                "markets": texts,
+                "resources": texts,
+                "channels": {"type": "array", "items": _HELLO_CHANNEL},
+                "limits": {"type": "object", "additionalProperties": _COUNT},
+            },
+        ),
+        "ack": {
+            "summary": "The op with this id was done.",
+            "payload": {
+                "type": "object",
+                "required": ["type", "op", "id"],
+                "properties": {"type": {"const": "ack"}, "op": {"enum": list(OPS)}, "id": _ID},
+            },
+        },
+        "error": _typed(
+            "error",
+            "The op with this id was not done; nothing else changed.",
+            {
+                "op": {"enum": [*OPS, None]},
+                "id": {"oneOf": [{"type": "null"}, *_ID["oneOf"]]},
+                "code": {"enum": [mistake.code for mistake in MISTAKES]},
+                "title": _TEXT,
+                "detail": _TEXT,
+                "allowed": {"oneOf": [_TEXT, texts]},
+                "temporary": {"type": "boolean"},
+            },
+        ),
+        "heartbeat": _typed(
+            "heartbeat", "Nothing else was sent for a while.", {"tick": nullable_count, "sent_ns": _COUNT}
+        ),
+        "lagged": _typed(
+            "lagged",
+            "The subscriber was too far behind; a snapshot follows.",
+            {"channel": _CHANNEL_NAME, "skipped": _COUNT},
+        ),
+        "shutdown": _typed("shutdown", "The server goes; come back after retry_after_ms.", {"retry_after_ms": _COUNT}),
+    }
+
+
+_HELLO_CHANNEL: Final = {
+    "type": "object",
+    "required": ["name", "kind", "schema", "fields"],
+    "properties": {
+        "name": _CHANNEL_NAME,
+        "kind": {"enum": ["state", "event"]},
+        "schema": _TEXT,
+        "fields": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "description": "[scale, length, unit]"},
+        },
+    },
+}
+
+
+def _data_messages(channel: Channel) -> dict[str, Any]:
+    stamp = {
+        "channel": {"const": channel.name},
+        "epoch": _TEXT,
+        "seq": _COUNT,
+        "base": {**_WHOLE, "description": "the seq this frame applies to"},
+        "tick": _COUNT,
+        "sent_ns": _COUNT,
+    }
+    if channel.kind == EVENT:
+        fields = {field.name: _field_schema(field) for field in channel.fields}
+        event = {"type": "object", "required": list(fields), "properties": fields}
+        return {f"{channel.name}.event": _typed("event", channel.text, {**stamp, "event": event})}
+    checksum = {**_COUNT, "maximum": (1 << 32) - 1}
+    changes = {
+        "set": _changes(channel, "set"),
+        "add": _changes(channel, "add"),
+        "vec": _changes(channel, "vec"),
+        "crc": checksum,
+    }
+    state = {
+        "type": "object",
+        "required": [field.name for field in channel.fields],
+        "additionalProperties": False,
+        "properties": {field.name: _field_schema(field) for field in channel.fields},
+    }
+    return {
+        f"{channel.name}.snapshot": _typed(
+            "snapshot",
+            f"All of {channel.name}.",
+            {**stamp, "base": {"type": "null"}, "reason": _TEXT, "state": state, "crc": checksum},
+        ),
+        f"{channel.name}.delta": _typed("delta", f"What changed in {channel.name}.", {**stamp, **changes}, changes),
+    }
+
+
+def _changes(channel: Channel, form: str) -> dict[str, Any]:
+    """Return the schema of one part of a delta: new values, [index, difference, ...] or differences by position."""
+    lists = [field for field in channel.fields if field.length]
+    forms: dict[str, dict[str, Any]] = {
+        "set": {field.name: _field_schema(field) for field in channel.fields},
+        "add": {f.name: {"type": "array", "items": _WHOLE, "maxItems": 2 * f.length} for f in lists},
+        "vec": {f.name: {"type": "array", "items": _WHOLE, "minItems": f.length, "maxItems": f.length} for f in lists},
+    }
+    return {"type": "object", "additionalProperties": False, "properties": forms[form]}
+
+
+def _field_schema(field: WireField) -> dict[str, Any]:
+    about: dict[str, Any] = {"description": field.text, "x-unit": field.unit}
+    if not field.scale:
+        return {**_TEXT, **about}
+    about["x-scale"] = field.scale
+    if not field.length:
+        return {**_WHOLE, **about}
+    return {"type": "array", "items": _WHOLE, "minItems": field.length, "maxItems": field.length, **about}
+
+
+def _typed(kind: str, summary: str, properties: dict[str, Any], optional: Any = ()) -> dict[str, Any]:
+    required = ["type", *(name for name in properties if name not in optional)]
+    return _message(summary, {"type": {"const": kind}, **properties}, required)
+
+
+def _message(summary: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    payload = {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+    return {"summary": summary, "payload": payload}
+
+
+def _message_reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/messages/{name}"}
+
+
+def _channel_reference(channel: str) -> dict[str, str]:
+    return {"$ref": f"#/channels/{channel}"}
+
+
+def _channel_message_reference(channel: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/channels/{channel}/messages/{name}"}

@@ -1,0 +1,268 @@
+"""The hub brings every tick to everybody, in slices, keeps the rules of time, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from arena_client import wire
+from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+
+from engine.errors import InvariantBroken
+from server.clock import ManualClock
+from server.config import Settings
+from server.live.hub import SLICE, Hub
+from server.live.subscriber import Subscriber
+from server.metrics import Metrics
+from tests.support.deadlines import seconds
+from tests.support.published import EPOCH, World
+
+
+class Station:
+    """A hub on a clock turned by hand, its metrics and the world that feeds it."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.clock = ManualClock()
+        self.metrics = Metrics()
+        self.world = World()
+        self.hub = Hub(EPOCH, settings or Settings(), self.metrics, self.clock)
+
+    def tick(self, *channels: str) -> None:
+        """Publish the next tick."""
+        self.hub.publish(self.world.view(*channels))
+
+    def subscriber(self, *channels: str, subprotocol: str = SUBPROTOCOL_MSGPACK) -> Subscriber:
+        """Return a new subscriber of the channels that has read everything so far."""
+        subscriber = self.hub.open(subprotocol)
+        for channel in channels:
+            subscriber.receive(wire.encode({"op": "subscribe", "id": 1, "channel": channel}, subprotocol))
+        read(subscriber)
+        subscriber.wake.clear()
+        return subscriber
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a metric's value, 0 when it was never touched."""
+        return self.metrics.registry.get_sample_value(f"arena_{name}", labels) or 0.0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the hub; leave every subscriber and close it at the end."""
+        task = asyncio.create_task(self.hub.run())
+        try:
+            yield
+        finally:
+            for subscriber in self.hub.subscribers:
+                self.hub.leave(subscriber, 1000)
+            await asyncio.wait_for(self.hub.close(), seconds(5.0))
+            await asyncio.wait_for(task, seconds(5.0))
+
+
+def read(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """Return everything that waits for a subscriber."""
+    messages: list[dict[str, Any]] = []
+    while batch := subscriber.drain():
+        messages += [wire.decode(message.payload, subscriber.subprotocol) for message in batch]
+    return messages
+
+
+async def turns(count: int) -> None:
+    """Let the event loop go round so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class TestPublish:
+    def test_every_encoding_of_every_channel_arrives(self) -> None:
+        """One tick, four state frames, for msgpack and JSON alike and equal."""
+        station = Station()
+        station.tick()
+        subscribers = [station.subscriber(*wire.STATE_CHANNELS, subprotocol=s) for s in wire.SUBPROTOCOLS]
+
+        station.tick()
+        frames = [read(subscriber) for subscriber in subscribers]
+
+        assert [frame["channel"] for frame in frames[0]] == list(wire.STATE_CHANNELS)
+        assert frames[0] == frames[1]
+
+    def test_time_of_sending_counts_from_the_origin_of_hello(self) -> None:
+        """A client computes latency from hello and the frame alone."""
+        station = Station()
+        subscriber = station.subscriber("market_tick")
+        view = station.world.view()
+
+        station.hub.publish(view)
+
+        (snapshot,) = read(subscriber)
+        origin_ns = station.hub.hello()["origin_unix_ms"] * 1_000_000
+        assert (origin_ns + snapshot["sent_ns"] - view.published_unix_ns) % (1 << 53) == 0
+
+    def test_state_that_is_not_finite_is_not_published(self) -> None:
+        """The breach is raised before any channel has moved."""
+        station = Station()
+        station.tick()
+        view = station.world.view()
+        view.report.public.resource["scarcity"][2] = np.inf
+
+        with pytest.raises(InvariantBroken, match="scarcity"):
+            station.hub.publish(view)
+
+        assert station.hub.tick == view.tick - 1
+
+    def test_events_of_other_channels_are_not_streamed(self) -> None:
+        """The world's log has more than the two event channels; they pass by."""
+        station = Station()
+        subscriber = station.subscriber("discovery_event", "catastrophic_event")
+        station.world.events["world_event"] = 0
+
+        station.tick("world_event", "catastrophic_event")
+
+        assert [message["channel"] for message in read(subscriber)] == ["catastrophic_event"]
+
+
+class TestRestore:
+    def test_resume_reaches_back_before_the_restart(self) -> None:
+        """A client of the server before this one goes on from its seq: the ring was rebuilt while recovering."""
+        station = Station()
+        reports = [station.world.view().report for _ in range(6)]
+        for report in reports:
+            station.hub.restore(report)
+        station.tick()
+        subscriber = station.hub.open(SUBPROTOCOL_MSGPACK)
+
+        resume = {"op": "subscribe", "id": 1, "channel": "market_tick", "epoch": EPOCH, "seq": reports[0].tick}
+        subscriber.receive(wire.encode(resume, SUBPROTOCOL_MSGPACK))
+
+        _, ack, *deltas = read(subscriber)
+        assert ack["resumed"] is True
+        assert [delta["seq"] for delta in deltas] == list(range(reports[1].tick, station.world.tick + 1))
+
+    def test_event_log_reaches_back_to_the_first(self) -> None:
+        """Events of before the restart are resumed like any other."""
+        station = Station()
+        old = [station.world.event("discovery_event") for _ in range(20)]
+        station.hub.restore_events(old)
+        station.tick("discovery_event")
+        subscriber = station.hub.open(SUBPROTOCOL_JSON)
+
+        resume = {"op": "subscribe", "id": 1, "channel": "discovery_event", "epoch": EPOCH, "seq": 0}
+        subscriber.receive(wire.encode(resume, SUBPROTOCOL_JSON))
+
+        _, ack, *events = read(subscriber)
+        assert (ack["seq"], ack["resumed"]) == (21, True)
+        assert [event["seq"] for event in events] == list(range(1, 22))
+        assert [event["sent_ns"] == 0 for event in events] == [True] * 20 + [False]
+
+
+class TestFanOut:
+    async def test_wakes_in_slices(self) -> None:
+        """Between two slices others get their turn; after as many turns as slices all are awake."""
+        station = Station()
+        async with station.running():
+            station.tick()
+            subscribers = [station.subscriber("psychology_update") for _ in range(3 * SLICE)]
+            await turns(5)
+
+            station.tick()
+            awake = []
+            for _ in range(4):
+                await asyncio.sleep(0)
+                awake.append(sum(subscriber.wake.is_set() for subscriber in subscribers))
+
+        assert awake == [SLICE, 2 * SLICE, 3 * SLICE, 3 * SLICE]
+
+    async def test_wakes_only_who_has_something_to_get(self) -> None:
+        """A tick without an event does not touch those who wait for events."""
+        station = Station()
+        async with station.running():
+            waiting = station.subscriber("discovery_event")
+            watching = station.subscriber("market_tick")
+
+            station.tick()
+            await turns(3)
+            woken = (waiting.wake.is_set(), watching.wake.is_set())
+            station.tick("discovery_event")
+            await turns(3)
+
+            assert woken == (False, True)
+            assert waiting.wake.is_set()
+
+    async def test_rules_of_time_are_kept(self) -> None:
+        """The hub looks at every connection once a second of its clock."""
+        station = Station()
+        async with station.running():
+            silent = station.hub.open(SUBPROTOCOL_MSGPACK)
+            await turns(3)
+            for _ in range(6):
+                station.clock.advance(1.0)
+                await turns(4)
+
+            assert silent.close_code == 4002
+
+
+class TestClose:
+    async def test_everybody_is_told_when_to_come_back(self) -> None:
+        """Shutdown message, then 1012; the times to come back are spread; new connections are refused."""
+        station = Station()
+        running = asyncio.create_task(station.hub.run())
+        subscribers = [station.subscriber("market_tick") for _ in range(50)]
+
+        closing = asyncio.create_task(station.hub.close())
+        await turns(2)
+        retries = [message["retry_after_ms"] for s in subscribers for message in read(s)]
+
+        assert len(set(retries)) == 50
+        assert min(retries) >= 500
+        assert 2_000 < max(retries) < 5_000
+        assert {subscriber.close_code for subscriber in subscribers} == {1012}
+        assert station.hub.is_full
+        assert not closing.done()
+        for subscriber in subscribers:
+            station.hub.leave(subscriber, 1012)
+        await asyncio.wait_for(asyncio.gather(closing, running), seconds(5.0))
+
+    async def test_closing_without_subscribers_ends_at_once(self) -> None:
+        """Nobody to wait for."""
+        station = Station()
+        running = asyncio.create_task(station.hub.run())
+        await turns(2)
+
+        await asyncio.wait_for(station.hub.close(), seconds(5.0))
+        await asyncio.wait_for(running, seconds(5.0))
+
+
+class TestAccounts:
+    def test_connections_and_subscriptions_are_counted(self) -> None:
+        """Gauges go up and come down again, whoever ended it."""
+        station = Station(Settings(sockets_max=2))
+        first = station.subscriber("market_tick", "scarcity_update")
+        second = station.subscriber("market_tick")
+
+        assert station.hub.is_full
+        assert station.metric("sockets") == 2
+        assert station.metric("subscriptions", channel="market_tick") == 2
+        second.receive(wire.encode({"op": "unsubscribe", "id": 1, "channel": "market_tick"}, SUBPROTOCOL_MSGPACK))
+        station.hub.leave(first, 1001)
+        assert not station.hub.is_full
+        assert station.metric("subscriptions", channel="market_tick") == 0
+        assert station.metric("subscriptions", channel="scarcity_update") == 0
+        assert station.metric("sockets_closed_total", code="1001") == 1
+        assert station.metric("sockets_opened_total") == 2
+
+    def test_frames_and_their_bytes_are_counted(self) -> None:
+        """By channel and kind, per connection that got them."""
+        station = Station()
+        station.tick()
+        subscriber = station.hub.open(SUBPROTOCOL_JSON)
+        subscriber.receive(wire.encode({"op": "subscribe", "id": 1, "channel": "market_tick"}, SUBPROTOCOL_JSON))
+
+        batch = subscriber.drain()
+        station.hub.count(batch)
+
+        size = next(message.size for message in batch if message.kind == "snapshot")
+        assert station.metric("frames_total", channel="market_tick", kind="snapshot") == 1
+        assert station.metric("frame_bytes_total", channel="market_tick", kind="snapshot") == size
+        assert station.metric("frames_total", channel="control", kind="hello") == 1
