@@ -20,6 +20,9 @@ STREAM_NEWS = 41
 STREAM_EVENTS = 50
 STREAMS = (STREAM_RESIDENTS, STREAM_MINDS, STREAM_STRATEGY, STREAM_NEWS, STREAM_EVENTS)
 
+Whole = int | np.uint32 | np.uint64
+"""A whole number in [0, 2^64)."""
+
 # Words are multiplied as uint64 and cut: the compiler makes one 32-bit multiplication of it, and the interpreter
 # (NUMBA_DISABLE_JIT=1) sees no overflow to warn of.
 _WORD = np.uint64(0xFFFFFFFF)
@@ -54,13 +57,7 @@ def tick_keys(seed: bytes, tick: int, out: NDArray[np.uint32]) -> None:
 
 
 @njit(inline="always")
-def word(n: int) -> np.uint32:
-    """Return n in [0, 2^64) modulo 2^32."""
-    return np.uint32(np.uint64(n) & _WORD)
-
-
-@njit(inline="always")
-def mix32(n: int) -> np.uint32:
+def mix32(n: Whole) -> np.uint32:
     """Return the 32-bit murmur3 finaliser of n modulo 2^32, n in [0, 2^64); mix32(1) = 0x514E28B7."""
     h = np.uint32(np.uint64(n) & _WORD)
     h = np.uint32(h ^ np.uint32(h >> _S16))
@@ -85,13 +82,8 @@ def draw(index: int, k0: np.uint32, k1: np.uint32) -> np.uint32:
 @njit(inline="always")
 def normal_units(h: np.uint32) -> int:
     """Return the sum of the four bytes of h - 510: an integer of mean 0 and sd 147.8."""
-    return (
-        np.int64(h & np.uint32(255))
-        + np.int64((h >> np.uint32(8)) & np.uint32(255))
-        + np.int64((h >> _S16) & np.uint32(255))
-        + np.int64(h >> np.uint32(24))
-        - 510
-    )
+    low = np.int64(h & np.uint32(255)) + np.int64((h >> np.uint32(8)) & np.uint32(255))
+    return int(low + np.int64((h >> _S16) & np.uint32(255)) + np.int64(h >> np.uint32(24)) - 510)
 
 
 @njit(inline="always")

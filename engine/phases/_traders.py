@@ -12,9 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from engine.phases._kernels import bits, draw_all, kernel, quotient
 from engine.phases._minds import drift
 from engine.phases._orders import LOTS_MAX, fills, stand
-from engine.rng import draw, mix32, normal_units
+from engine.rng import mix32, normal_units
 from engine.state import FLOW_FUND_INCOME, GROUPS
 
 ACTIVITY, ACTIVITY_MAX = 48, 250
@@ -25,9 +26,10 @@ EDGE = 60
 """bp at VM 1: the largest profit a trader asks for."""
 BUY_CAP = 2_000
 """bp above the reference level, the highest bid."""
-OWN_NOISE = 0x51ED270B
+OWN_NOISE = np.uint64(0x51ED270B)
 
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 Moods = NDArray[np.int16]
 
@@ -43,7 +45,7 @@ def group_table() -> NDArray[np.int64]:
 GROUP = group_table()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def run(
     first_block: int,
     last_block: int,
@@ -76,9 +78,12 @@ def run(
     margin_ration: I64,
     margin_total: I64,
     targets: I64,
-    keys: NDArray[np.uint32],
+    keys: U32,
     down: int,
     up: int,
+    fill_scratch: I32,
+    draw_scratch: U32,
+    value_scratch: I64,
     histogram: I64,
     touched: I64,
     flows: I64,
@@ -89,127 +94,106 @@ def run(
     Income on the inventory held before the fills goes to the fund pool. Adds to histogram, touched, flows and
     mood_sum, one thread's own. inventory is indexed by id - trader_first.
     """
-    longest = 0
-    for b in range(first_block, last_block):
-        longest = max(longest, block_end[b] - block_start[b])
-    fill_buffer = np.empty(longest, np.int32)
-    draw_buffer = np.empty(longest, np.uint32)
     for b in range(first_block, last_block):
         start, end, home = block_start[b], block_end[b], block_home[b]
-        fill, draws = fill_buffer[: end - start], draw_buffer[: end - start]
-        my_level, my_quantity = ord_level[start:end], ord_qty[start:end]
-        my_cash, my_inventory = cash[start:end], inventory[start - trader_first : end - trader_first]
-        fills(
-            my_level,
-            my_quantity,
-            home,
-            margin_level,
-            margin_ration,
-            margin_total,
-            block_before[b, 0],
-            block_before[b, 1],
-            fill,
-        )
-        flows[FLOW_FUND_INCOME] += income_per_lot[home] * _take(my_cash, my_inventory, fill, price[home])
-        _decide(
-            start,
-            my_cash,
-            my_inventory,
-            level[home],
-            price[home],
-            down,
-            up,
-            fundamental[home],
-            trend_fast[home],
-            trend_slow[home],
-            chartists_q16[home],
-            vm_q8[home],
-            sigma_q4[home],
-            panic_bias[home],
-            group_draw[home],
-            keys[0, 0],
-            keys[0, 1],
-            my_level,
-            my_quantity,
-        )
-        stand(my_level, my_quantity, home, level[home], down, up, histogram, touched)
+        n = end - start
+        fill, draws, values = fill_scratch[:n], draw_scratch[:n], value_scratch[:n]
+        limit, quantity, money = ord_level[start:end], ord_qty[start:end], cash[start:end]
+        stock = inventory[start - trader_first : end - trader_first]
+
+        before = block_before[b]
+        fills(limit, quantity, home, margin_level, margin_ration, margin_total, before[0], before[1], fill)
+        flows[FLOW_FUND_INCOME] += income_per_lot[home] * _take(money, stock, fill, price[home])
+
+        reference, vm = level[home], vm_q8[home]
+        draw_all(start, keys[0, 0], keys[0, 1], draws)
+        _hear(start, group_draw[home], values)
+        _value(
+            start, draws, vm, sigma_q4[home], chartists_q16[home], fundamental[home] - reference, trend_fast[home],
+            trend_slow[home], panic_bias[home], values,
+        )  # fmt: skip
+        _size(draws, vm, price[home], values, money, stock, quantity)
+        _limit(draws, vm, values, reference, reference + min(BUY_CAP, up), reference - down, limit)
+        stand(limit, quantity, home, reference, down, up, histogram, touched)
+
         drift(
-            start,
-            home,
-            keys[1, 0],
-            keys[1, 1],
-            targets,
-            sentiment[start:end],
-            fear[start:end],
-            greed[start:end],
-            confidence[start:end],
-            memory[start:end],
-            draws,
-            mood_sum,
-        )
+            start, home, keys[1, 0], keys[1, 1], targets, sentiment[start:end], fear[start:end], greed[start:end],
+            confidence[start:end], memory[start:end], draws, mood_sum,
+        )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _take(cash: I64, inventory: I64, fill: I32, price: int) -> int:
     """Book the fills and return the inventory held before them."""
     held = 0
     for j in range(len(cash)):
         held += inventory[j]
-        inventory[j] += fill[j]
-        cash[j] -= fill[j] * price
+        inventory[j] += int(fill[j])
+        cash[j] -= int(fill[j]) * price
     return held
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _decide(
+@njit(inline="always")
+def _trait(trader: int) -> np.uint32:
+    """Return what never changes: bits 0-15 strategy threshold, 16-23 herding group, 24 horizon (1 = fast)."""
+    return mix32(np.uint64(2_246_822_519) * np.uint64(trader) + np.uint64(11))
+
+
+@kernel
+def _hear(first: int, group_draw: I64, heard: I64) -> None:
+    """Write each trader's draw of its herding group."""
+    for j in range(len(heard)):
+        heard[j] = group_draw[GROUP[bits(_trait(first + j), 16, 8)]]
+
+
+@kernel
+def _value(
     first: int,
-    cash: I64,
-    inventory: I64,
-    reference: int,
-    price: int,
-    down: int,
-    up: int,
-    fundamental: int,
-    trend_fast: int,
-    trend_slow: int,
-    chartists_q16: int,
+    draws: U32,
     vm: int,
     sigma_q4: int,
+    chartists_q16: int,
+    mispricing: int,
+    trend_fast: int,
+    trend_slow: int,
     bias: int,
-    group_draw: I64,
-    k0: np.uint32,
-    k1: np.uint32,
-    limit: I32,
-    quantity: I32,
+    values: I64,
 ) -> None:
-    """Write the next orders; a trader that is not active has none (level 0, 0 lots)."""
-    activity = min(ACTIVITY_MAX, (((vm * vm) >> 8) * ACTIVITY) >> 8)
-    mispricing = (min(max(fundamental - reference, -VALUE_RANGE), VALUE_RANGE) * 24) >> 12
+    """Turn the groups' draws into valuations, bp relative to the reference level."""
+    pull = (min(max(mispricing, -VALUE_RANGE), VALUE_RANGE) * 24) >> 12
     fast, slow = (trend_fast * 150) >> 12, (trend_slow * 150) >> 12
+    for j in range(len(values)):
+        trait = _trait(first + j)
+        by_trend = (fast if bits(trait, 24, 1) == 1 else slow) + ((sigma_q4 * 11 * values[j]) >> 12)
+        by_worth = pull + ((sigma_q4 * values[j]) >> 10)
+        own_noise = normal_units(mix32(np.uint64(draws[j]) + OWN_NOISE))
+        judged = by_trend if bits(trait, 0, 16) < chartists_q16 else by_worth
+        values[j] = judged + ((own_noise * vm * 6) >> 15) - bias
+
+
+@kernel
+def _size(draws: U32, vm: int, price: int, values: I64, cash: I64, inventory: I64, quantity: I32) -> None:
+    """Write the lots: buys for a value of 0 or more, sells below it, nothing of a trader that is not active.
+
+    Not more than cash // P[limit] holds by itself: at VM 7.5, the most the weights of Config allow, a size is 292/512
+    of the cash, and a bid costs 1.2214 prices at most.
+    """
+    activity = min(ACTIVITY_MAX, (((vm * vm) >> 8) * ACTIVITY) >> 8)
+    lots_per_ucr = 1.0 / price
+    for j in range(len(quantity)):
+        size = ((8 + bits(draws[j], 18, 5)) * vm) >> 8
+        bought = quotient((cash[j] >> 9) * size, price, lots_per_ucr)
+        sold = min((inventory[j] * size + bits(draws[j], 23, 9)) >> 9, inventory[j])
+        lots = min(bought, LOTS_MAX) if values[j] >= 0 else -min(sold, LOTS_MAX)
+        quantity[j] = lots if bits(draws[j], 0, 8) < activity else 0
+
+
+@kernel
+def _limit(draws: U32, vm: int, values: I64, reference: int, highest: int, lowest: int, limit: I32) -> None:
+    """Write the limits: the value less (buys) or plus (sells) the profit wanted."""
     edge_range = (EDGE * vm) >> 8
-    for j in range(len(cash)):
-        h = np.int64(draw(first + j, k0, k1))
-        limit[j] = 0
-        quantity[j] = 0
-        if (h & 255) >= activity:
-            continue
-        trait = np.int64(mix32(np.uint64(2_246_822_519) * np.uint64(first + j) + np.uint64(11)))
-        crowd = group_draw[GROUP[(trait >> 16) & 255]]
-        if (trait & 65_535) < chartists_q16:
-            value = (fast if (trait >> 24) & 1 else slow) + ((sigma_q4 * 11 * crowd) >> 12)
-        else:
-            value = mispricing + ((sigma_q4 * crowd) >> 10)
-        own_noise = np.int64(normal_units(mix32(np.uint64(h + OWN_NOISE))))
-        value += ((own_noise * vm * 6) >> 15) - bias
-        edge = (((h >> 8) & 1_023) * edge_range) >> 10
-        size = ((8 + ((h >> 18) & 31)) * vm) >> 8
-        if value >= 0:
-            at = min(reference + value - edge, reference + min(BUY_CAP, up))
-            lots = (cash[j] >> 9) * size // price
-            # at VM 7.5, the most the weights allow, size is 292/512 of the cash and a bid costs 1.2214 prices at most:
-            # so cash // P[limit] is never the smaller one
-            limit[j] = at
-            quantity[j] = min(lots, LOTS_MAX)
-        else:
-            limit[j] = max(reference + value + edge, reference - down)
-            quantity[j] = -min(min((inventory[j] * size + (h >> 23)) >> 9, inventory[j]), LOTS_MAX)
+    for j in range(len(limit)):
+        edge = (bits(draws[j], 8, 10) * edge_range) >> 10
+        bid = min(reference + values[j] - edge, highest)
+        ask = max(reference + values[j] + edge, lowest)
+        limit[j] = bid if values[j] >= 0 else ask

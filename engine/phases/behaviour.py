@@ -12,6 +12,8 @@ Source: ECONOMY A7, A8 (per agent), A17 phase 2.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,7 +62,30 @@ WRITES = (
 _GOODS_AT = FLOWS
 _DIVIDENDS_AT = _GOODS_AT + 4 * MARKETS
 _MOODS_AT = _DIVIDENDS_AT + MARKETS
-_SUMS = _MOODS_AT + (MOODS + 1) * MARKETS
+_TOTALS = _MOODS_AT + (MOODS + 1) * MARKETS
+
+
+class _Pass(NamedTuple):
+    """What is the same for all threads in one pass over the residents."""
+
+    targets: NDArray[np.int64]
+    """Shape (4, MARKETS): sentiment, fear, greed, confidence."""
+    window_down: int
+    window_up: int
+    block_longest: int
+    segment_longest: int
+
+
+class _Sums(NamedTuple):
+    """What one thread adds to."""
+
+    histogram: NDArray[np.int64]
+    touched: NDArray[np.int64]
+    flows: NDArray[np.int64]
+    goods_flow: NDArray[np.int64]
+    dividends: NDArray[np.int64]
+    mood_sum: NDArray[np.int64]
+    """Rows of the moods, then of the residents counted."""
 
 
 def step(state: State, config: Config) -> None:
@@ -69,25 +94,24 @@ def step(state: State, config: Config) -> None:
     Fills the histogram of the next auction around the new reference levels (it must have been cleared), adds to
     flows, goods_flow and dividends, and sets mood_sum and mood_count.
     """
-    window_down, window_up = window(config.max_price_change)
-    household_blocks, segments, trader_blocks = _ranges(state.layout, state.threads)
-    targets = np.stack((state.target_sentiment, state.target_fear, state.target_greed, state.target_confidence))
-    sums = np.zeros((state.threads, _SUMS), dtype=np.int64)
+    layout = state.layout
+    whole = _Pass(
+        np.stack((state.target_sentiment, state.target_fear, state.target_greed, state.target_confidence)),
+        *window(config.max_price_change),
+        int((layout.block_end - layout.block_start).max()),
+        int((layout.segment_end - layout.segment_start).max()),
+    )
+    household_blocks, segments, trader_blocks = _ranges(layout, state.threads)
+    totals = np.zeros((state.threads, _TOTALS), dtype=np.int64)
 
     def work(i: int) -> None:
-        flows, goods_flow, dividends, mood_sum = _views(sums[i])
-        _run_households(
-            state, household_blocks[i], household_blocks[i + 1], targets, window_down, window_up, i, flows, goods_flow,
-            mood_sum,
-        )  # fmt: skip
-        _run_producers(
-            state, segments[i], segments[i + 1], targets, window_down, window_up, i, flows, goods_flow, dividends,
-            mood_sum,
-        )  # fmt: skip
-        _run_traders(state, trader_blocks[i], trader_blocks[i + 1], targets, window_down, window_up, i, flows, mood_sum)
+        sums = _Sums(state.histogram[i], state.touched[i], *_views(totals[i]))
+        _run_households(state, household_blocks[i], household_blocks[i + 1], whole, sums)
+        _run_producers(state, segments[i], segments[i + 1], whole, sums)
+        _run_traders(state, trader_blocks[i], trader_blocks[i + 1], whole, sums)
 
     state.parallel(work, state.threads)
-    flows, goods_flow, dividends, mood_sum = _views(sums.sum(axis=0))
+    flows, goods_flow, dividends, mood_sum = _views(totals.sum(axis=0))
     state.flows += flows
     state.goods_flow += goods_flow
     state.dividends += dividends
@@ -135,18 +159,7 @@ def _views(sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     )
 
 
-def _run_households(
-    state: State,
-    first: int,
-    last: int,
-    targets: NDArray[np.int64],
-    window_down: int,
-    window_up: int,
-    thread: int,
-    flows: NDArray[np.int64],
-    goods_flow: NDArray[np.int64],
-    mood_sum: NDArray[np.int64],
-) -> None:
+def _run_households(state: State, first: int, last: int, whole: _Pass, sums: _Sums) -> None:
     layout = state.layout
     _households.run(
         first,
@@ -182,33 +195,24 @@ def _run_households(
         state.margin_level,
         state.margin_ration,
         state.margin_total,
-        targets,
+        whole.targets,
         state.counters,
         state.ladder,
         state.keys,
-        window_down,
-        window_up,
-        state.histogram[thread],
-        state.touched[thread],
-        flows,
-        goods_flow,
-        mood_sum,
+        whole.window_down,
+        whole.window_up,
+        np.empty(whole.block_longest, np.int32),
+        np.empty(whole.block_longest, np.uint32),
+        np.empty(whole.block_longest, np.float64),
+        sums.histogram,
+        sums.touched,
+        sums.flows,
+        sums.goods_flow,
+        sums.mood_sum,
     )
 
 
-def _run_producers(
-    state: State,
-    first: int,
-    last: int,
-    targets: NDArray[np.int64],
-    window_down: int,
-    window_up: int,
-    thread: int,
-    flows: NDArray[np.int64],
-    goods_flow: NDArray[np.int64],
-    dividends: NDArray[np.int64],
-    mood_sum: NDArray[np.int64],
-) -> None:
+def _run_producers(state: State, first: int, last: int, whole: _Pass, sums: _Sums) -> None:
     layout = state.layout
     _producers.run(
         first,
@@ -255,32 +259,25 @@ def _run_producers(
         state.margin_level,
         state.margin_ration,
         state.margin_total,
-        targets,
+        whole.targets,
         state.counters,
         state.ladder,
         state.keys,
-        window_down,
-        window_up,
-        state.histogram[thread],
-        state.touched[thread],
-        flows,
-        goods_flow,
-        dividends,
-        mood_sum,
+        whole.window_down,
+        whole.window_up,
+        np.empty((4, whole.segment_longest), np.int32),
+        np.empty((2, whole.segment_longest), np.int64),
+        np.empty(whole.segment_longest, np.uint32),
+        sums.histogram,
+        sums.touched,
+        sums.flows,
+        sums.goods_flow,
+        sums.dividends,
+        sums.mood_sum,
     )
 
 
-def _run_traders(
-    state: State,
-    first: int,
-    last: int,
-    targets: NDArray[np.int64],
-    window_down: int,
-    window_up: int,
-    thread: int,
-    flows: NDArray[np.int64],
-    mood_sum: NDArray[np.int64],
-) -> None:
+def _run_traders(state: State, first: int, last: int, whole: _Pass, sums: _Sums) -> None:
     layout = state.layout
     _traders.run(
         first,
@@ -313,12 +310,15 @@ def _run_traders(
         state.margin_level,
         state.margin_ration,
         state.margin_total,
-        targets,
+        whole.targets,
         state.keys,
-        window_down,
-        window_up,
-        state.histogram[thread],
-        state.touched[thread],
-        flows,
-        mood_sum,
+        whole.window_down,
+        whole.window_up,
+        np.empty(whole.block_longest, np.int32),
+        np.empty(whole.block_longest, np.uint32),
+        np.empty(whole.block_longest, np.int64),
+        sums.histogram,
+        sums.touched,
+        sums.flows,
+        sums.mood_sum,
     )

@@ -9,9 +9,9 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from engine import state as places
 from engine.ladder import window
 from engine.markets import HOUSEHOLD_DAY, INPUT_1, INPUT_2
-from engine import state as places
 from engine.state import State
 
 WORD = 1 << 32
@@ -293,8 +293,7 @@ class NaiveBehaviour:
         """Return a trader's next order."""
         h = self.draw(i)
         vm, p, sigma = self.vm_q8[m], self.level[m], self.sigma_q4[m]
-        if h % 256 >= min(250, ((vm * vm >> 8) * 48) >> 8):
-            return 0, 0
+        is_active = h % 256 < min(250, ((vm * vm >> 8) * 48) >> 8)
         trait = mix32(2246822519 * i + 11)
         group = self.group_draw[m][GROUP[(trait >> 16) % 256]]
         if trait % 65536 < self.chartists_q16[m]:
@@ -307,9 +306,10 @@ class NaiveBehaviour:
         size = (8 + (h >> 18) % 32) * vm >> 8
         if value >= 0:
             level = min(p + value - edge, p + min(2000, self.up))
-            return level, min((cash >> 9) * size // self.price[m], cash // self.ladder[level], LOTS_MAX)
+            lots = min((cash >> 9) * size // self.price[m], cash // self.ladder[level], LOTS_MAX)
+            return level, lots if is_active else 0
         lots = min((inventory * size + (h >> 23)) >> 9, inventory, LOTS_MAX)
-        return max(p + value + edge, p - self.down), -lots
+        return max(p + value + edge, p - self.down), -lots if is_active else 0
 
     # --- producers ----------------------------------------------------------------------------------------------
 

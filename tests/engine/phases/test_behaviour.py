@@ -7,7 +7,7 @@ import pytest
 
 from engine.config import Config
 from engine.phases import behaviour
-from engine.state import CENTRE, SLOTS, State
+from engine.state import CENTRE, State
 from tests.support.naive_behaviour import NaiveBehaviour
 from tests.support.random_states import random_state
 
