@@ -1,0 +1,160 @@
+"""The customers that measure: swarm and bots count what a live server does, and the session can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import session
+from loadtest.process import ServerProcess, percentile, python
+from tests.support.deadlines import seconds
+
+SMALL = ("--residents", "2000", "--max-agents", "64", "--order-book-max", "4096")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Run a small world in a process of its own."""
+    with ServerProcess(tmp_path_factory.mktemp("loadtest") / "world", *SMALL) as running:
+        running.wait_ready(seconds(200))
+        yield running
+
+
+async def until_tick(server: ServerProcess, more: int) -> None:
+    """Return when the world has published so many more ticks."""
+    loop = asyncio.get_running_loop()
+    first = (await asyncio.to_thread(server.document, "/api/time"))["tick"]
+    deadline = loop.time() + seconds(60)
+    while (await asyncio.to_thread(server.document, "/api/time"))["tick"] < first + more:
+        assert loop.time() < deadline
+
+
+def customer(*command: str) -> subprocess.Popen[str]:
+    """Start a customer and return once it is connected."""
+    started = python("-m", *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "connected\n"
+    return started
+
+
+def end(started: subprocess.Popen[str]) -> dict[str, Any]:
+    """Let a customer end by closing its input and return what it measured."""
+    said, _ = started.communicate(timeout=seconds(60))
+    result = json.loads(said.splitlines()[-1])
+    assert isinstance(result, dict)
+    return result
+
+
+@pytest.mark.timeout(300)
+async def test_the_swarm_counts_every_frame(server: ServerProcess) -> None:
+    """Each of many light subscribers gets every tick, and the strict ones find nothing wrong."""
+    swarm = customer("loadtest.swarm", "--url", server.url, "--subscribers", "120")
+
+    await until_tick(server, 20)
+    result = end(swarm)
+
+    assert result["frames_fewest"] >= 20
+    assert result["frames"] == pytest.approx(120 * result["frames_most"], rel=0.2)
+    assert (result["lost"], result["closed_early"], result["strict"]) == ([], 0, 2)
+
+
+@pytest.mark.timeout(300)
+async def test_the_bots_keep_their_rate(server: ServerProcess) -> None:
+    """Bots send at the rate asked for, and a live server accepts their orders."""
+    bots = customer("loadtest.bots", "--url", server.url, "--bots", "4", "--rate", "40")
+
+    await until_tick(server, 30)
+    result = end(bots)
+
+    assert result["actions"] >= 60
+    assert result["outcomes"] == {"accepted": result["actions"]}
+    assert 0 < result["ack_ms_p50"] <= result["ack_ms_p99"]
+
+
+@pytest.mark.timeout(300)
+async def test_a_watcher_notices_a_value_that_differs(server: ServerProcess) -> None:
+    """A mirror is compared value by value with the GET of its tick: one wrong number is named."""
+    watcher = session.Watcher(server.url)
+    following = asyncio.create_task(watcher.run())
+    await until_tick(server, 10)
+    document = await asyncio.to_thread(server.document, "/api/psychology")
+    await until_tick(server, 2)
+
+    shown = session._shown(document)
+    right = watcher.differing("psychology_update", document["tick"], shown)
+    wrong = watcher.differing("psychology_update", document["tick"], shown | {"fear": 2.0})
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+    assert (right, wrong) == ([], ["fear"])
+    assert watcher.differing("psychology_update", -1, shown) is None
+
+
+def test_each_condition_of_the_session_can_fail() -> None:
+    """A session holds only when everything holds, and says what does not."""
+    good: dict[str, Any] = {
+        "ticks": {"missing": 0},
+        "lateness": {"share_within_10_ms": 0.999, "unexplained": []},
+        "mirrors": {"compared": 5, "different": [], "resyncs": 0, "failed": [], "gaps": 0},
+        "memory": {"slope_mb_per_min": 0.2},
+        "examples": [{"status": 0}],
+        "exit_status": 0,
+        "replay": {"status": 0},
+    }
+    bad: list[dict[str, Any]] = [
+        {"ticks": {"missing": 1}},
+        {"lateness": {"share_within_10_ms": 0.98, "unexplained": []}},
+        {"lateness": {"share_within_10_ms": 0.999, "unexplained": [{"tick": 5}]}},
+        {"mirrors": good["mirrors"] | {"different": ["tick 5"]}},
+        {"mirrors": good["mirrors"] | {"compared": 0}},
+        {"mirrors": good["mirrors"] | {"resyncs": 1}},
+        {"memory": {"slope_mb_per_min": 1.5}},
+        {"examples": [{"status": 1}]},
+        {"exit_status": 1},
+        {"replay": {"status": 1}},
+    ]
+
+    assert all(session.checks(good).values())
+    assert [sum(not held for held in session.checks(good | change).values()) for change in bad] == [1] * len(bad)
+
+
+def test_late_ticks_are_explained_by_the_machine_or_not(tmp_path: Path) -> None:
+    """A start later than 50 ms counts as the machine's when the watchdog or Linux saw a stall of that order."""
+    log = tmp_path / "log"
+    lines = [
+        {"event": "tick_began_late", "tick": 5, "lateness_ms": 80.0, "stalled_ms": 75.0, "waited_ms": 0.0},
+        {"event": "tick_began_late", "tick": 9, "lateness_ms": 60.0, "stalled_ms": 0.0, "waited_ms": 1.0},
+    ]
+    log.write_text("not json\n" + "".join(json.dumps(line) + "\n" for line in lines))
+    name = "arena_tick_lateness_seconds"
+    samples = {
+        f'{name}_bucket{{le="0.01"}}': 98.0,
+        f"{name}_count": 100.0,
+        f"{name}_sum": 0.2,
+        "arena_scheduler_stalls_total": 1.0,
+    }
+
+    lateness = session._lateness(samples, log)
+
+    assert lateness["share_within_10_ms"] == 0.98
+    assert [line["tick"] for line in lateness["unexplained"]] == [9]
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "result"),
+    [
+        ([], 0.5, 0.0),
+        ([3.0], 0.99, 3.0),
+        ([4.0, 1.0, 3.0, 2.0], 0.5, 2.0),
+        (list(map(float, range(1, 101))), 0.99, 99.0),
+    ],
+)
+def test_percentile_is_a_value_that_was_seen(values: list[float], share: float, result: float) -> None:
+    """The smallest value that at least that share does not exceed."""
+    assert percentile(values, share) == result
