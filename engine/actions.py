@@ -5,8 +5,8 @@ outcome, and a refused action changes nothing but the agent's last sign of life.
 auction of the same tick fills them, and completes their outcomes.
 Decided where the rules are silent: registering and leaving know neither valid_until nor the limit of actions; a
 replace names the lots that shall stay open, keeps the order's time in force, and its id too unless it loses priority;
-an agent that leaves or defaults takes its hours of labour with it, for hours are no estate; a slot freed with a
-write-off is taken by nobody while it counts for its old owner.
+a default ends the agent as if it had unregistered; who leaves takes its hours of labour along, for hours are no
+estate; a slot freed with a write-off is taken by nobody while it counts for its old owner.
 Source: ECONOMY A13, DESIGN D22, D24.
 """
 
@@ -611,7 +611,7 @@ def _liquidate(
 def charge_interest(
     outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
 ) -> int:
-    """Charge a day's interest on all debts and end those above the agent's assets.
+    """Charge a day's interest on all debts; an agent whose debt is above its assets defaults and leaves.
 
     What cash does not cover is added to the debt as a new loan. who: takes the numbers of the agents that default;
     their number is returned.
@@ -628,9 +628,9 @@ def charge_interest(
             world.flows[FLOW_OUTSIDE_LOANS_NEW] += interest - paid
             assets = accounts.cash[slot] + accounts.escrow[slot] + _holdings_value(accounts, world, slot)
             if accounts.debt[slot] > assets:
-                _liquidate(slot, outcomes, updates, tally, book, accounts, world)
                 who[count] = accounts.id[slot]
                 count += 1
+                _leave(slot, outcomes, updates, tally, book, accounts, world, rules)
     return count
 
 

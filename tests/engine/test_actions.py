@@ -537,8 +537,8 @@ class TestLoans:
         assert floor.state.agent_cash[0] == cash - paid
 
     def test_a_debt_above_all_assets_is_a_default(self) -> None:
-        """Orders are cancelled, cash repays, the rest is written off, holdings go to the estate."""
-        floor = Floor(tick=21)
+        """Orders end, cash repays, the rest is written off, holdings go to the estate, the agent is gone."""
+        floor = Floor(tick=21, blocked_ticks=100)
         (agent,) = floor.join()
         floor.give(agent, OIL, 10)
         floor.give(agent, LABOUR, 3)
@@ -555,7 +555,8 @@ class TestLoans:
         assert (state.agent_cash[0], state.agent_escrow[0], state.agent_debt[0]) == (0, 0, 0)
         assert not state.agent_holdings[0].any()
         assert (state.estate[OIL], state.estate[LABOUR]) == (10, 0)
-        assert state.agent_id[0] == agent
+        assert (state.agent_id[0], state.blocked_owner[0], state.blocked_until[0]) == (0, agent, 122)
+        assert state.counters[AGENT_COUNT] == 0
 
 
 class TestSlots:
