@@ -102,7 +102,7 @@ _EVENT_FIELDS = (
     _event_field("name", "text", "what happened: resource_discovered or catastrophe_struck"),
     _event_field("resource", "text", "market name of the resource"),
     _event_field("size", "share", "of the base (a find) or of the reserves (a catastrophe)"),
-    _event_field("quantity", "lots", "found or destroyed"),
+    _event_field("lots", "lots", "found or destroyed"),
 )
 
 CHANNELS: Final = {
@@ -131,7 +131,11 @@ CHANNELS: Final = {
         Channel(
             CATASTROPHE,
             EVENT,
-            (*_EVENT_FIELDS, _event_field("kind", "text", "natural_disaster or political_instability")),
+            (
+                *_EVENT_FIELDS,
+                _event_field("kind", "text", "natural_disaster or political_instability"),
+                _event_field("shock", "1", "added to the event shock that residents feel"),
+            ),
             "a disaster destroyed reserves",
         ),
     )
@@ -209,7 +213,8 @@ def delta(channel: str, epoch: str, tick: int, sent_ns: int, before: wire.State,
 
 
 def event(happened: Event, epoch: str, sent_ns: int) -> dict[str, Any]:
-    """Return the frame of an event; fractions are millionths, flags 0 or 1."""
+    """Return the frame of an event, its values scaled as its channel's schema says."""
+    values = {"name": happened.name, **happened.data}
     return {
         "type": "event",
         "channel": happened.channel,
@@ -218,7 +223,7 @@ def event(happened: Event, epoch: str, sent_ns: int) -> dict[str, Any]:
         "base": happened.number - 1,
         "tick": happened.tick,
         "sent_ns": sent_ns,
-        "event": {"name": happened.name, **{key: _event_value(value) for key, value in happened.data.items()}},
+        "event": {f.name: _event_value(values[f.name], f.scale) for f in CHANNELS[happened.channel].fields},
     }
 
 
@@ -251,9 +256,5 @@ def _scaled(value: wire.Value, scale: int) -> Number | list[Number]:
     return [entry / scale for entry in value] if isinstance(value, list) else value / scale
 
 
-def _event_value(value: Any) -> int | str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return round(value * SCALES["share"])
-    return int(value)
+def _event_value(value: Any, scale: int) -> int | str:
+    return round(value * scale) if scale else str(value)

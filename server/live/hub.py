@@ -124,6 +124,15 @@ class Hub:
         """Take a tick of before this server's start: its frames can be resumed from, its events are in the log."""
         self._take(report, frames.quantise(report.public), 0)
 
+    def begin_events(self, counts: Mapping[str, int]) -> None:
+        """Say how many events of each event channel happened before those that will be restored or published.
+
+        The numbers of events are the world's: a world that begins warm, or one whose oldest events are no longer
+        held, does not begin with number 1.
+        """
+        for name, count in counts.items():
+            self._events[name].begin(count)
+
     def restore_events(self, events: Iterable[Event]) -> None:
         """Take the events of before this server's start, oldest first; those of no channel are passed over."""
         for happened in events:

@@ -154,11 +154,13 @@ class EventTopic:
         self._log: list[bytes] = []
         self._recent: dict[tuple[int, str], Message] = {}
 
+    def begin(self, count: int) -> None:
+        """Let the log begin after count events that it does not hold. Must come before the first event."""
+        self.seq, self._first = count, count + 1
+
     def publish(self, happened: Event, sent_ns: int) -> None:
         """Add an event. Raises InvariantBroken when its number is not the next one."""
-        if not self._log:
-            self._first = happened.number
-        elif happened.number != self.seq + 1:
+        if happened.number != self.seq + 1:
             raise InvariantBroken(f"{self.name}: event {happened.number} after {self.seq}")
         payload = wire.encode(frames.event(happened, self.epoch, sent_ns), SUBPROTOCOL_MSGPACK)
         self._log.append(payload if isinstance(payload, bytes) else payload.encode())
@@ -173,7 +175,7 @@ class EventTopic:
             reason = "ahead" if epoch == self.epoch else "epoch"
             return Subscription(self.seq), {"seq": self.seq, "resumed": False, "reason": reason}
         told: dict[str, Any] = {"seq": self.seq, "resumed": True}
-        if self._log and seq + 1 < self._first:
+        if seq + 1 < self._first:
             told["missed_from"] = seq + 1
             seq = self._first - 1
         return Subscription(seq), told

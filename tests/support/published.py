@@ -40,9 +40,9 @@ class World:
     def event(self, channel: str) -> Event:
         """Return the next event of a channel."""
         self.events[channel] += 1
-        data: dict[str, Any] = {"resource": "oil", "size": 0.0123456, "quantity": 7_000}
+        data: dict[str, Any] = {"resource": "oil", "size": 0.0123456, "lots": 7_000}
         if channel == "catastrophic_event":
-            data["kind"] = "natural_disaster"
+            data |= {"kind": "natural_disaster", "shock": 0.037}
         name = "resource_discovered" if channel == "discovery_event" else "catastrophe_struck"
         return Event(channel, self.events[channel], self.tick, name, data)
 

@@ -12,8 +12,12 @@ from arena_client import wire
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import Config
+from engine.economy import Economy
 from engine.errors import InvariantBroken
 from engine.events import Event, PublicState
+from engine.markets import OIL
+from engine.phases.emission import CATASTROPHE_STRUCK, RESOURCE_DISCOVERED, inject_event
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS, Field
 from server.live import frames
 from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, UNITS, VALUE_MAX
@@ -214,13 +218,28 @@ class TestFrames:
         assert frame["crc"] == wire.checksum(frame["state"])
 
     def test_event_values_are_integers_or_texts(self) -> None:
-        """Fractions go out as millionths, flags as 0 or 1."""
-        happened = Event("discovery_event", 3, 99, "resource_discovered", {"resource": "oil", "size": 0.5, "big": True})
+        """Fractions go out over the scale of their field."""
+        data = {"resource": "oil", "size": 0.5, "lots": 7_000}
+        happened = Event("discovery_event", 3, 99, "resource_discovered", data)
 
         frame = frames.event(happened, EPOCH, 5)
 
-        assert frame["event"] == {"name": "resource_discovered", "resource": "oil", "size": 500_000, "big": 1}
+        assert frame["event"] == {"name": "resource_discovered", "resource": "oil", "size": 500_000, "lots": 7_000}
         assert (frame["seq"], frame["base"], frame["tick"]) == (3, 2, 99)
+
+    def test_events_of_the_engine_fit_their_schema(self) -> None:
+        """Every value the engine puts into an event of a channel has its place in the channel's schema."""
+        config = Config(residents=2_000, max_agents=16, order_book_max=1_024)
+        state = Economy(config, 1).state
+        found = inject_event(state, config, RESOURCE_DISCOVERED, OIL, 0.01)
+        struck = inject_event(state, config, CATASTROPHE_STRUCK, OIL, 0.1)
+        assert found is not None
+        assert struck is not None
+
+        for happened in (found, struck):
+            names = {field.name for field in CHANNELS[happened.channel].fields}
+            assert names == {"name", *happened.data}
+            assert set(frames.event(happened, EPOCH, 5)["event"]) == names
 
 
 def test_time_of_sending_stays_below_two_to_the_53() -> None:

@@ -140,6 +140,20 @@ class TestRestore:
         assert ack["resumed"] is True
         assert [delta["seq"] for delta in deltas] == list(range(reports[1].tick, station.world.tick + 1))
 
+    def test_event_numbers_go_on_from_the_worlds_count(self) -> None:
+        """What is not held any more is counted all the same."""
+        station = Station()
+        station.world.events["discovery_event"] = 40
+        station.hub.begin_events({"discovery_event": 40})
+        station.hub.restore_events([station.world.event("discovery_event")])
+        subscriber = station.hub.open(SUBPROTOCOL_MSGPACK)
+
+        resume = {"op": "subscribe", "id": 1, "channel": "discovery_event", "epoch": EPOCH, "seq": 38}
+        subscriber.receive(wire.encode(resume, SUBPROTOCOL_MSGPACK))
+
+        _, ack, event = read(subscriber)
+        assert (ack["seq"], ack["missed_from"], event["seq"]) == (41, 39, 41)
+
     def test_event_log_reaches_back_to_the_first(self) -> None:
         """Events of before the restart are resumed like any other."""
         station = Station()

@@ -228,6 +228,7 @@ class TestEventTopic:
     def test_log_that_begins_late_names_what_is_missing(self) -> None:
         """A server that does not have the first events says so instead of leaving a silent gap."""
         topic, world = EventTopic("discovery_event", EPOCH), World()
+        topic.begin(7)
         world.events["discovery_event"] = 7
         topic.publish(world.event("discovery_event"), 5)
 
@@ -235,6 +236,18 @@ class TestEventTopic:
 
         assert told == {"seq": 8, "resumed": True, "missed_from": 4}
         assert [m["seq"] for m in pull_all(topic, subscription)] == [8]
+
+    def test_log_of_a_world_that_begins_warm_begins_with_its_count(self) -> None:
+        """The first event a client sees follows on the number its acknowledgement named."""
+        topic, world = EventTopic("discovery_event", EPOCH), World()
+        topic.begin(15)
+        world.events["discovery_event"] = 15
+        subscription, told = topic.subscribe(None, None)
+
+        topic.publish(world.event("discovery_event"), 5)
+
+        assert told["seq"] == 15
+        assert [(m["base"], m["seq"]) for m in pull_all(topic, subscription)] == [(15, 16)]
 
     def test_gap_in_the_numbers_is_a_breach(self) -> None:
         """An event that does not follow the last one is our mistake, not something to send."""
