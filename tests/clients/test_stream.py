@@ -332,7 +332,7 @@ async def test_a_refused_subscription_raises_where_it_was_made() -> None:
         await talk.accept()
         await talk.snapshot(7)
         request = await talk.receive("subscribe")
-        said = {"code": 505, "title": "unknown channel", "detail": "no weather here", "allowed": [MARKET]}
+        said = {"code": 154, "title": "unknown channel", "detail": "no weather here", "allowed": [MARKET]}
         await talk.send(type="error", op="subscribe", id=request["id"], temporary=False, **said)
         await talk.delta(8)
         await talk.until_closed()
@@ -343,7 +343,7 @@ async def test_a_refused_subscription_raises_where_it_was_made() -> None:
             await stream.follow("weather")
         await changes(stream, 8)
 
-        assert (raised.value.code, raised.value.allowed, raised.value.temporary) == (505, [MARKET], False)
+        assert (raised.value.code, raised.value.allowed, raised.value.temporary) == (154, [MARKET], False)
 
 
 async def test_a_subscription_that_is_gone_after_a_reconnect_raises_in_the_iteration() -> None:
@@ -360,7 +360,7 @@ async def test_a_subscription_that_is_gone_after_a_reconnect_raises_in_the_itera
         await talk.hello()
         await talk.ack(await talk.receive("subscribe"))
         request = await talk.receive("subscribe")
-        said = {"code": 505, "title": "unknown channel", "detail": "gone", "allowed": [MARKET]}
+        said = {"code": 154, "title": "unknown channel", "detail": "gone", "allowed": [MARKET]}
         await talk.send(type="error", op="subscribe", id=request["id"], temporary=False, **said)
         await talk.delta(9)
         await talk.until_closed()

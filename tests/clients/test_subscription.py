@@ -39,7 +39,7 @@ def ack(request: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def error(request: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    said = {"code": 505, "title": "unknown channel", "detail": "no", "allowed": [MARKET], "temporary": False}
+    said = {"code": 154, "title": "unknown channel", "detail": "no", "allowed": [MARKET], "temporary": False}
     return {"type": "error", "op": request["op"], "id": request["id"], **said, **fields}
 
 
@@ -195,7 +195,7 @@ def test_a_refused_subscription_hurts_no_other() -> None:
     [report] = session.receive(error(request))
 
     assert isinstance(report, Refused)
-    assert (report.channel, report.error.code, report.error.allowed) == ("weather", 505, [MARKET])
+    assert (report.channel, report.error.code, report.error.allowed) == ("weather", 154, [MARKET])
     assert list(session.subscriptions) == [MARKET]
     assert len(session.receive(delta(8))) == 1
 

@@ -159,7 +159,7 @@ FRAMES: dict[str, dict[str, Any]] = {
         "type": "error",
         "op": "subscribe",
         "id": "x",
-        "code": 505,
+        "code": 154,
         "title": "unknown channel",
         "detail": "channel is 'weather'",
         "allowed": ["market_tick", "inflation_update"],
