@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from engine.config import Config
 from engine.economy import WARM_UP_TICKS, Economy
-from engine.events import Event, TickReport
+from engine.events import CATASTROPHE, DISCOVERY, Event, TickReport
 from engine.ladder import REFERENCE_LOW
 from engine.messages import ACTION, Kind
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
@@ -252,7 +252,7 @@ def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: in
         return None if owner is None else [f"a{number}" for number in world.registry.agents_of(owner)]
 
     hub = Hub(world.epoch, settings, metrics, clock, authenticate)
-    past.restore(hub)
+    past.restore(hub, world.economy)
 
     def remember(view: View) -> None:
         past.history.record(view.tick, view.states, view.published_unix_ns)
@@ -315,8 +315,12 @@ class _Past:
         log.add(self._events)
         return log
 
-    def restore(self, hub: Hub) -> None:
+    def restore(self, hub: Hub, economy: Economy) -> None:
         """Give the hub what subscribers may resume from."""
+        counters = economy.state.counters
+        held = Counter(event.channel for event in self._events)
+        totals = {DISCOVERY: int(counters[DISCOVERIES]), CATASTROPHE: int(counters[CATASTROPHES])}
+        hub.begin_events({channel: total - held[channel] for channel, total in totals.items()})
         first = self.reports[0][0].tick
         hub.restore_events(event for event in self._events if event.tick < first)
         for report, _ in self.reports:
