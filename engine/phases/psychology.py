@@ -3,7 +3,9 @@
 Labour has no residents of its own: its moods are published as neutral and its multiplier as 1. Markets that traders
 do not visit (goods, labour) have no herding shocks and no strategy mix; theirs stay as they started.
 Outside agents that used set_sentiment count in the global sums with weight min(1, wealth / mean wealth of a household
-at the last day end), in sixteenths of a bit; they have no memory, so the global memory is the residents' alone.
+at the last day end), in units of 2^-16; they have no memory, so the global memory is the residents' alone.
+A panic is announced when its conditions hold and over when one of them is clearly past: at the bare thresholds moods
+cross back and forth, and a crash gave hundreds of begin and end events. The bias on sellers keeps to the bare ones.
 Unit costs of resources stand in the scarcity phase, where their rent is known; all others here.
 """
 
@@ -115,6 +117,8 @@ SHOCK_DECAY = 0.995
 SHOCK_SLOPE, SHOCK_CALM, SHOCK_FLOOR = 4.0, 1.15, 0.3
 """sigma_m = base x max(floor, 1 + slope x (VM_m - calm))."""
 PANIC_HERDING, PANIC_FEAR, PANIC_MOOD = 0.7, 0.35, 0.47
+CALM_HERDING, CALM_FEAR, CALM_MOOD = 0.35, 0.25, 0.485
+"""Where a panic (or, mirrored, a euphoria) that was announced is over."""
 PANIC_SLOPE_BP = 60.0
 MEMORY_TICKS = 480.0
 MIX_BASE, MIX_HERDING, MIX_MISALIGNMENT, MIX_SPEED, MIX_NOISE = 0.25, 1.8, 18.0, 0.01, 0.008
@@ -476,10 +480,10 @@ def _turn_minds(
         target_sentiment[m], target_fear[m], target_greed[m], target_confidence[m] = mood_targets(
             market_return[m] / TYPICAL_SD[m], sentiment, fear, macro[SENTIMENT], macro[UNEMPLOYMENT], macro[SHOCK]
         )
-        agree = herding[m] > PANIC_HERDING * herding_threshold
-        panic = agree and fear > PANIC_FEAR and sentiment < PANIC_MOOD
-        euphoria = agree and greed > PANIC_FEAR and sentiment > 1.0 - PANIC_MOOD
-        panic_bias[m] = int(PANIC_SLOPE_BP * (fear - PANIC_FEAR)) if panic else 0
+        biased = is_extreme(herding[m], herding_threshold, fear, sentiment, False)
+        panic_bias[m] = int(PANIC_SLOPE_BP * (fear - PANIC_FEAR)) if biased else 0
+        panic = biased or is_extreme(herding[m], herding_threshold, fear, sentiment, is_panic[m] == 1)
+        euphoria = is_extreme(herding[m], herding_threshold, greed, 1.0 - sentiment, is_euphoria[m] == 1)
         turns[TURN_PANIC, m] = int(panic) - is_panic[m]
         turns[TURN_EUPHORIA, m] = int(euphoria) - is_euphoria[m]
         is_panic[m] = int(panic)
@@ -501,6 +505,18 @@ def _turn_minds(
     counters[PANIC_MARKETS] = panics
     counters[EUPHORIA_MARKETS] = euphorias
     macro[SHOCK] *= SHOCK_DECAY
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def is_extreme(herding: float, threshold: float, unrest: float, mood: float, lasting: bool) -> bool:
+    """Return whether a market is in panic, or, told greed and 1 - sentiment, in euphoria.
+
+    threshold: herdingThreshold. unrest: mean fear. mood: mean sentiment. lasting: it was until now.
+    Source: specification 004, psychology extreme events; ECONOMY A8.
+    """
+    if lasting:
+        return herding > CALM_HERDING * threshold and unrest > CALM_FEAR and mood < CALM_MOOD
+    return herding > PANIC_HERDING * threshold and unrest > PANIC_FEAR and mood < PANIC_MOOD
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -77,6 +77,8 @@ def _disturb_minds(state: State, random: np.random.Generator) -> None:
         getattr(state, name)[:] = np.clip(values, 0, 32_767).astype(np.int16)
     count_minds(state)
     state.macro[at.SHOCK] = random.choice([0.0, 0.3, 0.6])
+    state.is_panic[1:] = random.integers(0, 2, MARKETS - 1)
+    state.is_euphoria[1:] = random.integers(0, 2, MARKETS - 1)
 
 
 def _disturb_macro(state: State, random: np.random.Generator, day: int) -> None:

@@ -97,10 +97,14 @@ class NaiveMacro:
             0.5 + 0.05 * z + 0.35 * (mood - 0.5) + 0.15 * (self.macro[at.SENTIMENT] - 0.5) - 0.5 * shock
         )
         self.target_confidence[m] = target(0.75 - 0.1 * abs(z) - 0.3 * fear - 0.5 * max(0, u - 0.06))
-        crowd = herding > 0.7 * self.config.herding_threshold
-        self.is_panic[m] = int(crowd and fear > 0.35 and mood < 0.47)
-        self.is_euphoria[m] = int(crowd and greed > 0.35 and mood > 0.53)
-        self.panic_bias[m] = int(60 * (fear - 0.35)) if self.is_panic[m] else 0
+        bound = self.config.herding_threshold
+        panic = herding > 0.7 * bound and fear > 0.35 and mood < 0.47
+        still = herding > 0.35 * bound and fear > 0.25 and mood < 0.485
+        self.panic_bias[m] = int(60 * (fear - 0.35)) if panic else 0
+        self.is_panic[m] = int(panic or (still and self.is_panic[m]))
+        euphoria = herding > 0.7 * bound and greed > 0.35 and mood > 0.53
+        still = herding > 0.35 * bound and greed > 0.25 and mood > 0.515
+        self.is_euphoria[m] = int(euphoria or (still and self.is_euphoria[m]))
         self.trend_fast[m] += (16 * r - self.trend_fast[m]) // 8
         self.trend_slow[m] += (16 * r - self.trend_slow[m]) // 64
         if m in GOODS:

@@ -11,6 +11,7 @@ from engine.phases import psychology
 from engine.phases.psychology import (
     consol_value,
     herding_factor,
+    is_extreme,
     mood_targets,
     sentiment_extremity,
     share_value,
@@ -135,8 +136,24 @@ def test_a_panic_needs_agreement_fear_and_low_mood_and_biases_sellers() -> None:
     state.fear[:] = int(0.3 * 32_768)
     psychology.count_minds(state)
     psychology.step(state, CONFIG)
-    assert state.turns[at.TURN_PANIC, 1:].tolist() == [-1] * 31
     assert not state.panic_bias.any()
+    assert not state.turns[at.TURN_PANIC].any()
+
+    state.fear[:] = int(0.2 * 32_768)
+    psychology.count_minds(state)
+    psychology.step(state, CONFIG)
+    assert state.turns[at.TURN_PANIC, 1:].tolist() == [-1] * 31
+
+
+@pytest.mark.parametrize("values", [(0.48, 0.5, 0.4), (0.6, 0.34, 0.4), (0.6, 0.5, 0.48)])
+def test_a_panic_lasts_a_little_below_where_it_begins(values: tuple[float, float, float]) -> None:
+    herding, fear, mood = values
+
+    assert not is_extreme(herding, 0.7, fear, mood, False)
+    assert is_extreme(herding, 0.7, fear, mood, True)
+    assert not is_extreme(0.24, 0.7, fear, mood, True)
+    assert not is_extreme(herding, 0.7, 0.24, mood, True)
+    assert not is_extreme(herding, 0.7, fear, 0.49, True)
 
 
 def test_herding_threshold_decides_when_a_panic_begins() -> None:
