@@ -244,7 +244,7 @@ def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: in
     if not past.reports:
         past.take(world.economy.report(), clock.unix_ns())
     report, unix_ns = past.reports[-1]
-    published = Published(View(report, world.epoch, unix_ns))
+    published = Published(View(report, world.epoch, unix_ns), world.economy.state)
     events = past.event_log(world.economy)
 
     def authenticate(api_key: str) -> list[str] | None:

@@ -199,6 +199,16 @@ class BookTop(Document):
     ask_depth: Annotated[int, Field(description="lots within 100 bp of the best ask")]
 
 
+class Production(Document):
+    """What making one lot of a good takes; the world rounds the total of an action up."""
+
+    hours_per_lot: Annotated[float, Field(description="hours of labour")]
+    first_input: Annotated[str, Field(description="market of the first input")]
+    first_per_lot: float
+    second_input: Annotated[str, Field(description="market of the second input")]
+    second_per_lot: float
+
+
 _INDICATORS = {field.name for field in INDICATOR_FIELDS}
 _MONETARY = {field.name for field in MONETARY_FIELDS}
 _KEY: dict[str, Any] = {"id": (int, ...), "name": (str, ...)}

@@ -319,7 +319,7 @@ def _whole(value: Any) -> Any:
 class Query(BaseModel):
     """Base of all query parameters: text in, closed; an operation without parameters takes none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]

@@ -10,21 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from arena_client.wire import State
+from arena_client.wire import State as WireState
 
 from engine.events import TickReport
 from engine.markets import INPUTS, MARKETS, NAMES, RAW_FIRST, RESOURCES
 from engine.public import INDICATOR_FIELDS, MONETARY_FIELDS
+from engine.state import State
 from server.live.frames import INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, UNITS, channel_values, quantise
 
+Q16 = 65_536.0
 _INDICATORS = tuple(field.name for field in INDICATOR_FIELDS)
 _MONETARY = tuple(field.name for field in MONETARY_FIELDS)
 _KINDS = (("labour", 0, 1), ("resource", 1, 8), ("good", 8, 24), ("share", 24, 31), ("bond", 31, 32))
 KIND = tuple(name for name, first, end in _KINDS for _ in range(first, end))
 """Kind of each market: labour, resource, good, share or bond."""
+
+
+class Production(NamedTuple):
+    """What making one lot of a good takes: hours of labour and lots of two inputs. The world rounds a total up."""
+
+    hours_per_lot: float
+    first_input: str
+    first_per_lot: float
+    second_input: str
+    second_per_lot: float
 
 
 class View:
@@ -37,6 +49,8 @@ class View:
         self.report = report
         self.epoch = epoch
         self.published_unix_ns = published_unix_ns
+        self.production: tuple[Production | None, ...] = (None,) * MARKETS
+        """What making a lot takes, by market; filled in by whoever publishes, before anybody sees the view."""
         self._rendered: dict[str, bytes] = {}
 
     @property
@@ -50,7 +64,7 @@ class View:
         return iso_time(self.published_unix_ns)
 
     @cached_property
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, WireState]:
         """The integers of every state channel, as the streams carry them."""
         return quantise(self.report.public)
 
@@ -118,6 +132,7 @@ class View:
             "name": NAMES[m],
             "kind": KIND[m],
             "inputs": list(INPUTS.get(NAMES[m], ())),
+            "production": None if (making := self.production[m]) is None else making._asdict(),
             "values": values,
             "book": book,
         }
@@ -142,14 +157,28 @@ class View:
 
 
 class Published:
-    """The place where the current view hangs: replaced as a whole, read by whoever answers."""
+    """The place where the current view hangs: replaced as a whole, read by whoever answers.
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    state: of the world, read while it stands still: when a view is published.
+    """
+
+    def __init__(self, view: View, state: State) -> None:
+        self._state = state
+        self.publish(view)
 
     def publish(self, view: View) -> None:
-        """Hang up the view of the next tick."""
+        """Hang up the view of the next tick, completed by what making goods takes in it."""
+        view.production = production(self._state)
         self.view = view
+
+
+def production(state: State) -> tuple[Production | None, ...]:
+    """Return what making a lot takes in each market now, exact; None where agents cannot produce."""
+    hours, first, second = ((column / Q16).tolist() for column in (state.hours_q16, state.input1_q16, state.input2_q16))
+    return tuple(
+        Production(hours[m], INPUTS[name][0], first[m], INPUTS[name][1], second[m]) if name in INPUTS else None
+        for m, name in enumerate(NAMES)
+    )
 
 
 def iso_time(unix_ns: int) -> str:

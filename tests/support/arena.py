@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,12 @@ from server.live.hub import Hub
 from server.live.recorder import Recorder
 from server.live.ticker import Ticker
 from tests.support.deadlines import seconds
+from tests.support.worlds import small_config
 
 WARM_UP_TICKS = 48
 """Enough for every market to have traded; tests do not need a settled economy."""
-RESIDENTS = 2_000
 SEED = 7
 START_S, STOP_S, STEP_S = 90.0, 20.0, 20.0
-
-
-def small_config(**changes: Any) -> Config:
-    """Return the config of a world that ticks in a fraction of a millisecond."""
-    return replace(Config(residents=RESIDENTS, max_agents=64, order_book_max=4_096), **changes)
 
 
 @dataclass
@@ -87,10 +82,55 @@ class RunningServer:
                 await self.ticker.wait_tick(target)
         return self.tick
 
+    async def register(self, api_key: str | None = None) -> Bot:
+        """Register an agent, let it become active, and return it. api_key: of the owner it belongs to, a new one's else."""
+        async with self.client(api_key) as client:
+            made = (await client.post("/api/agents/register")).json()
+        await self.step()
+        return Bot(self, made["agent_id"], made["api_key"])
+
     def client(self, api_key: str | None = None, **options: Any) -> httpx2.AsyncClient:
         """Return an HTTP client of this server, with a key when one is given."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=seconds(STEP_S), **options)
+
+
+@dataclass
+class Bot:
+    """An agent of a server under test that says what it wants in plain dicts."""
+
+    arena: RunningServer
+    agent_id: str
+    api_key: str
+
+    async def act(self, action: dict[str, Any], **query: str) -> httpx2.Response:
+        """Post an action."""
+        async with self.arena.client(self.api_key) as client:
+            return await client.post(f"/api/agents/{self.agent_id}/action", json=action, params=query)
+
+    async def decided(self, action: dict[str, Any]) -> dict[str, Any]:
+        """Post an action, run the tick that decides it, and return its outcome."""
+        response = await self.act(action)
+        assert response.status_code == 202, response.text
+        await self.arena.step()
+        outcome: dict[str, Any] = (await self.receipt(action["client_action_id"]))["outcome"]
+        return outcome
+
+    async def receipt(self, client_action_id: str) -> dict[str, Any]:
+        """Get a receipt."""
+        async with self.arena.client(self.api_key) as client:
+            response = await client.get(f"/api/agents/{self.agent_id}/actions/{client_action_id}")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    async def account(self) -> dict[str, Any]:
+        """Get the account."""
+        async with self.arena.client(self.api_key) as client:
+            response = await client.get(f"/api/agents/{self.agent_id}")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
 
 
 @asynccontextmanager
