@@ -218,7 +218,7 @@ class Scan:
     chain. Reading raises JournalDamaged for bytes that were durable once, and for a mark whose chain value differs.
     """
 
-    def __init__(self, data: bytes | memoryview, path: str = "journal", chain: bytes = CHAIN_START) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, path: str = "journal", chain: bytes = CHAIN_START) -> None:
         self.data = memoryview(data)
         self.path = path
         self.end = SEGMENT_HEADER_SIZE

@@ -79,8 +79,7 @@ class Journal:
         self.chain = chain
         self._metrics = metrics
         self._durable = Watermark(next_seq - 1)
-        self._error: JournalFailed | None = None
-        self._on_failed: list[Callable[[JournalFailed], None]] = []
+        self._reason: str | None = None
         self._counts = dict.fromkeys(RecordKind, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer: list[bytes] = []
@@ -96,7 +95,7 @@ class Journal:
     @property
     def failed(self) -> bool:
         """Whether a write or sync failed; nothing is taken any more."""
-        return self._error is not None
+        return self._reason is not None
 
     @property
     def is_full(self) -> bool:
@@ -109,17 +108,13 @@ class Journal:
             self._loop = asyncio.get_running_loop()
             self._writer.start()
 
-    def on_failed(self, callback: Callable[[JournalFailed], None]) -> None:
-        """Call back on the event loop when the disk fails."""
-        self._on_failed.append(callback)
-
     def append(self, kind: RecordKind, payload: bytes) -> int:
         """Take a record and return its sequence; it is durable once durable(sequence) returns.
 
         Raises JournalFailed after the disk failed.
         """
-        if self._error is not None:
-            raise self._error
+        if self._reason is not None:
+            raise JournalFailed(self._reason)
         seq = self.next_seq
         self.next_seq = seq + 1
         record = encode(seq, kind, payload)
@@ -174,13 +169,9 @@ class Journal:
                 self._counts[kind] = 0
 
     def _fail(self, cause: OSError) -> None:
-        error = JournalFailed(f"the journal cannot be written: {cause}")
-        error.__cause__ = cause
-        self._error = error
+        self._reason = f"the journal cannot be written: {cause}"
         log.error("journal_failed", error=str(cause), durable_seq=self.durable_seq)
-        self._durable.fail(error)
-        for callback in self._on_failed:
-            callback(error)
+        self._durable.fail(JournalFailed(self._reason))
 
 
 class _Batch:

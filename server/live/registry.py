@@ -15,11 +15,12 @@ from engine.config import Config
 from engine.events import TickReport
 from engine.journal import KeyRecord
 from engine.messages import Kind, Status
-from engine.state import AGENT_COUNT, SLOTS_USED, State
+from engine.state import SLOTS_USED, State
 from server import keys
 from server.live.errors import OwnerFull, WorldFull
 
 NO_KEY = bytes(32)
+_REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
 
 
 class Agent:
@@ -95,12 +96,12 @@ class AgentRegistry:
         if owner is not None and (count := self.count_of(owner)) >= self._agents_per_owner_max:
             raise OwnerFull(count, self._agents_per_owner_max)
         # a slot that is still blocked for its old owner is taken by nobody
-        if len(self._agents) + int(np.count_nonzero(self._blocked_until > self._tick)) >= self._agents_max:
+        if len(self._agents) + int(np.count_nonzero(self._blocked_until > self._tick + 1)) >= self._agents_max:
             raise WorldFull(self._agents_max)
 
     def count_of(self, owner: int) -> int:
-        """Return how many agents count for an owner: its own and slots blocked by a write-off."""
-        blocked = np.count_nonzero((self._blocked_owner == owner) & (self._blocked_until > self._tick))
+        """Return how many agents count for an owner in the next tick: its own and slots blocked by a write-off."""
+        blocked = np.count_nonzero((self._blocked_owner == owner) & (self._blocked_until > self._tick + 1))
         return len(self._of_owner.get(owner, ())) + int(blocked)
 
     def begin(self, number: int, owner: int, idempotency: str) -> Agent:
@@ -118,36 +119,28 @@ class AgentRegistry:
         if (agent := self._agents.get(record.registration)) is not None:
             agent.key_hash = record.key_hash
 
-    def apply(self, report: TickReport, state: State) -> list[int]:
-        """Take in who came and who went in a tick; return the numbers of those who went. state: after that tick."""
+    def apply(self, report: TickReport, state: State) -> dict[int, str]:
+        """Take in who came and who went in a tick; return why for each agent that went. state: after that tick."""
         self._tick = report.tick
-        gone: list[int] = []
+        gone: dict[int, str] = {}
         outcomes = report.outcomes
         for row in outcomes[outcomes["kind"] >= Kind.REGISTER]:
             number, is_done = int(row["agent_id"]), row["status"] == Status.DONE
-            if number not in self._agents:
-                continue
             if row["kind"] == Kind.REGISTER and is_done:
                 self._agents[number].is_active = True
                 self._active += 1
-            elif row["kind"] == Kind.REGISTER or is_done:
-                gone.append(self._remove(number))
-        if self._active != int(state.counters[AGENT_COUNT]):
-            # expired and defaulted agents leave without an action of theirs
-            known = state.agent_id[: int(state.counters[SLOTS_USED])]
-            present = set(known[known > 0].tolist())
-            left = [number for number, agent in self._agents.items() if agent.is_active and number not in present]
-            gone += [self._remove(number) for number in left]
+            elif row["kind"] == Kind.REGISTER:
+                gone[number] = "refused"
+            elif is_done:
+                gone[number] = "requested"
+        gone |= {event.data["agent"]: _REASONS[event.name] for event in report.events if event.name in _REASONS}
+        for number in gone:
+            self._remove(number)
         if gone:
             self._block(state)
         return gone
 
-    def load(self, state: State) -> None:
-        """Take the blocked slots of a world that begins with some."""
-        self._tick = state.tick
-        self._block(state)
-
-    def _remove(self, number: int) -> int:
+    def _remove(self, number: int) -> None:
         agent = self._agents.pop(number)
         self._active -= agent.is_active
         mates = self._of_owner[agent.owner]
@@ -156,7 +149,6 @@ class AgentRegistry:
             del self._of_owner[agent.owner]
         if agent.idempotency:
             del self._by_idempotency[agent.idempotency]
-        return number
 
     def _block(self, state: State) -> None:
         used = int(state.counters[SLOTS_USED])

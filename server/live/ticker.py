@@ -40,6 +40,8 @@ LATE_TICKS_MAX = 3
 """Late ticks in a row after which the schedule begins anew."""
 STARTS_KEPT = 65_536
 """Starts of ticks kept for whoever measures: nearly two hours at ten a second."""
+LATENESS_SAID_S = 0.050
+"""A tick that begins later than this is logged, with what the machine did meanwhile."""
 NO_STATE_HASH = bytes(16)
 
 OnPublish = Callable[[View], None]
@@ -196,6 +198,14 @@ class Ticker:
         stalled = self._watchdog.stalled_s(before, now)
         self.starts.append(Start(self.published_tick + 1, deadline, now - deadline, stalled, waited))
         self._metrics.tick_lateness_seconds.observe(max(0.0, now - deadline))
+        if now - deadline > LATENESS_SAID_S:
+            log.warning(
+                "tick_began_late",
+                tick=self.published_tick + 1,
+                lateness_ms=round(1_000 * (now - deadline), 3),
+                stalled_ms=round(1_000 * stalled, 3),
+                waited_ms=round(1_000 * waited, 3),
+            )
         if is_late:
             self._metrics.ticks_late.inc()
 
@@ -269,7 +279,7 @@ class Ticker:
         """Make a tick visible: everything here happens in one step of the event loop."""
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
-        world.registry.apply(report, world.economy.state)
+        gone = world.registry.apply(report, world.economy.state)
         self.view = View(report, world.epoch, self._clock.unix_ns())
         for callback in self._on_publish:
             callback(self.view)
@@ -283,6 +293,8 @@ class Ticker:
         metrics.receipts.set(len(world.receipts))
         metrics.agents.set(world.registry.active)
         metrics.observe_report(report)
+        for reason in gone.values():
+            metrics.unregistrations.labels(reason).inc()
 
     def _freeze(self, reason: str) -> None:
         """Stop for good: no tick, no input; what was published stays readable."""

@@ -1,6 +1,6 @@
 """Arrays of a world in one file, written all or nothing and checked when read: the warm start, and inspections.
 
-file = magic 8s | header length u32 | header (JSON) | arrays one after another, little-endian
+file = magic 8s | header length u32 | its crc32 u32 | header (JSON) | arrays one after another, little-endian
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import structlog
@@ -25,7 +26,7 @@ from server.live.journal import write_whole
 Arrays = list[tuple[str, NDArray[Any]]]
 
 MAGIC = b"ARENAW\r\n"
-_LENGTH = struct.Struct("<I")
+_FRAME = struct.Struct("<II")
 #: What an economy without outside agents does not depend on.
 OUTSIDE = frozenset(
     {
@@ -78,7 +79,8 @@ def save(path: Path, at_tick: int, arrays: Arrays) -> None:
         "arrays": [[name, array.dtype.str, array.shape] for name, array in little],
     }
     text = json.dumps(header, separators=(",", ":")).encode()
-    write_whole(path, [MAGIC, _LENGTH.pack(len(text)), text, *(memoryview(array.tobytes()) for _, array in little)])
+    bodies = (array.tobytes() for _, array in little)
+    write_whole(path, (MAGIC, _FRAME.pack(len(text), crc32(text)), text, *bodies))
 
 
 def load(path: Path) -> tuple[int, Arrays]:
@@ -87,8 +89,11 @@ def load(path: Path) -> tuple[int, Arrays]:
     try:
         if data[: len(MAGIC)] != MAGIC:
             raise NotWarm("not a file of arrays")
-        begin = len(MAGIC) + _LENGTH.size
-        end = begin + _LENGTH.unpack_from(data, len(MAGIC))[0]
+        length, checksum = _FRAME.unpack_from(data, len(MAGIC))
+        begin = len(MAGIC) + _FRAME.size
+        end = begin + length
+        if crc32(data[begin:end]) != checksum:
+            raise NotWarm("damaged: the checksum of its header is wrong")
         header = json.loads(data[begin:end])
         if (header["engine_version"], header["layout_version"]) != (ENGINE_VERSION, LAYOUT_VERSION):
             raise NotWarm("of another release")

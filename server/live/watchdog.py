@@ -55,7 +55,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching."""
+        """Stop watching; returns when the thread has ended."""
         self._stopping.set()
         self._thread.join()
 

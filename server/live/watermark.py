@@ -20,7 +20,7 @@ class Watermark:
         if self.value >= value:
             return
         if self._error is not None:
-            raise self._error
+            raise _anew(self._error)
         future = asyncio.get_running_loop().create_future()
         self._count += 1
         heappush(self._waiting, (value, self._count, future))
@@ -39,5 +39,10 @@ class Watermark:
         self._error = error
         for _, _, future in self._waiting:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(_anew(error))
         self._waiting.clear()
+
+
+def _anew(error: Exception) -> Exception:
+    """Return an error like it: one object raised in thousands of tasks would collect all their tracebacks."""
+    return type(error)(*error.args)

@@ -1,0 +1,62 @@
+"""The collector: young garbage goes between ticks, what was there at the start is out of its sight."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from server.live.collector import MIDDLE_EVERY, OLD_EVERY, Collector
+
+
+class Node:
+    """Something that can be part of a cycle."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector that is given back to Python after the test."""
+    collector = Collector()
+    collector.start()
+    yield collector
+    collector.stop()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_dead_cycle_is_gone_after_the_next_tick(collector: Collector) -> None:
+    """Automatic collection is off; the step between ticks takes what died since the last."""
+    node = Node()
+    alive = weakref.ref(node)
+
+    del node
+    before = alive()
+    del before
+    collector.step(1)
+
+    assert not gc.isenabled()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("every", [MIDDLE_EVERY, OLD_EVERY])
+def test_what_lived_longer_is_collected_in_its_turn(collector: Collector, every: int) -> None:
+    """A cycle that survived young collections goes with its generation."""
+    node = Node()
+    alive = weakref.ref(node)
+    for tick in range(1, 4 if every == OLD_EVERY else 2):
+        collector.step(tick * MIDDLE_EVERY if every == OLD_EVERY else tick)
+
+    del node
+    collector.step(OLD_EVERY)
+
+    assert alive() is None
+
+
+def test_what_was_there_at_the_start_is_set_aside(collector: Collector) -> None:
+    """Frozen objects are not looked at again."""
+    assert gc.get_freeze_count() > 10_000

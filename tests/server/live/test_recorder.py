@@ -1,0 +1,221 @@
+"""The recorder: one order for everything, one effect per id, and nothing half done when it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.journal import RecordKind, decode_action, decode_key
+from engine.market_queue import MarketQueue
+from engine.messages import ACTION, Kind
+from server.live.errors import Full, IdReused, OwnerFull, ReadOnly, ReceiptsFull, WorldFull
+from server.live.journal import scan_segment, segment_path
+from server.live.receipts import Receipts
+from server.live.recorder import Recorder
+from server.live.world import World
+from server.metrics import Metrics
+from tests.support.disks import failing
+from tests.support.journals import action_row
+from tests.support.live import live_world, open_small, soon
+from tests.support.worlds import small_config
+
+PRINT, OTHER_PRINT = b"p" * 16, b"q" * 16
+
+
+def make(folder: Path, *, queue: int = 100, receipts: int = 100, **changes: Any) -> tuple[World, Recorder, Metrics]:
+    """Return a recorder on a new world whose journal is not being written yet."""
+    world, metrics = open_small(folder, **changes), Metrics()
+    world.queue = MarketQueue(queue)
+    world.receipts = Receipts(world.economy.tick, receipts)
+    return world, Recorder(world.journal, world.queue, world.receipts, world.registry, metrics), metrics
+
+
+def count(metrics: Metrics, kind: str, outcome: str) -> float | None:
+    """Return how many actions of a kind had an outcome at the door."""
+    return metrics.registry.get_sample_value("arena_actions_total", {"kind": kind, "outcome": outcome})
+
+
+def test_journal_queue_and_receipts_agree_on_the_order(tmp_path: Path) -> None:
+    """Sequence in the journal, place in the queue and number on the receipt are one."""
+    world, recorder, metrics = make(tmp_path)
+
+    taken = [recorder.submit(action_row(agent), f"a-{agent}", PRINT) for agent in (3, 1, 2)]
+
+    assert [item.receipt.seq for item in taken] == [2, 3, 4]
+    rows = world.queue.drain()
+    assert rows["seq"].tolist() == [2, 3, 4]
+    assert rows["agent_id"].tolist() == [3, 1, 2]
+    assert world.journal.next_seq == 5
+    assert count(metrics, "limit", "accepted") == 3
+    world.lock.release()
+
+
+def test_the_same_action_again_gets_the_first_receipt(tmp_path: Path) -> None:
+    """A repeated action is recognised by id and content; nothing is journaled or queued a second time."""
+    world, recorder, metrics = make(tmp_path)
+
+    first = recorder.submit(action_row(), "a-1", PRINT)
+    again = recorder.submit(action_row(), "a-1", PRINT)
+
+    assert again == (first.receipt, True)
+    assert not first.duplicate
+    assert (len(world.queue), world.journal.next_seq) == (1, 3)
+    assert count(metrics, "limit", "duplicate") == 1
+    world.lock.release()
+
+
+def test_another_action_under_a_used_id_is_a_conflict(tmp_path: Path) -> None:
+    """The id is taken; the agent learns which action took it."""
+    world, recorder, metrics = make(tmp_path)
+    recorder.submit(action_row(), "a-1", PRINT)
+
+    with pytest.raises(IdReused, match="accepted as 2"):
+        recorder.submit(action_row(), "a-1", OTHER_PRINT)
+    recorder.submit(action_row(agent=2), "a-1", OTHER_PRINT)
+
+    assert len(world.queue) == 2
+    assert count(metrics, "limit", "conflict") == 1
+    world.lock.release()
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"), [({"queue": 2}, Full), ({"receipts": 2}, ReceiptsFull)], ids=["queue", "receipts"]
+)
+def test_a_refusal_for_want_of_room_changes_nothing(
+    tmp_path: Path, limits: dict[str, int], error: type[Exception]
+) -> None:
+    """What is refused is surely not applied: no record, no place in the queue, no receipt; duplicates still answer."""
+    world, recorder, metrics = make(tmp_path, **limits)
+    for name in ("a-1", "a-2"):
+        recorder.submit(action_row(), name, PRINT)
+    before = (world.journal.next_seq, len(world.queue), len(world.receipts))
+
+    with pytest.raises(error):
+        recorder.submit(action_row(), "a-3", PRINT)
+
+    assert (world.journal.next_seq, len(world.queue), len(world.receipts)) == before
+    assert recorder.submit(action_row(), "a-2", PRINT).duplicate
+    assert count(metrics, "limit", "refused_full") == 1
+    world.lock.release()
+
+
+def test_a_registration_makes_owner_agent_and_key(tmp_path: Path) -> None:
+    """The first registration's number is the owner's number too; the key opens it at once."""
+    world, recorder, _ = make(tmp_path)
+
+    first = recorder.register(None, b"a" * 32, None)
+    second = recorder.register(first.owner, b"b" * 32, None)
+
+    assert (first.agent, first.owner, first.seq) == (2, 2, 3)
+    assert (second.agent, second.owner, second.seq) == (4, 2, 5)
+    assert world.registry.agents_of(2) == [2, 4]
+    assert world.registry.owner_of_key(b"b" * 32) == 2
+    rows = world.queue.drain()
+    assert rows["kind"].tolist() == [Kind.REGISTER] * 2
+    assert rows["owner"].tolist() == [2, 2]
+    world.lock.release()
+
+
+def test_an_idempotency_key_gives_the_same_agent_a_new_key(tmp_path: Path) -> None:
+    """Whoever lost the answer asks again: one agent, one open key."""
+    world, recorder, _ = make(tmp_path)
+
+    first = recorder.register(None, b"a" * 32, "word")
+    again = recorder.register(None, b"b" * 32, "word")
+
+    assert (again.agent, again.owner, again.repeated) == (first.agent, first.owner, True)
+    assert again.seq == first.seq + 1
+    assert len(world.queue) == 1
+    assert world.registry.owner_of_key(b"a" * 32) is None
+    assert world.registry.owner_of_key(b"b" * 32) == first.owner
+    world.lock.release()
+
+
+def test_registrations_stop_at_the_limits(tmp_path: Path) -> None:
+    """Owner and world have their limits, pending registrations included; a refusal journals nothing."""
+    world, recorder, metrics = make(tmp_path, engine=small_config(max_agents=3, agents_per_owner_max=2))
+    owner = recorder.register(None, b"a" * 32, None).owner
+    recorder.register(owner, b"b" * 32, None)
+    with pytest.raises(OwnerFull):
+        recorder.register(owner, b"c" * 32, None)
+    recorder.register(None, b"d" * 32, None)
+    before = world.journal.next_seq
+
+    with pytest.raises(WorldFull):
+        recorder.register(None, b"e" * 32, None)
+
+    assert world.journal.next_seq == before
+    assert world.registry.owner_of_key(b"e" * 32) is None
+    sample = metrics.registry.get_sample_value
+    assert sample("arena_registrations_total", {"result": "accepted"}) == 3
+    assert sample("arena_registrations_total", {"result": "refused"}) == 2
+    world.lock.release()
+
+
+def test_leaving_is_an_action_with_a_receipt(tmp_path: Path) -> None:
+    """To leave twice under one id is to leave once."""
+    world, recorder, _ = make(tmp_path)
+    agent = recorder.register(None, b"a" * 32, None).agent
+
+    first = recorder.unregister(agent, "bye")
+    again = recorder.unregister(agent, "bye")
+
+    assert again == (first.receipt, True)
+    assert world.queue.drain()["kind"].tolist() == [Kind.REGISTER, Kind.UNREGISTER]
+    world.lock.release()
+
+
+def test_a_frozen_world_takes_nothing_but_knows_its_receipts(tmp_path: Path) -> None:
+    """Refusals name the reason; what was accepted before is still answered for."""
+    world, recorder, _ = make(tmp_path)
+    recorder.submit(action_row(), "a-1", PRINT)
+
+    recorder.freeze("money does not add up")
+
+    assert recorder.read_only == "money does not add up"
+    with pytest.raises(ReadOnly, match="add up"):
+        recorder.submit(action_row(), "a-2", PRINT)
+    with pytest.raises(ReadOnly, match="add up"):
+        recorder.register(None, b"a" * 32, None)
+    assert recorder.submit(action_row(), "a-1", PRINT).duplicate
+    assert world.journal.next_seq == 3
+    world.lock.release()
+
+
+async def test_after_a_failed_disk_everything_is_refused(tmp_path: Path) -> None:
+    """Read-only without a word from the ticker: the journal itself says so."""
+    world, recorder, _ = make(tmp_path, open_file=failing(1))
+    world.journal.start()
+    taken = recorder.submit(action_row(), "a-1", PRINT)
+
+    with pytest.raises(Exception, match="cannot be written"):
+        await soon(recorder.durable(taken.receipt.seq))
+
+    assert recorder.read_only is not None
+    with pytest.raises(ReadOnly):
+        recorder.submit(action_row(), "a-2", PRINT)
+    world.lock.release()
+
+
+async def test_the_journal_holds_what_was_taken_and_no_secret(tmp_path: Path) -> None:
+    """Actions come back from the file as they were queued; keys and idempotency keys are there as hashes only."""
+    async with live_world(tmp_path) as arena:
+        made = await arena.register("api-key-hash", idempotency="a very secret word")
+        seq = arena.act(made.agent, "a-1", market=12, side=1, quantity=3, level=17_000)
+        await soon(arena.recorder.durable(seq))
+
+    path = segment_path(tmp_path)
+    assert path is not None
+    records = list(scan_segment(path))
+    actions = [decode_action(record.payload) for record in records if record.kind is RecordKind.ACTION]
+    keys = [decode_key(record.payload) for record in records if record.kind is RecordKind.KEY]
+
+    assert [int(action.row["seq"][0]) for action in actions] == [made.agent, seq]
+    assert actions[1].client_action_id == "a-1"
+    assert actions[1].row["quantity"] == 3
+    assert [key.registration for key in keys] == [made.agent]
+    assert b"a very secret word" not in path.read_bytes()
+    assert np.concatenate([action.row for action in actions]).dtype == ACTION

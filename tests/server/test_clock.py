@@ -1,0 +1,65 @@
+"""The clocks: one that waits for real, one that a test turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+from server.clock import ManualClock, SystemClock
+from tests.support.live import until
+
+
+async def test_system_clock_wakes_at_the_deadline_and_not_before() -> None:
+    """A sleeper never wakes early, and a deadline that has passed does not hold anybody up."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + 0.02
+
+    await clock.sleep_until(deadline)
+    woken = clock.monotonic()
+    await clock.sleep_until(deadline - 10.0)
+
+    assert woken >= deadline
+    assert clock.unix_ns() > 1_700_000_000_000_000_000
+
+
+async def test_manual_clock_wakes_sleepers_in_the_order_of_their_deadlines() -> None:
+    """Advancing past several deadlines wakes them earliest first, and leaves the later ones asleep."""
+    clock = ManualClock(monotonic=0.0)
+    woken: list[float] = []
+
+    async def sleep(deadline: float) -> None:
+        await clock.sleep_until(deadline)
+        woken.append(deadline)
+
+    sleepers = [asyncio.create_task(sleep(deadline)) for deadline in (3.0, 1.0, 2.0, 9.0)]
+    await until(lambda: clock.next_deadline is not None)
+    await asyncio.sleep(0)
+    clock.advance(3.0)
+    await asyncio.gather(*sleepers[:3])
+
+    assert woken == [1.0, 2.0, 3.0]
+    assert clock.next_deadline == 9.0
+    clock.advance(6.0)
+    await sleepers[3]
+
+
+async def test_manual_clock_forgets_a_cancelled_sleeper() -> None:
+    """Somebody who gave up waiting does not count as waiting, and is not woken."""
+    clock = ManualClock(monotonic=0.0)
+    sleeper = asyncio.create_task(clock.sleep_until(1.0))
+    await until(lambda: clock.next_deadline is not None)
+
+    sleeper.cancel()
+    await asyncio.wait([sleeper])
+
+    assert clock.next_deadline is None
+    clock.advance(2.0)
+    assert sleeper.cancelled()
+
+
+def test_a_jump_of_the_wall_clock_leaves_the_monotonic_one_alone() -> None:
+    """An administrator's hour back changes dates only."""
+    clock = ManualClock(monotonic=5.0, unix_ns=10_000_000_000)
+
+    clock.jump(-3.0)
+
+    assert (clock.monotonic(), clock.unix_ns()) == (5.0, 7_000_000_000)
