@@ -17,15 +17,12 @@ from engine.state import (
     MOOD_MEMORY,
     MOOD_SENTIMENT,
     MOOD_SQUARE,
-    MOODS,
 )
 
 MIDDLE = 16_384
 """A sentiment of one half, Q15."""
 MEMORY_RATE = 12
 """Memory moves by 2^-12 of its distance to the own sentiment a tick."""
-COUNT = MOODS
-"""Row of the sums after the moods': how many residents they are over."""
 
 Moods = NDArray[np.int16]
 
@@ -64,7 +61,6 @@ def drift(
         square += distance * distance
     mood_sum[MOOD_DEVIATION, home] += deviation
     mood_sum[MOOD_SQUARE, home] += square
-    mood_sum[COUNT, home] += len(sentiment)
 
 
 @kernel

@@ -22,7 +22,6 @@ from engine.ladder import window
 from engine.layout import Layout, cuts
 from engine.markets import HOURS, MARKETS
 from engine.phases import _households, _producers, _traders
-from engine.phases._minds import COUNT
 from engine.phases._orders import stand
 from engine.state import FLOWS, MOODS, SLOTS, State
 
@@ -56,13 +55,12 @@ WRITES = (
     "goods_flow",
     "dividends",
     "mood_sum",
-    "mood_count",
 )
 
 _GOODS_AT = FLOWS
 _DIVIDENDS_AT = _GOODS_AT + 4 * MARKETS
 _MOODS_AT = _DIVIDENDS_AT + MARKETS
-_TOTALS = _MOODS_AT + (MOODS + 1) * MARKETS
+_TOTALS = _MOODS_AT + MOODS * MARKETS
 
 
 class _Pass(NamedTuple):
@@ -85,14 +83,13 @@ class _Sums(NamedTuple):
     goods_flow: NDArray[np.int64]
     dividends: NDArray[np.int64]
     mood_sum: NDArray[np.int64]
-    """Rows of the moods, then of the residents counted."""
 
 
 def step(state: State, config: Config) -> None:
     """Settle, work, decide and feel: all residents, at the prices and margins of this tick's auction.
 
     Fills the histogram of the next auction around the new reference levels (it must have been cleared), adds to
-    flows, goods_flow and dividends, and sets mood_sum and mood_count.
+    flows, goods_flow and dividends, and sets mood_sum.
     """
     layout = state.layout
     whole = _Pass(
@@ -115,8 +112,7 @@ def step(state: State, config: Config) -> None:
     state.flows += flows
     state.goods_flow += goods_flow
     state.dividends += dividends
-    state.mood_sum[:] = mood_sum[:COUNT]
-    state.mood_count[:] = mood_sum[COUNT]
+    state.mood_sum[:] = mood_sum
 
 
 def rebuild_histogram(state: State, config: Config) -> None:
@@ -150,12 +146,12 @@ def _ranges(layout: Layout, threads: int) -> tuple[list[int], list[int], list[in
 
 
 def _views(sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Return one thread's flows, goods_flow, dividends and mood sums (with the counts as last row)."""
+    """Return one thread's flows, goods_flow, dividends and mood_sum."""
     return (
         sums[:_GOODS_AT],
         sums[_GOODS_AT:_DIVIDENDS_AT].reshape(4, MARKETS),
         sums[_DIVIDENDS_AT:_MOODS_AT],
-        sums[_MOODS_AT:].reshape(MOODS + 1, MARKETS),
+        sums[_MOODS_AT:].reshape(MOODS, MARKETS),
     )
 
 

@@ -86,7 +86,6 @@ class NaiveBehaviour:
         self.goods_flow = [[0] * 32 for _ in range(4)]
         self.dividends = [0] * 32
         self.mood_sum = [[0] * 32 for _ in range(places.MOODS)]
-        self.mood_count = [0] * 32
         self.book: dict[tuple[int, int, int], int] = {}
         """(market, side, level) -> lots of the next auction."""
 
@@ -153,7 +152,6 @@ class NaiveBehaviour:
         )
         for row, value in enumerate(moods):
             self.mood_sum[row][home] += value
-        self.mood_count[home] += 1
 
     def run(self) -> None:
         """Step all residents."""
