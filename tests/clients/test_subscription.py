@@ -31,7 +31,7 @@ def hello(epoch: str = EPOCH, **changes: Any) -> dict[str, Any]:
         {"name": FINDS, "kind": "event", "fields": {"name": [0, 0, "text"], "size": [1000, 0, "share"]}},
     ]
     message = {"type": "hello", "version": 1, "epoch": epoch, "tick": 7, "tick_rate_ms": 100, "heartbeat_s": 15.0}
-    return {**message, "markets": ["labour", "oil"], "channels": channels, **changes}
+    return {**message, "markets": ["labour", "oil"], "resources": ["oil"], "channels": channels, **changes}
 
 
 def ack(request: dict[str, Any], **fields: Any) -> dict[str, Any]:

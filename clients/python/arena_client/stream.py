@@ -135,6 +135,11 @@ class ArenaStream:
         return list(self._session.hello["markets"]) if self._session.hello else []
 
     @property
+    def resources(self) -> list[str]:
+        """The names of the resources, in the order of every list of `scarcity_update`; empty before the first hello."""
+        return list(self._session.hello["resources"]) if self._session.hello else []
+
+    @property
     def resyncs(self) -> int:
         """How often a copy did not fit what came and had to be put right."""
         return self._session.resyncs

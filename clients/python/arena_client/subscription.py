@@ -393,6 +393,7 @@ _HELLO: Final = (
     ("tick_rate_ms", int),
     ("heartbeat_s", (int, float)),
     ("markets", list),
+    ("resources", list),
     ("channels", list),
 )
 #: Phases in which data can only be left over from an earlier subscription.

@@ -104,13 +104,16 @@ class MarketMaker:
     async def leave(self) -> None:
         """Take the quotes back."""
         await self.look()
-        for quote in list(self.quotes.values()):
-            await self.arena.cancel(quote.order_id, wait=True)
+        for side, quote in list(self.quotes.items()):
+            del self.quotes[side]
+            receipt = await self.arena.cancel(quote.order_id, wait=True)
+            if receipt.outcome is not None and receipt.outcome.is_rejected:
+                # there was nothing left to cancel: it traded while we were leaving
+                self.traded += quote.lots
         await self.look()
-        self.quotes.clear()
 
 
-async def run(url: str, seconds: float, market: str = "food") -> MarketMaker:
+async def run(url: str, seconds: float, market: str = "oil") -> MarketMaker:
     """Quote in `market` for so many seconds, take the quotes back and return what happened."""
     async with ArenaClient(url) as arena, ArenaStream(url) as stream:
         await arena.register()
@@ -131,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--market", default="food")
+    parser.add_argument("--market", default="oil")
     options = parser.parse_args()
     maker = asyncio.run(run(options.url, options.seconds, options.market))
     print(f"{maker.orders} orders, {maker.traded} lots traded, {maker.stock} held, wealth {maker.wealth} credits")

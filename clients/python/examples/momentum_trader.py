@@ -2,8 +2,9 @@
 
     python clients/python/examples/momentum_trader.py --url http://127.0.0.1:8000 --seconds 30
 
-It keeps its own price history of every share from the stream, compares a short mean with a long one, and holds at
-most one position a market. After a reconnect the history goes on with the snapshot: a gap in it is only a gap.
+It keeps its own price history of the seven raw resources from the stream (a share costs more than a new agent has),
+compares a short mean with a long one, and holds at most one position a market. After a reconnect the history goes on
+with the snapshot: a gap in it is only a gap.
 """
 
 from __future__ import annotations
@@ -86,17 +87,17 @@ class MomentumTrader:
 
 
 async def run(url: str, seconds: float) -> MomentumTrader:
-    """Trade all shares for so many seconds and return what happened; positions are kept."""
+    """Trade the raw resources for so many seconds and return what happened; positions are kept."""
     async with ArenaClient(url) as arena, ArenaStream(url) as stream:
         await arena.register()
         market_tick = await stream.subscribe("market_tick")
-        shares = [(i, name) for i, name in enumerate(stream.markets) if name.startswith("eq_")]
+        traded = [(stream.markets.index(name), name) for name in stream.resources]
         trader = MomentumTrader(arena)
         async for update in stream.lasting(seconds):
             if not isinstance(update, StateChanged):
                 continue
             prices = market_tick.series("price")
-            for i, name in shares:
+            for i, name in traded:
                 await trader.decide(name, prices[i], trader.remember(name, prices[i]))
         await trader.recount()
     return trader

@@ -3,8 +3,9 @@
     python clients/python/examples/producer.py --url http://127.0.0.1:8000 --seconds 30
 
 What a lot takes is public: `GET /api/markets/{good}` has `production` with the hours and the lots of two inputs that
-one lot needs. Hours held lapse at the end of each simulated day (tick mod 24 = 23), so inputs are bought first and
-hours only when the inputs are there.
+one lot needs. Unless told which, it makes the good that earns most at this moment's prices. Hours are bought whole and
+lapse at the end of each simulated day (tick mod 24 = 23), so a batch is as much as some whole hours make, and nothing
+is bought late in the day.
 """
 
 from __future__ import annotations
@@ -18,27 +19,54 @@ from typing import Any
 
 from arena_client import ArenaClient, ArenaStream, Receipt, RequestError, StateChanged
 
-BATCH_LOTS = 20
-"""Lots to make at a time."""
-MARGIN = 0.02
-"""Sold at the reference price less this, which still leaves the market's own markup over cost."""
-HOURS_IN_DAY = 24
 LABOUR = "labour"
+HOURS_IN_DAY = 24
+LAST_HOUR_TO_BUY = 18
+BATCH_HOURS = 4
+"""Hours of labour to use at a time."""
+SLACK = 0.02
+"""Limits lie this far on the safe side of the reference price; a trade is at the auction's one price all the same."""
+TICKS_BETWEEN = 3
+"""Ticks from one step to the next: some two requests a step must stay below the key's 1,000 a minute."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a good is made. inputs: lots of each input for one lot. hours: hours for one lot."""
+
+    good: str
+    inputs: dict[str, float]
+    hours: float
+
+    def lots(self, hours: int) -> int:
+        """Return the lots that so many hours make."""
+        return int(hours / self.hours)
+
+    def needs(self, lots: int) -> dict[str, int]:
+        """Return what making `lots` takes, rounded up as the world does."""
+        needs = {name: math.ceil(lots * per_lot) for name, per_lot in self.inputs.items()}
+        return {**needs, LABOUR: math.ceil(lots * self.hours)}
+
+    def margin(self, price: dict[str, float]) -> float:
+        """Return the gain on a batch as a share of its cost, at the present prices."""
+        lots = self.lots(BATCH_HOURS)
+        cost = sum(quantity * price[name] for name, quantity in self.needs(lots).items())
+        return lots * price[self.good] / cost - 1
 
 
 @dataclass
 class Producer:
-    """One run of the bot. held: free lots by market. made, sold: lots of the good."""
+    """One run of the bot. held: free lots by market. bought: lots and hours. made, sold: lots of the good."""
 
     arena: ArenaClient
-    good: str
+    recipe: Recipe
     held: Counter[str] = field(default_factory=Counter)
     cash: float = 0.0
+    wealth: str = ""
     orders: int = 0
     bought: int = 0
     made: int = 0
     sold: int = 0
-    wealth: str = ""
     rejects: Counter[str] = field(default_factory=Counter)
 
     async def look(self) -> None:
@@ -49,36 +77,55 @@ class Producer:
         self.held = Counter({name: held["quantity"] - held["reserved"] for name, held in me["holdings"].items()})
 
     async def step(self, tick: int, price: dict[str, float]) -> None:
-        """Do the one thing that is next: sell what is made, make what can be made, buy what is missing."""
+        """Do the one thing that is next: sell what is made, make what can be made, or buy what is missing."""
         await self.look()
-        detail = await self.arena.market_detail(self.good)
-        production = detail["production"]
-        if self.held[self.good]:
-            limit = price[self.good] * (1 - MARGIN)
-            self.sold += await self.order("sell", self.good, self.held[self.good], limit)
+        good = self.recipe.good
+        if self.held[good]:
+            await self.sell(self.held[good], price[good])
             return
-        lots = min(BATCH_LOTS, int(self.cash / (2 * price[self.good])) or 1)
-        inputs, hours = needs(production, lots)
-        for name, quantity in inputs.items():
-            if self.held[name] < quantity:
-                missing = quantity - self.held[name]
-                self.bought += await self.order("buy", name, missing, price[name] * (1 + MARGIN))
-                return
-        if self.held[LABOUR] >= hours:
-            self.made += await self.produce(lots)
-        elif tick % HOURS_IN_DAY < HOURS_IN_DAY - 4:
-            # bought later in the day, hours would lapse before they can be used
-            self.bought += await self.order("buy", LABOUR, hours - self.held[LABOUR], price[LABOUR] * (1 + MARGIN))
+        lots = self.recipe.lots(BATCH_HOURS)
+        missing = {name: lots - self.held[name] for name, lots in self.recipe.needs(lots).items()}
+        missing = {name: quantity for name, quantity in missing.items() if quantity > 0}
+        if not missing:
+            await self.produce(lots)
+        elif tick % HOURS_IN_DAY <= LAST_HOUR_TO_BUY:
+            await self.buy(missing, price)
 
-    async def order(self, side: str, market: str, lots: int, price: float) -> int:
-        """Order for one tick and return the lots traded."""
-        return self.note(await self.arena.limit(market, side, lots, price, time_in_force="ioc", wait=True))
+    async def sell(self, lots: int, price: float) -> None:
+        """Offer what is made for one tick."""
+        receipt = await self.arena.limit(
+            self.recipe.good, "sell", lots, price * (1 - SLACK), time_in_force="ioc", wait=True
+        )
+        self.sold += self.note(receipt)
 
-    async def produce(self, lots: int) -> int:
-        """Make the good and return the lots made."""
-        receipt = await self.arena.produce(self.good, lots, wait=True)
+    async def produce(self, lots: int) -> None:
+        """Make the good."""
+        receipt = await self.arena.produce(self.recipe.good, lots, wait=True)
         self.note(receipt)
-        return lots if receipt.outcome is not None and not receipt.outcome.is_rejected else 0
+        if receipt.outcome is not None and not receipt.outcome.is_rejected:
+            self.made += lots
+
+    async def buy(self, missing: dict[str, int], price: dict[str, float]) -> None:
+        """Bid for everything that is missing, in one request, for one tick."""
+        results = await self.arena.batch(
+            [
+                {
+                    "type": "limit",
+                    "market": name,
+                    "side": "buy",
+                    "quantity": quantity,
+                    "price": f"{price[name] * (1 + SLACK):.6f}",
+                    "time_in_force": "ioc",
+                }
+                for name, quantity in missing.items()
+            ],
+            wait=True,
+        )
+        for result in results:
+            if isinstance(result, Receipt):
+                self.bought += self.note(result)
+            else:
+                self.rejects[str(result.detail)] += 1
 
     def note(self, receipt: Receipt) -> int:
         """Count a decided action; return its lots."""
@@ -90,24 +137,34 @@ class Producer:
         return receipt.outcome.filled
 
 
-def needs(production: dict[str, Any], lots: int) -> tuple[dict[str, int], int]:
-    """Return the lots of each input and the hours that making `lots` takes, rounded up as the world does."""
-    inputs = {
-        production["first_input"]: math.ceil(lots * production["first_per_lot"]),
-        production["second_input"]: math.ceil(lots * production["second_per_lot"]),
-    }
-    return inputs, math.ceil(lots * production["hours_per_lot"])
+async def recipes(arena: ArenaClient) -> list[Recipe]:
+    """Read how every good is made."""
+    found = []
+    for market in await arena.markets():
+        production: dict[str, Any] | None = (await arena.market_detail(market["name"])).get("production")
+        if production:
+            inputs = {
+                production["first_input"]: production["first_per_lot"],
+                production["second_input"]: production["second_per_lot"],
+            }
+            found.append(Recipe(market["name"], inputs, production["hours_per_lot"]))
+    return found
 
 
-async def run(url: str, seconds: float, good: str = "food") -> Producer:
-    """Produce `good` for so many seconds and return what happened."""
+async def run(url: str, seconds: float, good: str | None = None) -> Producer:
+    """Produce for so many seconds and return what happened; good: None = the one that earns most now."""
     async with ArenaClient(url) as arena, ArenaStream(url) as stream:
+        known = await recipes(arena)
         await arena.register()
         market_tick = await stream.subscribe("market_tick")
-        producer = Producer(arena, good)
+        price = dict(zip(stream.markets, market_tick.series("price"), strict=True))
+        wanted = [recipe for recipe in known if good in (None, recipe.good)]
+        producer = Producer(arena, max(wanted, key=lambda recipe: recipe.margin(price)))
+        next_tick = 0
         async for update in stream.lasting(seconds):
-            if not isinstance(update, StateChanged):
+            if not isinstance(update, StateChanged) or update.tick < next_tick:
                 continue
+            next_tick = update.tick + TICKS_BETWEEN
             price = dict(zip(stream.markets, market_tick.series("price"), strict=True))
             try:
                 await producer.step(update.tick, price)
@@ -123,11 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--good", default="food")
+    parser.add_argument("--good", help="what to make; unless given, what earns most")
     options = parser.parse_args()
     producer = asyncio.run(run(options.url, options.seconds, options.good))
-    print(f"{producer.orders} orders, {producer.bought} lots and hours bought, {producer.made} {producer.good} made")
-    print(f"{producer.sold} sold, wealth {producer.wealth} credits")
+    print(f"{producer.orders} orders, {producer.bought} lots and hours bought")
+    print(f"{producer.made} {producer.recipe.good} made, {producer.sold} sold, wealth {producer.wealth} credits")
     for reason, count in producer.rejects.most_common():
         print(f"refused {count} times: {reason}")
 
