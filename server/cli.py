@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from engine.errors import EngineError, JournalDamaged, SettingError
+from server import kernel_cache
 from server.config import load
 
 USAGE = 2
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(name)
     if command is None:
         return _refuse(f"unknown command {name!r}; there are {', '.join(COMMANDS)}", USAGE)
+    kernel_cache.choose()
     try:
         return command(arguments)
     except SettingError as error:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from server import kernel_cache
 from tests.support.deadlines import FACTOR
+
+# before any test file imports a kernel
+kernel_cache.choose()
 
 TEST_TIMEOUT_S = 120.0
 """Longest a single test may take before its stack is shown and it fails; the first call of a kernel compiles it."""

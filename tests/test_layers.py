@@ -69,7 +69,7 @@ ORDER = {
         "replay",
     ),
     "server": (
-        "errors clock keys config bootstrap",
+        "errors clock keys config bootstrap kernel_cache",
         "logs metrics protocols bodies middleware",
         "schemas live",
         "documents",
