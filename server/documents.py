@@ -239,6 +239,7 @@ Market = _stamped(
     **_KEY,
     kind=(str, ...),
     inputs=(list[str], ...),
+    production=(Production | None, ...),
     values=(_MARKET, ...),
     book=(BookTop, ...),
 )

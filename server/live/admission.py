@@ -64,6 +64,10 @@ class RateLimiter:
         self._buckets: dict[bytes, tuple[float, float]] = {}
         """Tokens and the time they were counted, by key hash."""
 
+    def __len__(self) -> int:
+        """Return how many buckets are kept."""
+        return len(self._buckets)
+
     def take(self, key_hash: bytes) -> Rate:
         """Use one request of a key. Raises Problem 429 when it has none left."""
         now, per_s = self._clock.monotonic(), self.per_minute / 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.bodies import DEPTH_MAX, INTEGER_MAX, JSON, MSGPACK, decode, decode_json, decode_msgpack
-from server.errors import Code, Problem
+from server.errors import BadRequest, Code, Problem
 
 PLAIN = st.recursive(
     st.none()
@@ -62,8 +63,8 @@ def test_json_constants_are_refused(text: bytes) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        b"1e400", b"-1e400", b"1e99999999999999999999", b"9007199254740993", b"-9007199254740993", b"18446744073709551616",
-        b"9007199254740993.5", b"1" * 5_000, b"1e-400", b"0." + b"1" * 200,
+        b"1e400", b"-1e400", b"1e99999999999999999999", b"9007199254740993", b"-9007199254740993",
+        b"18446744073709551616", b"9007199254740993.5", b"1" * 5_000, b"1e-400", b"0." + b"1" * 200,
     ],
 )  # fmt: skip
 def test_numbers_that_do_not_fit_are_refused(number: bytes) -> None:
@@ -157,10 +158,8 @@ def test_floats_of_msgpack_are_what_their_shortest_text_says() -> None:
 def test_no_bytes_get_anything_but_a_value_or_a_refusal(body: bytes) -> None:
     """Nothing else may come out of a decoder."""
     for media in (JSON, MSGPACK):
-        try:
+        with suppress(BadRequest):
             decode(body, media, (media,))
-        except Problem as problem:
-            assert problem.status == 400
 
 
 def test_an_empty_body_is_refused() -> None:

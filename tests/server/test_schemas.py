@@ -88,8 +88,28 @@ def test_prices_are_numbers_or_decimal_strings_on_the_ladder(price: Any) -> None
 
 @pytest.mark.parametrize(
     "price",
-    ["0.009999", 0, -1, "-1", "1018465.744169", 10_000_000, "abc", "", "1e3", "0x1", "1,5", " 1", "1.", ".5", "NaN"]
-    + ["Infinity", True, None, "9" * 17, "١"],
+    [
+        "0.009999",
+        0,
+        -1,
+        "-1",
+        "1018465.744169",
+        10_000_000,
+        "abc",
+        "",
+        "1e3",
+        "0x1",
+        "1,5",
+        " 1",
+        "1.",
+        ".5",
+        "NaN",
+        "Infinity",
+        True,
+        None,
+        "9" * 17,
+        "\u0661",
+    ],
 )
 def test_prices_off_the_ladder_or_in_another_form_are_refused(price: Any) -> None:
     """With the first and the last price that exist."""

@@ -83,7 +83,7 @@ class RunningServer:
         return self.tick
 
     async def register(self, api_key: str | None = None) -> Bot:
-        """Register an agent, let it become active, and return it. api_key: of the owner it belongs to, a new one's else."""
+        """Register an agent and run the tick in which it becomes active. api_key: of its owner, None for a new one."""
         async with self.client(api_key) as client:
             made = (await client.post("/api/agents/register")).json()
         await self.step()
@@ -149,16 +149,15 @@ async def run_server(
     """
     with tempfile.TemporaryDirectory() as folder:
         config = small_config() if engine is None else engine
-        chosen = Settings(
-            **{
-                "data": Path(folder) if data is None else data,
-                "port": 0,
-                "seed": SEED,
-                "tick_rate": 50,
-                "engine": config,
-            }
-            | settings
-        )
+        given: dict[str, Any] = {
+            "data": Path(folder) if data is None else data,
+            "port": 0,
+            "seed": SEED,
+            "tick_rate": 50,
+            "engine": config,
+            **settings,
+        }
+        chosen = Settings(**given)
         clock = ManualClock() if by_hand else SystemClock()
         opening = Opening()
         app = create_app(

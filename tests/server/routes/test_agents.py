@@ -66,10 +66,10 @@ async def test_the_same_idempotency_key_gives_the_same_agent_a_new_key_and_revok
         first = (await client.post("/api/agents/register", headers=headers)).json()
         await arena.step()
         second = (await client.post("/api/agents/register", headers=headers)).json()
-        old, new = (
+        old, new = [
             await client.get(f"/api/agents/{made['agent_id']}", headers={"X-API-Key": made["api_key"]})
             for made in (first, second)
-        )
+        ]
 
     assert first["agent_id"] == second["agent_id"]
     assert first["api_key"] != second["api_key"]

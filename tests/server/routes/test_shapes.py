@@ -79,8 +79,7 @@ BAD_JSON: dict[str, tuple[bytes, int, str]] = {
     "a number": (b"7", 400, "object"),
     "half a surrogate": (text().replace(b"a-1", b"\\ud800"), 400, "surrogate"),
     "replace between two prices": (
-        json.dumps({"client_action_id": "r", "type": "replace", "order_id": "1", "quantity": 1, "price": "1.23"}).encode(),
-        400, "side",
+        b'{"client_action_id": "r", "type": "replace", "order_id": "1", "quantity": 1, "price": "1.23"}', 400, "side",
     ),
 }  # fmt: skip
 

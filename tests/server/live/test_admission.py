@@ -1,0 +1,203 @@
+"""Admission: rates, callers, rows and fingerprints; what is refused leaves no trace."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.ladder import LAST_LEVEL, UCR, prices
+from engine.markets import ID
+from engine.messages import Kind, TimeInForce
+from server import schemas
+from server.clock import ManualClock
+from server.errors import BadRequest, Problem, Unauthorized
+from server.live.admission import BUCKETS_MAX, RateLimiter, agent_number, api_key, fingerprint, to_level, to_row
+
+LIMIT: dict[str, Any] = {
+    "client_action_id": "a-1", "type": "limit", "market": "food", "side": "buy", "quantity": 5, "price": "1.25",
+}  # fmt: skip
+KEY = b"k" * 32
+
+
+def row_of(**changes: Any) -> np.void:
+    """Return the row of the plain limit order with changes."""
+    row: np.void = to_row(17, schemas.parse_action({**LIMIT, **changes}))[0]
+    return row
+
+
+def test_a_limit_order_becomes_a_row() -> None:
+    """Every field where the world looks for it; seq and valid_until are filled later."""
+    row = row_of(time_in_force="gtt", expires_tick=99)
+
+    assert (row["agent_id"], row["kind"], row["market"], row["side"]) == (17, Kind.LIMIT, ID["food"], 1)
+    assert (row["quantity"], row["time_in_force"], row["order_until"]) == (5, TimeInForce.GTT, 99)
+    assert prices()[row["level"]] <= 1_250_000 < prices()[row["level"] + 1]
+    assert (row["seq"], row["valid_until"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ({"type": "market", "market": "oil", "side": "sell", "quantity": 3}, {"market": 1, "side": -1, "quantity": 3}),
+        ({"type": "cancel", "order_id": "12"}, {"market": -1, "order_id": 12}),
+        ({"type": "replace", "order_id": "12", "quantity": 4, "price": 1}, {"order_id": 12, "quantity": 4, "side": 0}),
+        ({"type": "borrow", "amount": "1.000001"}, {"amount": 1_000_001}),
+        ({"type": "repay", "amount": 9_007_199_254}, {"amount": 9_007_199_254_000_000}),
+        ({"type": "produce", "market": "food", "quantity": 2}, {"market": ID["food"], "quantity": 2}),
+        ({"type": "consume", "market": "food", "quantity": 2}, {"market": ID["food"], "quantity": 2}),
+    ],
+)
+def test_other_actions_become_rows(action: dict[str, Any], expected: dict[str, int]) -> None:
+    """Fields that an action does not have are 0, the market -1."""
+    (row,) = to_row(17, schemas.parse_action({"client_action_id": "a", **action}))
+
+    assert row["kind"] == Kind[action["type"].upper()]
+    assert {name: int(row[name]) for name in expected} == expected
+
+
+def test_moods_are_taken_to_q15() -> None:
+    """0 is 0, 1 is 32767."""
+    moods = {"sentiment": 0, "fear": 1, "greed": Decimal("0.5"), "confidence": Decimal("0.25")}
+
+    (row,) = to_row(1, schemas.parse_action({"client_action_id": "a", "type": "set_sentiment", **moods}))
+
+    assert row["mood"].tolist() == [0, 32_767, 16_384, 8_192]
+
+
+@given(
+    price=st.decimals("0.01", "1018465.744168", places=9), side=st.sampled_from(["buy", "sell"]),
+)  # fmt: skip
+def test_a_buy_is_never_taken_above_its_price_and_a_sell_never_below(price: Decimal, side: str) -> None:
+    """And never further than to the nearest level on that side."""
+    level, table = to_level(price, side), prices()
+
+    if side == "buy":
+        assert table[level] <= price * UCR
+        assert level == LAST_LEVEL or table[level + 1] > price * UCR
+    else:
+        assert table[level] >= price * UCR
+        assert level == 0 or table[level - 1] < price * UCR
+
+
+def test_without_a_side_only_prices_of_the_ladder_are_taken() -> None:
+    """A replace does not say which way to round."""
+    exact = Decimal(int(prices()[50_000])) / UCR
+
+    assert to_level(exact, None) == 50_000
+    with pytest.raises(BadRequest) as caught:
+        to_level(exact + Decimal("0.000001"), None)
+    assert str(exact) in caught.value.detail
+    assert "side" in caught.value.detail
+
+
+def print_of(**changes: Any) -> bytes:
+    """Return the fingerprint of the plain limit order with changes."""
+    action = schemas.parse_action({**LIMIT, **changes})
+    return fingerprint(to_row(17, action), action)
+
+
+def test_a_fingerprint_is_of_what_is_asked_for_not_of_how_it_is_written() -> None:
+    """A number, a text, a default said aloud: the same action."""
+    assert print_of() == print_of(price=Decimal("1.25")) == print_of(price="1.250") == print_of(time_in_force="gtc")
+    assert len(print_of()) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantity": 6}, {"price": "1.26"}, {"side": "sell"}, {"market": "oil"}, {"time_in_force": "ioc"},
+        {"time_in_force": "gtt", "expires_tick": 9}, {"valid_until_tick": 7}, {"valid_until_tick": 0},
+    ],
+)  # fmt: skip
+def test_every_other_wish_has_another_fingerprint(change: dict[str, Any]) -> None:
+    """Under one client_action_id it must be noticed."""
+    assert print_of(**change) != print_of()
+
+
+def test_a_bucket_holds_a_tenth_of_a_minute_and_refills_evenly() -> None:
+    """600 a minute: 60 at once, then ten a second."""
+    clock = ManualClock()
+    limiter = RateLimiter(600, clock)
+
+    burst = [limiter.take(KEY).remaining for _ in range(60)]
+    with pytest.raises(Problem) as caught:
+        limiter.take(KEY)
+    clock.advance(0.25)
+    later = [limiter.take(KEY).remaining for _ in range(2)]
+
+    assert burst == list(range(59, -1, -1))
+    assert caught.value.status == 429
+    assert caught.value.headers["Retry-After"] == "1"
+    assert caught.value.headers["X-RateLimit-Remaining"] == "0"
+    assert caught.value.headers["X-RateLimit-Reset"] == "6"
+    assert later == [1, 0]
+
+
+def test_keys_have_buckets_of_their_own() -> None:
+    """One key's flood costs nobody else."""
+    limiter = RateLimiter(10, ManualClock())
+
+    limiter.take(KEY)
+    limiter.take(b"o" * 32)
+
+    with pytest.raises(Problem):
+        limiter.take(KEY)
+
+
+def test_buckets_are_bounded_by_forgetting_full_ones() -> None:
+    """A full bucket is what a new key begins with, so nothing is lost."""
+    clock = ManualClock()
+    limiter = RateLimiter(600, clock)
+    for number in range(BUCKETS_MAX):
+        limiter.take(number.to_bytes(32, "big"))
+    clock.advance(10.0)
+    for _ in range(30):
+        limiter.take(KEY)
+
+    assert len(limiter) < 100
+    assert limiter.take(KEY).remaining == 29
+
+
+@given(st.floats(0.0, 100.0), st.integers(1, 100_000))
+def test_a_key_never_gets_more_than_its_rate(pause: float, per_minute: int) -> None:
+    """Over any time: the burst and what flowed in, not one more."""
+    clock = ManualClock()
+    limiter = RateLimiter(per_minute, clock)
+    taken = 0
+    for _ in range(5):
+        for _ in range(50):
+            try:
+                limiter.take(KEY)
+                taken += 1
+            except Problem:
+                break
+        clock.advance(pause)
+
+    assert taken <= limiter.burst + 4 * pause * per_minute / 60 + 1e-6
+
+
+def test_keys_come_in_either_header() -> None:
+    """Bearer in any case; anything else in Authorization is refused, not ignored."""
+    assert api_key({"authorization": "Bearer ak_x"}) == "ak_x"
+    assert api_key({"authorization": "bearer  ak_x "}) == "ak_x"
+    assert api_key({"x-api-key": "ak_x"}) == "ak_x"
+    assert api_key({}) is None
+    for wrong in ("Basic ak_x", "Bearer ", "ak_x", ""):
+        with pytest.raises(Unauthorized):
+            api_key({"authorization": wrong})
+
+
+@pytest.mark.parametrize("text", ["17", "a", "a0", "a01", "a-1", "A17", "a1 ", "a" + "9" * 17, 17, None, "a١"])  # noqa: RUF001  # the last digit is Arabic: a number to Python, none to us
+def test_what_is_no_agent_id_has_no_number(text: Any) -> None:
+    """One spelling only."""
+    assert agent_number(text) is None
+
+
+def test_an_agent_id_is_a_and_its_number() -> None:
+    """As registering gave it."""
+    assert agent_number("a17") == 17
