@@ -15,13 +15,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.agent_index import find, insert, list_slot, remove, unlist_slot
 from engine.arithmetic import muldiv
 from engine.auction import ASSETS
 from engine.config import Config
+from engine.kernels import inlined, kernel
 from engine.ladder import LAST_LEVEL, UCR, window
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
@@ -189,7 +189,7 @@ def _rules(state: State, config: Config) -> Rules:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def apply(
     actions: Rows, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World,
     rules: Rules,
@@ -230,7 +230,7 @@ def apply(
                 _set_sentiment(action, outcome, slot, accounts, world, rules)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, rules: Rules) -> bool:
     """Count the action and return whether it comes in time, is not one too many, and is well formed."""
     if accounts.last_tick[slot] != rules.tick:
@@ -246,7 +246,7 @@ def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, r
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _is_well_formed(action: np.void) -> bool:
     """Return whether the fields its kind uses are in their ranges: nothing else keeps a kernel inside its arrays."""
     kind, market = _whole(action["kind"]), _whole(action["market"])
@@ -274,7 +274,7 @@ def _is_well_formed(action: np.void) -> bool:
     return kind == _CANCEL
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _refuse(outcome: np.void, code: int, needed: int, available: int) -> bool:
     """Write a refusal and return False."""
     outcome["status"], outcome["code"] = _REJECTED, code
@@ -282,7 +282,7 @@ def _refuse(outcome: np.void, code: int, needed: int, available: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _limit(
     action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> None:
@@ -301,7 +301,7 @@ def _limit(
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _market(
     action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> None:
@@ -311,7 +311,7 @@ def _market(
     _place(outcome, row, slot, market, side, level, action["quantity"], LAPSES, -1, book, accounts, world, rules)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _place(
     outcome: np.void, row: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int,
     leaving: int, book: Book, accounts: Accounts, world: World, rules: Rules,
@@ -357,7 +357,7 @@ def _place(
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _cancel(
     action: np.void, outcome: np.void, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book,
     accounts: Accounts, world: World,
@@ -371,7 +371,7 @@ def _cancel(
     outcome["status"], outcome["order_id"] = _DONE, action["order_id"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _replace(
     action: np.void, outcome: np.void, row: int, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book,
     accounts: Accounts, world: World, rules: Rules,
@@ -400,7 +400,7 @@ def _replace(
     outcome["status"], outcome["order_id"], outcome["open"] = _DONE, book.id[i], quantity
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _close(i: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts) -> None:
     """Take an order whose escrow is released out of the book, cancelled."""
     slot = book.slot[i]
@@ -414,7 +414,7 @@ def _close(i: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accou
     accounts.orders[slot] -= 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _borrow(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
     """Lend when the debt stays within half of cash and escrow and a quarter of the holdings' value."""
     amount = action["amount"]
@@ -429,7 +429,7 @@ def _borrow(action: np.void, outcome: np.void, slot: int, accounts: Accounts, wo
     outcome["status"], outcome["value"] = _DONE, amount
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _repay(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
     amount = action["amount"]
     if amount > accounts.debt[slot]:
@@ -443,7 +443,7 @@ def _repay(action: np.void, outcome: np.void, slot: int, accounts: Accounts, wor
         outcome["status"], outcome["value"] = _DONE, -amount
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _produce(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
     """Turn hours and inputs into goods at the market's current public coefficients."""
     good, lots = _whole(action["market"]), action["quantity"]
@@ -467,7 +467,7 @@ def _produce(action: np.void, outcome: np.void, slot: int, accounts: Accounts, w
     outcome["status"], outcome["filled"] = _DONE, lots
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _has(outcome: np.void, slot: int, market: int, lots: int, code: int, accounts: Accounts) -> bool:
     """Return whether so many lots are there and not promised to anybody; refuse otherwise."""
     free = accounts.holdings[slot, market] - accounts.reserved[slot, market]
@@ -476,7 +476,7 @@ def _has(outcome: np.void, slot: int, market: int, lots: int, code: int, account
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _consume(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World) -> None:
     good, lots = _whole(action["market"]), action["quantity"]
     if not _has(outcome, slot, good, lots, _NO_HOLDINGS, accounts):
@@ -487,7 +487,7 @@ def _consume(action: np.void, outcome: np.void, slot: int, accounts: Accounts, w
     outcome["status"], outcome["filled"] = _DONE, lots
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _set_sentiment(
     action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World, rules: Rules
 ) -> None:
@@ -503,7 +503,7 @@ def _set_sentiment(
     outcome["status"] = _DONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accounts, world: World, rules: Rules) -> int:
     """Give the agent the lowest free slot and its endowment; return the lowest slot that may be free after it."""
     number = action["agent_id"] if action["agent_id"] > 0 else action["seq"]
@@ -537,19 +537,22 @@ def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accou
     return slot + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _owned(accounts: Accounts, owner: int, tick: int) -> int:
     """Return how many agents count for an owner: its own and the slots blocked for it."""
     count = 0
-    slot = find(accounts.by_owner, accounts.slot_owner, owner)
+    first = find(accounts.by_owner, accounts.slot_owner, owner)
+    slot = first
     while slot >= 0:
         if accounts.id[slot] != 0 or accounts.blocked_until[slot] > tick:
             count += 1
         slot = _whole(accounts.owner_next[slot]) - 1
+        if slot == first:
+            break
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _unregister(
     outcome: np.void, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts,
     world: World, rules: Rules,
@@ -558,7 +561,7 @@ def _unregister(
     outcome["status"], outcome["value"] = _DONE, -given_back
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _leave(
     slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> int:
@@ -582,7 +585,7 @@ def _leave(
     return int(back)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _liquidate(
     slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World
 ) -> int:
@@ -607,7 +610,7 @@ def _liquidate(
     return int(lost)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def charge_interest(
     outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
 ) -> int:
@@ -634,7 +637,7 @@ def charge_interest(
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def expire_idle(
     outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
 ) -> int:
@@ -648,7 +651,7 @@ def expire_idle(
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _holdings_value(accounts: Accounts, world: World, slot: int) -> int:
     """Return the value of all holdings at reference prices, ucr, at most MONEY_MAX."""
     total = 0
@@ -657,19 +660,19 @@ def _holdings_value(accounts: Accounts, world: World, slot: int) -> int:
     return total
 
 
-@njit(inline="always")
+@inlined
 def _whole(number: Any) -> int:
     """Return an integer of any width as int64, so that kernels compile once."""
     return int(np.int64(number))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _money(price: int, lots: int) -> int:
     """Return price x lots, at most MONEY_MAX. price: above zero."""
     return MONEY_MAX if lots > MONEY_MAX // price else int(price * lots)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _index_slots(accounts: Accounts, used: int) -> None:
     for slot in range(used):
         if accounts.id[slot] != 0:

@@ -1,15 +1,16 @@
 """From numbers to slots: where an outside agent sits, and which slots belong to an owner.
 
 Two open-addressing tables with linear probing map agent and owner numbers, which are large and sparse, to slots; the
-slots of one owner form a list. All of it is scratch that follows from the persistent arrays. An entry is slot + 1,
+slots of one owner form a ring. All of it is scratch that follows from the persistent arrays. An entry is slot + 1,
 so that a table of zeros is an empty one.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from engine.kernels import inlined, kernel
 
 Table = NDArray[np.int32]
 Numbers = NDArray[np.int64]
@@ -20,19 +21,19 @@ def table_size(agents: int) -> int:
     return 1 << max(4, (2 * agents - 1).bit_length())
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def find(table: Table, numbers: Numbers, number: int) -> int:
     """Return the slot under that number, -1 when there is none. numbers: by slot, true for every slot in the table."""
     return int(table[_position(table, numbers, number)]) - 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def insert(table: Table, numbers: Numbers, slot: int) -> None:
     """Add a slot under numbers[slot], which is not in the table yet."""
     table[_position(table, numbers, numbers[slot])] = slot + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def remove(table: Table, numbers: Numbers, number: int) -> None:
     """Take out the entry of that number, which is in the table; numbers still holds it."""
     mask = len(table) - 1
@@ -48,41 +49,38 @@ def remove(table: Table, numbers: Numbers, number: int) -> None:
     table[hole] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def list_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int, owner: int) -> None:
-    """Put a slot into its owner's list; it is in no list yet."""
+    """Put a slot into its owner's ring; it is in no ring yet."""
     first = find(table, slot_owner, owner)
     slot_owner[slot] = owner
     if first < 0:
-        owner_next[slot] = 0
+        owner_next[slot] = slot + 1
         insert(table, slot_owner, slot)
     else:
         owner_next[slot] = owner_next[first]
         owner_next[first] = slot + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def unlist_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int) -> None:
-    """Take a slot out of its owner's list, if it is in one."""
+    """Take a slot out of its owner's ring, if it is in one."""
     owner = slot_owner[slot]
     if owner == 0:
         return
-    first = find(table, slot_owner, owner)
-    after = owner_next[slot]
-    if first != slot:
-        before = first
-        while owner_next[before] != slot + 1:
-            before = owner_next[before] - 1
-        owner_next[before] = after
-    elif after != 0:
-        table[_position(table, slot_owner, owner)] = after
-    else:
+    mate = owner_next[slot] - 1
+    if mate == slot:
         remove(table, slot_owner, owner)
+    else:
+        table[_position(table, slot_owner, owner)] = mate + 1
+        while owner_next[mate] != slot + 1:
+            mate = owner_next[mate] - 1
+        owner_next[mate] = owner_next[slot]
     slot_owner[slot] = 0
     owner_next[slot] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _position(table: Table, numbers: Numbers, number: int) -> int:
     """Return where the number's entry is, or the empty place where it would go."""
     mask = len(table) - 1
@@ -92,7 +90,7 @@ def _position(table: Table, numbers: Numbers, number: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _home(number: int, mask: int) -> int:
     # a 31-bit fold times a 32-bit odd constant stays in int64, so that the interpreter sees no overflow
     folded = (number ^ (number >> 31)) & 0x7FFFFFFF

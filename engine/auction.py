@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import inlined, kernel
 from engine.ladder import LEVELS, REFERENCE_HIGH, REFERENCE_LOW
 from engine.markets import CONSOL, HOURS, RAW_FIRST, RAW_LAST, SHARE_FIRST
 from engine.state import CENTRE, SLOTS, State
@@ -90,7 +90,7 @@ def open_markets(halt_until: NDArray[np.int64], tick: int, open_hours: int) -> N
     return is_open
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def price_change(elasticity: float, demand: float, supply: float, limit: float) -> float:
     """Return the fraction by which the price should move: elasticity x (demand / supply - 1), cut to +-limit.
 
@@ -100,7 +100,7 @@ def price_change(elasticity: float, demand: float, supply: float, limit: float) 
     return min(limit, max(-limit, change))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def equilibrium_price(current: float, elasticity: float, demand: float, supply: float, limit: float) -> float:
     """Return Current Price x (1 + Elasticity x (Demand/Supply - 1)), the change cut to +-limit (maxPriceChange).
 
@@ -110,7 +110,7 @@ def equilibrium_price(current: float, elasticity: float, demand: float, supply: 
     return current * (1.0 + price_change(elasticity, demand, supply, limit))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def price_elasticity(quantity_from: float, quantity_to: float, change: float) -> float:
     """Return (dQ/Q) / (dP/P) for a quantity that falls from one value to another over a price change (fraction).
 
@@ -120,7 +120,7 @@ def price_elasticity(quantity_from: float, quantity_to: float, change: float) ->
     return (quantity_from - quantity_to) / ((quantity_from + quantity_to) * 0.5 + 1.0) / change
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def kyle_lambda(kyle_xy: float, kyle_xx: float) -> float:
     """Return the price impact of a lot, bp: mean of return x imbalance over mean of imbalance^2, 0 without imbalance.
 
@@ -129,7 +129,7 @@ def kyle_lambda(kyle_xy: float, kyle_xx: float) -> float:
     return kyle_xy / kyle_xx if kyle_xx > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def consumer_surplus(prices: Ints, quantities: Ints, price: int) -> float:
     """Return what buyers would have paid beyond the price, ucr: the sum of (limit - price) x lots.
 
@@ -139,13 +139,13 @@ def consumer_surplus(prices: Ints, quantities: Ints, price: int) -> float:
     return _gain(prices, quantities, price, 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def producer_surplus(prices: Ints, quantities: Ints, price: int) -> float:
     """Return what sellers got beyond their limits, ucr: the sum of (price - limit) x lots; as consumer_surplus."""
     return _gain(prices, quantities, price, -1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _gain(prices: Ints, quantities: Ints, price: int, sign: int) -> float:
     """Return the sum of max(0, sign x (limit - price)) x lots."""
     widest, lots = 0, 0
@@ -163,14 +163,14 @@ def _gain(prices: Ints, quantities: Ints, price: int, sign: int) -> float:
     return wide
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def clear_markets(auction: Auction, is_open: NDArray[np.bool_]) -> None:
+@kernel
+def clear_markets(auction: Auction, is_open: NDArray[np.bool_], sums: Ints) -> None:
     """Clear every open market, empty all histograms and write what was measured.
 
-    Trusts that every order stands in its market's window. A closed market trades nothing and keeps its reference.
+    sums: shape (2, CHUNKS), zero, zero again afterwards. Trusts that every order stands in its market's window. A
+    closed market trades nothing and keeps its reference.
     """
-    bid_sums = np.zeros(CHUNKS, np.int64)
-    ask_sums = np.zeros(CHUNKS, np.int64)
+    bid_sums, ask_sums = sums[BUY], sums[SELL]
     for m in range(len(auction.level)):
         low, high = _merge_threads(auction.histogram, auction.touched, m)
         bids = auction.histogram[0, m, BUY]
@@ -184,7 +184,7 @@ def clear_markets(auction: Auction, is_open: NDArray[np.bool_]) -> None:
         _empty(asks, low, high, ask_sums)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _clear(
     auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int
 ) -> None:
@@ -222,7 +222,7 @@ def _clear(
     auction.price[m] = auction.ladder[level]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def best_slot(
     bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int, reference: int
 ) -> tuple[int, int, int]:
@@ -280,7 +280,7 @@ def best_slot(
     return slot, right_demand, right_supply
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _margin_up(bids: Ints, slot: int, demand: int, volume: int) -> tuple[int, int]:
     """Return the highest slot whose demand still covers the volume, and the lots bid there that get nothing."""
     while demand - bids[slot] >= volume:
@@ -289,7 +289,7 @@ def _margin_up(bids: Ints, slot: int, demand: int, volume: int) -> tuple[int, in
     return slot, demand - volume
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _margin_down(asks: Ints, slot: int, supply: int, volume: int) -> tuple[int, int]:
     """Return the lowest slot whose supply still covers the volume, and the lots asked there that get nothing."""
     while supply - asks[slot] >= volume:
@@ -298,7 +298,7 @@ def _margin_down(asks: Ints, slot: int, supply: int, volume: int) -> tuple[int, 
     return slot, supply - volume
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _measure_curves(
     auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int
 ) -> float:
@@ -327,7 +327,7 @@ def _measure_curves(
     return price_change(elasticity, demand + 1.0, supply + 1.0, INDICATIVE_LIMIT)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _measure_surplus(
     auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int,
     slot: int, buy_slot: int, sell_slot: int,
@@ -346,7 +346,7 @@ def _measure_surplus(
     auction.surplus[1, m] = gain
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _surplus(limits: Ints, lots: Ints, sums: Ints, start: int, price: int, sign: int) -> float:
     """Return the surplus of the lots from slot start on, chunk by chunk, empty chunks left out."""
     total = 0.0
@@ -360,7 +360,7 @@ def _surplus(limits: Ints, lots: Ints, sums: Ints, start: int, price: int, sign:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _find_best(
     auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int,
     buy_slot: int, bid_filled: int, sell_slot: int, ask_filled: int,
@@ -382,7 +382,7 @@ def _find_best(
         auction.depth[SELL, m] = total - ask_filled if at == sell_slot else total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _next_down(lots: Ints, sums: Ints, at: int, low: int) -> int:
     """Return the highest slot at or below `at` with lots, low - 1 when there is none."""
     while at >= low:
@@ -395,7 +395,7 @@ def _next_down(lots: Ints, sums: Ints, at: int, low: int) -> int:
     return low - 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _next_up(lots: Ints, sums: Ints, at: int, high: int) -> int:
     """Return the lowest slot at or above `at` with lots, high + 1 when there is none."""
     while at <= high:
@@ -408,7 +408,7 @@ def _next_up(lots: Ints, sums: Ints, at: int, high: int) -> int:
     return high + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _merge_threads(histogram: Ints, touched: Ints, m: int) -> tuple[int, int]:
     """Add all threads' histograms of a market into the first, empty the others, return the touched range."""
     low, high = touched[0, m, 0], touched[0, m, 1]
@@ -425,7 +425,7 @@ def _merge_threads(histogram: Ints, touched: Ints, m: int) -> tuple[int, int]:
     return low, high
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sum_chunks(lots: Ints, low: int, high: int, sums: Ints) -> None:
     """Write the sum of every chunk that low..high reaches; slots outside low..high hold nothing."""
     if low > high:
@@ -437,7 +437,7 @@ def _sum_chunks(lots: Ints, low: int, high: int, sums: Ints) -> None:
         sums[chunk] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _range_sum(lots: Ints, sums: Ints, start: int, end: int) -> int:
     """Return the lots of slots start..end, inside the range whose chunk sums are known."""
     total = 0
@@ -457,7 +457,7 @@ def _range_sum(lots: Ints, sums: Ints, start: int, end: int) -> int:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _empty(lots: Ints, low: int, high: int, sums: Ints) -> None:
     """Zero the chunks that hold lots, and their sums."""
     if low > high:
@@ -468,7 +468,7 @@ def _empty(lots: Ints, low: int, high: int, sums: Ints) -> None:
             sums[chunk] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _reset(auction: Auction, m: int) -> None:
     """Write what holds for a market without trade and without orders."""
     auction.volume[m] = 0
@@ -485,7 +485,7 @@ def _reset(auction: Auction, m: int) -> None:
     auction.best_bid[m] = auction.best_ask[m] = -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def marginal_lots(
     level: NDArray[np.int32], quantity: NDArray[np.int32], block_start: Ints, block_end: Ints, block_market: Ints,
     margin_level: Ints, first: int, last: int, sums: Ints,
@@ -505,7 +505,7 @@ def marginal_lots(
             sums[b, BUY], sums[b, SELL] = bought, sold
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _at_margin(
     level: NDArray[np.int32], quantity: NDArray[np.int32], buy_level: int, sell_level: int
 ) -> tuple[int, int]:
@@ -518,7 +518,7 @@ def _at_margin(
     return bought, sold
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def marginal_offers(
     sell_level: NDArray[np.int32], sell_qty: NDArray[np.int32], first_id: int, segment_start: Ints,
     segment_end: Ints, segment_market: Ints, margin_level: Ints, sums: Ints,
@@ -532,7 +532,7 @@ def marginal_offers(
         sums[s] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def prefix_margins(
     outside: Ints, block_market: Ints, segment_market: Ints, block_before: Ints, segment_before: Ints
 ) -> None:
@@ -554,7 +554,7 @@ def prefix_margins(
         outside[SELL, m] += lots
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def remember(auction: Auction, is_open: NDArray[np.bool_], row: int, returns: Ints) -> None:
     """Write the tick's returns into the ring's row and update variance and the sums of Kyle's lambda.
 

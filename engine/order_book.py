@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from engine.agent_index import find
 from engine.arithmetic import muldiv
 from engine.auction import BUY, SELL, Auction
+from engine.kernels import inlined, kernel
 from engine.markets import LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import Status
 from engine.state import (
@@ -106,7 +105,7 @@ def accounts_of(state: State) -> Accounts:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def find_order(book: Book, order_id: int) -> int:
     """Return the index of the open order with that id, -1 when there is none."""
     low, high = 0, book.counters[ORDER_COUNT]
@@ -121,7 +120,7 @@ def find_order(book: Book, order_id: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def append_order(
     book: Book, order_id: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int, since: int,
     row: int,
@@ -139,7 +138,7 @@ def append_order(
     book.first[slot] = i + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> None:
     """Give back what so many lots of an open order hold: a buy's escrow, a sell's reserved lots."""
     slot = book.slot[i]
@@ -151,22 +150,23 @@ def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> 
         accounts.reserved[slot, book.market[i]] -= lots
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def crosses_own_order(
     book: Book, accounts: Accounts, slot: int, market: int, side: int, level: int, except_for: int
 ) -> bool:
     """Return whether an order would cross an open one of the same owner. except_for: index of one that leaves."""
-    other = find(accounts.by_owner, accounts.slot_owner, accounts.owner[slot])
-    while other >= 0:
+    other = slot
+    while True:
         # without reserved lots or escrow there is nothing on the other side
         may_cross = accounts.reserved[other, market] > 0 if side > 0 else accounts.escrow[other] > 0
         if may_cross and _crosses(book, other, market, side, level, except_for):
             return True
         other = accounts.owner_next[other] - 1
-    return False
+        if other == slot:
+            return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _crosses(book: Book, slot: int, market: int, side: int, level: int, except_for: int) -> bool:
     i = book.first[slot] - 1
     while i >= 0:
@@ -182,7 +182,7 @@ def _crosses(book: Book, slot: int, market: int, side: int, level: int, except_f
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def window_slot(side: int, level: int, reference: int, down: int, up: int) -> int:
     """Return the histogram slot an order counts at, OUT_OF_WINDOW when it does not take part.
 
@@ -196,7 +196,7 @@ def window_slot(side: int, level: int, reference: int, down: int, up: int) -> in
     return CENTRE + offset if offset <= up else OUT_OF_WINDOW
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def add_orders(book: Book, auction: Auction, estate: Ints, is_open: NDArray[np.bool_], down: int, up: int) -> None:
     """Add the outside orders and the estate's offers to the histograms of the open markets."""
     for i in range(book.counters[ORDER_COUNT]):
@@ -211,20 +211,20 @@ def add_orders(book: Book, auction: Auction, estate: Ints, is_open: NDArray[np.b
             _add(auction, m, SELL, CENTRE - min(ESTATE_BELOW, down), lots)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _add(auction: Auction, m: int, side: int, slot: int, lots: int) -> None:
     auction.histogram[0, m, side, slot] += lots
     auction.touched[0, m, 0] = min(auction.touched[0, m, 0], slot)
     auction.touched[0, m, 1] = max(auction.touched[0, m, 1], slot)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def estate_offer(lots: int) -> int:
     """Return how many lots the estate offers of so many."""
     return min(lots, max(1, lots // ESTATE_PARTS))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def pay_income(accounts: Accounts, income_per_lot: Ints, estate: Ints, counters: Ints, flows: Ints) -> None:
     """Pay dividends and coupons on what outside agents and the estate hold before this tick's fills."""
     paid = 0
@@ -240,25 +240,22 @@ def pay_income(accounts: Accounts, income_per_lot: Ints, estate: Ints, counters:
         flows[FLOW_ESTATE_INCOME] += estate[m] * income_per_lot[m]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def settle(
     book: Book, accounts: Accounts, auction: Auction, estate: Ints, flows: Ints, is_open: NDArray[np.bool_], tick: int,
-    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints,
+    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints, given: Ints,
 ) -> int:  # fmt: skip
     """Fill every outside order, end those that are over, compact the table; return the number of update rows.
 
-    running: shape (2, markets), zero; becomes the marginal lots of new orders and the estate, which come before the
-    residents'. Carried-over orders leave the margins' ration and total. hours_lapse: what is left of sells of labour
-    expires, for unused hours are lost. updates: room for one row per order.
+    running, given: shape (2, markets), zero; running becomes the marginal lots of new orders and the estate, which
+    come before the residents'. Carried-over orders leave the margins' ration and total. hours_lapse: what is left of
+    sells of labour expires, for unused hours are lost. updates: room for one row per order.
     """
-    count = book.counters[ORDER_COUNT]
-    for i in range(count):
-        book.first[book.slot[i]] = 0
-    given = np.zeros((2, MARKETS), np.int64)
-    kept, reported = 0, 0
-    for i in range(count):
+    reported, holes = 0, 0
+    for i in range(book.counters[ORDER_COUNT]):
         quantity = book.quantity[i]
         if quantity == 0:
+            holes += 1
             continue
         m, side = book.market[i], book.side[i]
         fill = 0
@@ -268,33 +265,56 @@ def settle(
             if slot != OUT_OF_WINDOW:
                 level = reference + slot - CENTRE
                 fill = _fill(auction, m, side, level, quantity, book.since[i] < tick, running, given)
-        if fill > 0:
-            _pay(book, accounts, auction, i, fill)
         rest = quantity - fill
         status = _status(rest, fill, book.expires[i], tick, hours_lapse and side < 0 and m == LABOUR)
+        if status == _RESTING and book.row[i] == 0:
+            continue
+        if fill > 0:
+            _pay(book, accounts, auction, i, fill)
         if status != _RESTING and status != _PARTIAL:
             if rest > 0:
                 release(book, accounts, auction.ladder, i, rest)
             accounts.orders[book.slot[i]] -= 1
             rest = 0
+            holes += 1
+        book.quantity[i] = rest
         value = -side * fill * auction.price[m]
         price = auction.price[m] if fill > 0 else 0
         if book.row[i] > 0:
             outcome = outcomes[book.row[i] - 1]
             outcome["filled"], outcome["value"], outcome["price"] = fill, value, price
             outcome["open"], outcome["status"] = rest, status
-        elif status != _RESTING:
+            book.row[i] = 0
+        else:
             report(updates[reported], book.id[i], accounts.id[book.slot[i]], fill, value, rest, price, m, side, status)
             reported += 1
-        if rest > 0:
-            _keep(book, i, kept, rest)
-            kept += 1
-    book.counters[ORDER_COUNT] = kept
+    if holes > 0:
+        _compact(book)
     _settle_estate(auction, estate, flows, is_open, down, running, given)
     return reported
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
+def _compact(book: Book) -> None:
+    """Close the holes in the table and make the agents' lists anew."""
+    count, kept = book.counters[ORDER_COUNT], 0
+    for i in range(count):
+        book.first[book.slot[i]] = 0
+    for i in range(count):
+        if book.quantity[i] > 0:
+            if kept < i:
+                book.id[kept], book.slot[kept], book.market[kept] = book.id[i], book.slot[i], book.market[i]
+                book.side[kept], book.level[kept], book.quantity[kept] = book.side[i], book.level[i], book.quantity[i]
+                book.expires[kept], book.since[kept] = book.expires[i], book.since[i]
+            kept += 1
+    book.counters[ORDER_COUNT] = kept
+    for i in range(kept):
+        book.row[i] = 0
+        book.next[i] = book.first[book.slot[i]]
+        book.first[book.slot[i]] = i + 1
+
+
+@inlined
 def _fill(
     auction: Auction, m: int, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
 ) -> int:
@@ -315,7 +335,7 @@ def _fill(
     return int(fill)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) -> None:
     """Move money and lots of a fill; what the price is better than the limit goes back to the buyer."""
     m, slot = book.market[i], book.slot[i]
@@ -328,7 +348,7 @@ def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) ->
         accounts.assets[slot] += signed
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _status(rest: int, fill: int, expires: int, tick: int, lapses: bool) -> int:
     if rest == 0:
         return _FILLED
@@ -339,7 +359,7 @@ def _status(rest: int, fill: int, expires: int, tick: int, lapses: bool) -> int:
     return _PARTIAL if fill > 0 else _RESTING
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def report(
     row: np.void, order_id: int, agent_id: int, fill: int, value: int, rest: int, price: int, market: int, side: int,
     status: int,
@@ -349,19 +369,7 @@ def report(
     row["open"], row["price"], row["market"], row["side"], row["status"] = rest, price, market, side, status
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _keep(book: Book, i: int, kept: int, rest: int) -> None:
-    """Move order i to its new place in the table and into its agent's list."""
-    slot = book.slot[i]
-    book.id[kept], book.slot[kept], book.market[kept] = book.id[i], slot, book.market[i]
-    book.side[kept], book.level[kept], book.quantity[kept] = book.side[i], book.level[i], rest
-    book.expires[kept], book.since[kept] = book.expires[i], book.since[i]
-    book.row[kept] = 0
-    book.next[kept] = book.first[slot]
-    book.first[slot] = kept + 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _settle_estate(
     auction: Auction, estate: Ints, flows: Ints, is_open: NDArray[np.bool_], down: int, running: Ints, given: Ints
 ) -> None:
@@ -374,7 +382,7 @@ def _settle_estate(
             flows[FLOW_ESTATE_SOLD] += fill * auction.price[m]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def rebuild_lists(book: Book) -> None:
     """Make every agent's list of orders from the table, all of them older than this tick."""
     book.first[:] = 0

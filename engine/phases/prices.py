@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.auction import (
+    CHUNKS,
     auction_of,
     clear_markets,
     marginal_lots,
@@ -51,14 +52,14 @@ def step(state: State, config: Config) -> None:
     is_open = open_markets(state.halt_until, state.tick, config.market_open_hours)
     book, accounts, auction = book_of(state), accounts_of(state), auction_of(state)
     add_orders(book, auction, state.estate, is_open, down, up)
-    clear_markets(auction, is_open)
+    clear_markets(auction, is_open, np.zeros((2, CHUNKS), np.int64))
     pay_income(accounts, state.income_per_lot, state.estate, state.counters, state.flows)
     hours_lapse = state.tick % HOURS == LAST_HOUR
     outside = np.zeros((2, MARKETS), np.int64)
     updates = np.empty(int(state.counters[ORDER_COUNT]), ORDER_UPDATE)
     reported = settle(
         book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
-        state.outcomes, updates, outside,
+        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64),
     )  # fmt: skip
     if reported:
         state.updates = np.concatenate((state.updates, updates[:reported]))

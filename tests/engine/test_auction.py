@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.auction import (
     ASSETS,
+    CHUNKS,
     Auction,
     auction_of,
     clear_markets,
@@ -67,7 +68,7 @@ def cleared(orders: list[Order], reference: int = REFERENCE, threads: int = 1) -
     """Return a market after the auction of these orders."""
     auction = one_market(reference, threads)
     put(auction, orders, threads)
-    clear_markets(auction, np.ones(1, np.bool_))
+    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
     return auction
 
 
@@ -232,7 +233,7 @@ def test_without_trade_the_reference_moves_toward_the_indicative_price(side: int
     if side < 0:
         auction.elasticity[0] = 0.002
 
-    clear_markets(auction, np.ones(1, np.bool_))
+    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
 
     assert auction.volume[0] == 0
     assert auction.level[0] - REFERENCE == auction.market_return[0] == move
@@ -244,7 +245,7 @@ def test_a_closed_market_keeps_its_reference_and_loses_its_orders() -> None:
     auction = one_market()
     put(auction, [Order(1, REFERENCE + 5, 3), Order(-1, REFERENCE, 3)])
 
-    clear_markets(auction, np.zeros(1, np.bool_))
+    clear_markets(auction, np.zeros(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
 
     assert auction.volume[0] == auction.market_return[0] == 0
     assert auction.margin_level[:, 0].tolist() == [LEVELS, -1]
