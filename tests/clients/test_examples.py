@@ -9,8 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import pytest_asyncio
 from arena_client import ArenaStream
 from arena_client.rest import ArenaClient
 from examples import market_maker, momentum_trader, producer, watcher
@@ -22,36 +24,66 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN_S = 5.0
 
 
-@pytest.fixture
+one_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arena() -> AsyncIterator[RunningServer]:
-    """A server that ticks by itself, fast, and does not mind busy bots."""
+    """One server for all: it ticks by itself, fast, and does not mind busy bots."""
     async with run_server(by_hand=False, tick_rate=50, rate_limit=1_000_000) as running:
         yield running
 
 
-async def test_the_market_maker_quotes_both_sides_and_leaves_nothing_behind(arena: RunningServer) -> None:
-    """It places and moves quotes, and takes them back at the end."""
-    done = await market_maker.run(arena.url, seconds(RUN_S), "oil")
+class Done(NamedTuple):
+    """What the bots returned, and what the watcher printed."""
 
-    assert done.orders > 2
-    assert 0 <= done.stock <= market_maker.STOCK_MAX
-    assert done.quotes == {}
-    assert done.arena.credentials is not None
-    async with ArenaClient(arena.url, done.arena.credentials) as client:
+    maker: market_maker.MarketMaker
+    trader: momentum_trader.MomentumTrader
+    producer: producer.Producer
+    watcher: watcher.Watcher
+    printed: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def done(arena: RunningServer) -> Done:
+    """All four at once on the same server, as in life."""
+    out = io.StringIO()
+    maker, trader, maker_of_goods, seen = await asyncio.gather(
+        market_maker.run(arena.url, RUN_S, "oil"),
+        momentum_trader.run(arena.url, RUN_S),
+        producer.run(arena.url, RUN_S),
+        watcher.run(arena.url, RUN_S, out),
+    )
+    return Done(maker, trader, maker_of_goods, seen, out.getvalue())
+
+
+@one_loop
+async def test_the_market_maker_quotes_both_sides_and_leaves_nothing_behind(arena: RunningServer, done: Done) -> None:
+    """It places and moves quotes, keeps its stock within bounds, and takes the quotes back at the end."""
+    async with ArenaClient(arena.url, done.maker.arena.credentials) as client:
         me = await client.agent()
+
+    assert done.maker.orders > 2
+    assert 0 <= done.maker.stock <= market_maker.STOCK_MAX
+    assert done.maker.quotes == {}
     assert me["orders"] == []
-    assert Decimal(done.wealth).is_finite()
+    assert me["holdings"].get("oil", {}).get("quantity", 0) == done.maker.stock
+    assert Decimal(done.maker.wealth).is_finite()
 
 
-async def test_the_momentum_trader_keeps_its_own_history_and_knows_what_it_holds(arena: RunningServer) -> None:
+@one_loop
+async def test_the_momentum_trader_keeps_its_own_history_and_knows_what_it_holds(
+    arena: RunningServer, done: Done
+) -> None:
     """Every resource has a full history, and the books agree with the server's."""
-    done = await momentum_trader.run(arena.url, seconds(RUN_S))
+    async with ArenaClient(arena.url, done.trader.arena.credentials) as client:
+        me = await client.agent()
 
-    assert len(done.history) == 7
-    assert all(len(prices) == momentum_trader.LONG for prices in done.history.values())
-    assert done.orders > 0
-    assert len(done.positions) <= momentum_trader.POSITIONS_MAX
-    assert all(lots > 0 for lots in done.positions.values())
+    assert len(done.trader.history) == 7
+    assert all(len(prices) == momentum_trader.LONG for prices in done.trader.history.values())
+    assert done.trader.orders > 0
+    assert len(done.trader.positions) <= momentum_trader.POSITIONS_MAX
+    assert done.trader.positions == {name: held["quantity"] for name, held in me["holdings"].items()}
 
 
 def test_the_momentum_trader_follows_the_trend() -> None:
@@ -66,14 +98,13 @@ def test_the_momentum_trader_follows_the_trend() -> None:
     assert falling[-1] < -momentum_trader.SIGNAL
 
 
-async def test_the_producer_buys_makes_and_sells(arena: RunningServer) -> None:
+@one_loop
+async def test_the_producer_buys_makes_and_sells(done: Done) -> None:
     """The whole chain: inputs and hours bought, a good made of them, the good sold."""
-    done = await producer.run(arena.url, seconds(RUN_S))
-
-    assert done.bought > 0
-    assert done.made > 0
-    assert done.sold > 0
-    assert done.made % done.recipe.lots(producer.BATCH_HOURS) == 0
+    assert done.producer.bought > 0
+    assert done.producer.made > 0
+    assert done.producer.sold > 0
+    assert done.producer.made % done.producer.recipe.lots(producer.BATCH_HOURS) == 0
 
 
 def test_a_recipe_rounds_up_as_the_world_does() -> None:
@@ -87,20 +118,19 @@ def test_a_recipe_rounds_up_as_the_world_does() -> None:
     )
 
 
-async def test_the_watcher_misses_no_tick(arena: RunningServer) -> None:
+@one_loop
+async def test_the_watcher_misses_no_tick(done: Done) -> None:
     """Piped, it prints a line a second; every tick from the first to the last was seen."""
-    out = io.StringIO()
-
-    seen = await watcher.run(arena.url, seconds(RUN_S), out)
+    seen = done.watcher
 
     assert seen.first_tick is not None
     assert seen.last_tick is not None
     assert seen.frames == seen.last_tick - seen.first_tick + 1 > 20
     assert (seen.lagged, seen.out_of_step) == (0, 0)
-    lines = out.getvalue().splitlines()
+    lines = done.printed.splitlines()
     assert len(lines) >= 2
     assert all("CPI" in line or "resource" in line for line in lines)
-    assert "\x1b" not in out.getvalue()
+    assert "\x1b" not in done.printed
 
 
 class Terminal(io.StringIO):
@@ -110,11 +140,12 @@ class Terminal(io.StringIO):
         return True
 
 
+@one_loop
 async def test_the_watcher_draws_a_table_on_a_terminal(arena: RunningServer) -> None:
     """Every market has its line, and the table is drawn over itself."""
     out = Terminal()
 
-    await watcher.run(arena.url, seconds(1.0), out)
+    await watcher.run(arena.url, 1.0, out)
 
     drawn = out.getvalue()
     async with ArenaStream(arena.url) as stream:
@@ -124,27 +155,27 @@ async def test_the_watcher_draws_a_table_on_a_terminal(arena: RunningServer) -> 
     assert drawn.count(watcher.HOME) > 5
 
 
-@pytest.mark.parametrize("name", ["market_maker", "momentum_trader", "producer", "watcher"])
-async def test_each_runs_from_the_command_line_and_ends_with_a_summary(name: str, arena: RunningServer) -> None:
+@one_loop
+async def test_each_runs_from_the_command_line_and_ends_with_a_summary(arena: RunningServer) -> None:
     """As the README says it: the file, a url, some seconds; exit code 0 and figures at the end."""
+    names = ("market_maker", "momentum_trader", "producer", "watcher")
+
+    results = await asyncio.gather(*(run_as_user(name, arena.url) for name in names))
+
+    for name, (code, out, err) in zip(names, results, strict=True):
+        assert (code, err) == (0, ""), name
+        assert "frames" in out if name == "watcher" else "orders" in out and "wealth" in out, name
+
+
+async def run_as_user(name: str, url: str) -> tuple[int | None, str, str]:
+    """Run an example in a process of its own and return its exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        f"clients/python/examples/{name}.py",
-        "--url",
-        arena.url,
-        "--seconds",
-        "0.5",
+        *(sys.executable, "-W", "error", f"clients/python/examples/{name}.py", "--url", url, "--seconds", "0.5"),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "clients/python"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-
     async with asyncio.timeout(seconds(60)):
         out, err = await process.communicate()
-
-    assert (process.returncode, err.decode()) == (0, "")
-    assert ("wealth" in out.decode()) == (name != "watcher")
-    assert "orders" in out.decode() or "frames" in out.decode()
+    return process.returncode, out.decode(), err.decode()

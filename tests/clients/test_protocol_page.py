@@ -10,8 +10,11 @@ from arena_client.stream import HEARTBEATS_MISSED, Backoff
 from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 
 from server import schemas
+from server.clock import ManualClock
 from server.config import Settings
 from server.live import receipts, subscriber
+from server.live.hub import Hub
+from server.metrics import Metrics
 from tests.support.make_protocol import PAGE, filled, tables
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -74,3 +77,11 @@ def test_the_codes_the_server_closes_with_are_in_the_table() -> None:
 
     assert closing >= {1012, 4000, 4001, 4002, 4003}
     assert closing <= set(wire.CLOSE_CODES)
+
+
+def test_hello_is_described_whole() -> None:
+    """Every field of the greeting and every limit in it is on the page."""
+    hello = Hub("0123456789abcdef", Settings(), Metrics(), ManualClock()).hello()
+
+    names = [*hello, *hello["limits"], *hello["channels"][0]]
+    assert [name for name in names if f'"{name}":' not in TEXT] == []

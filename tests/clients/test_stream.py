@@ -314,8 +314,8 @@ async def test_a_server_of_another_kind_is_refused() -> None:
                 await stream.subscribe(MARKET)
 
 
-async def test_attempts_end_when_they_are_limited() -> None:
-    """Nobody listens on that port, and it is said after the third attempt."""
+async def test_attempts_end_when_they_are_limited(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody listens on that port; each attempt is logged with its reason, the third one raises."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -323,6 +323,10 @@ async def test_attempts_end_when_they_are_limited() -> None:
         with pytest.raises(ConnectionGaveUp, match="3 connections in a row failed"):
             async with connected(f"http://127.0.0.1:{port}", attempts_max=3) as stream:
                 await stream.subscribe(MARKET)
+
+        said = [record.getMessage() for record in caplog.records if record.name == "arena_client"]
+        assert len(said) == 2
+        assert all(f"127.0.0.1:{port}" in text and "next attempt in" in text for text in said)
 
 
 async def test_a_refused_subscription_raises_where_it_was_made() -> None:

@@ -9,6 +9,7 @@ All rules are in `subscription`; here bytes move and time passes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +40,8 @@ from arena_client.subscription import (
 )
 
 __all__ = ["ArenaStream", "Backoff", "EventReceived", "Lagged", "OutOfStep", "ShuttingDown", "StateChanged"]
+
+log = logging.getLogger("arena_client")
 
 Update = StateChanged | EventReceived | Lagged | OutOfStep | ShuttingDown
 
@@ -302,7 +305,11 @@ class ArenaStream:
         if self._attempts_max is not None and self._failures >= self._attempts_max:
             raise ConnectionGaveUp(None, f"{self._failures} connections in a row failed, the last: {reason}")
         asked, self._retry_after_s = self._retry_after_s, 0.0
-        return asked + self._backoff.delay_s(self._failures, self._draw())
+        wait_s = asked + self._backoff.delay_s(self._failures, self._draw())
+        # who has never been connected may have the wrong address and should hear of it
+        level = logging.INFO if self._was_connected else logging.WARNING
+        log.log(level, "%s: %s; next attempt in %.2f s", self.url, reason, wait_s)
+        return wait_s
 
     async def _converse(self) -> None:
         async with connect(
