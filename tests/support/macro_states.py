@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from engine import state as at
@@ -65,6 +67,7 @@ def _disturb_markets(state: State, random: np.random.Generator) -> None:
     state.fundamentalists[:] = random.uniform(0.05, 0.97, MARKETS)
     state.input1_q16[8:24] = random.integers(3_000, 20_000, 16)
     state.input2_q16[8:24] = random.integers(1_500, 10_000, 16)
+    state.income_per_lot[24:31] += random.integers(0, 5_000, 7)
     state.bids_total[0] = random.integers(0, 10_000)
     state.cleared_volume[0] = random.integers(0, int(state.bids_total[0]) + 1)
     state.reserves[:] = state.reserves_base * random.uniform(0.05, 1.15, 7)
@@ -99,3 +102,13 @@ def _disturb_macro(state: State, random: np.random.Generator, day: int) -> None:
     macro[at.DAY_EMPLOYED], macro[at.DAY_UNEMPLOYED] = random.integers(0, 2_000, 2)
     macro[at.DAY_TAX] = random.uniform(0, 1e11)
     macro[at.DAY_BENEFIT] = random.uniform(0, 1e10)
+
+
+def changed_arrays(step: Callable[[State, Config], None], states: Iterable[State], config: Config) -> set[str]:
+    """Run a phase on each state and return the names of all arrays it changed in any of them."""
+    changed: set[str] = set()
+    for state in states:
+        before = {item.name: getattr(state, item.name).copy() for item in at.array_fields()}
+        step(state, config)
+        changed |= {name for name, array in before.items() if not np.array_equal(array, getattr(state, name))}
+    return changed

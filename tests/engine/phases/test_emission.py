@@ -22,7 +22,7 @@ from engine.phases.emission import (
 )
 from engine.rng import STREAM_EVENTS, key, mix32, seed_bytes
 from engine.state import State
-from tests.support.macro_states import CONFIG, begin_tick, fresh_state
+from tests.support.macro_states import CONFIG, begin_tick, changed_arrays, disturbed_state, fresh_state
 
 SCARCITY = np.array([0.15, 0.15, 0.15, 0.3, 0.3, 0.3, 0.3])
 NEVER = Config(
@@ -258,3 +258,11 @@ def test_event_data_is_plain(seeds: list[int]) -> None:
 
     for event in state.events:
         assert {type(value) for value in event.data.values()} <= {int, float, str, bool}, event
+
+
+def test_the_phase_writes_exactly_what_it_says() -> None:
+    states = [disturbed_state(seed) for seed in range(6)]
+    for state in states:
+        state.realised_day[24] = 2.0
+
+    assert changed_arrays(emission.step, states, ALWAYS) == set(emission.WRITES)

@@ -19,7 +19,7 @@ from engine.phases.monetary import (
     velocity_of_money,
 )
 from engine.state import State
-from tests.support.macro_states import CONFIG, begin_tick, disturbed_state, fresh_state
+from tests.support.macro_states import CONFIG, begin_tick, changed_arrays, disturbed_state, fresh_state
 from tests.support.naive_macro import NaiveMacro
 
 NO_POLICY = Config(residents=2_000, max_agents=8, order_book_max=1_024, policy_active=False)
@@ -339,3 +339,9 @@ def test_wealthier_prices_move_the_baskets() -> None:
     assert state.macro[at.CPI] == pytest.approx(cpi)
     assert state.visit_share_q16[9] == int((4 / cpi) ** 0.5 / mass * 65536)
     assert state.counters[at.SUBSISTENCE] == (8 * 4 + 11) * 1_000_000
+
+
+def test_the_phase_writes_exactly_what_it_says() -> None:
+    states = (disturbed_state(seed) for seed in range(12))
+
+    assert changed_arrays(monetary.step, states, CONFIG) == set(monetary.WRITES)

@@ -20,7 +20,7 @@ from engine.phases.psychology import (
     volatility_multiplier,
 )
 from engine.rng import seed_bytes, tick_keys
-from tests.support.macro_states import CONFIG, disturbed_state, fresh_state
+from tests.support.macro_states import CONFIG, changed_arrays, disturbed_state, fresh_state
 from tests.support.naive_macro import NaiveMacro
 
 
@@ -276,3 +276,9 @@ def test_the_wage_reference_rests_when_nobody_was_settled() -> None:
 
     assert state.macro[at.WAGE_LEVEL] == before
     assert state.counters[at.WAGE] == 20_000_350
+
+
+def test_the_phase_writes_exactly_what_it_says() -> None:
+    states = (disturbed_state(seed) for seed in range(12))
+
+    assert changed_arrays(psychology.step, states, CONFIG) == set(psychology.WRITES)

@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.phases import scarcity
 from engine.phases.scarcity import extraction_quota, renewal
 from engine.resources import measure_resource, price_multiplier, scarcity_level
-from tests.support.macro_states import CONFIG, disturbed_state, fresh_state
+from tests.support.macro_states import CONFIG, changed_arrays, disturbed_state, fresh_state
 from tests.support.naive_macro import NaiveMacro
 
 
@@ -143,3 +143,9 @@ def test_measure_resource_agrees_with_the_phase() -> None:
         measure_resource(state, resource)
 
     assert (state.scarcity.tolist(), state.multiplier.tolist()) == expected
+
+
+def test_the_phase_writes_exactly_what_it_says() -> None:
+    states = (disturbed_state(seed) for seed in range(12))
+
+    assert changed_arrays(scarcity.step, states, CONFIG) == set(scarcity.WRITES)
