@@ -50,10 +50,10 @@ log = structlog.get_logger("arena.ticker")
 
 
 class Start(NamedTuple):
-    """How a tick began. deadline, lateness: seconds; since: the start before, monotonic seconds.
+    """How a tick began. deadline: monotonic seconds; lateness: seconds after it.
 
-    stalled: seconds since then in which the machine ran not even the watchdog. waited: seconds since then in which
-    the event loop's thread was ready and the machine did not run it.
+    stalled: seconds of the lateness, and of the time since the start before, in which the machine did not run the
+    watchdog. waited: seconds since the start before in which it did not run the event loop's thread.
     """
 
     tick: int
@@ -155,7 +155,7 @@ class Ticker:
                 is_late = schedule.begun(now)
                 self._note(deadline, before, now, loop_wait.take(), is_late=is_late)
                 before = now
-                if not await self._tick(now):
+                if not await self._tick(deadline):
                     return
                 self._collector.step(self.published_tick)
         finally:
@@ -195,7 +195,8 @@ class Ticker:
         return not self._stopping.is_set()
 
     def _note(self, deadline: float, before: float, now: float, waited: float, *, is_late: bool) -> None:
-        stalled = self._watchdog.stalled_s(before, now)
+        # one long stall makes several ticks late: it lies between the deadline of each and its start
+        stalled = self._watchdog.stalled_s(min(before, deadline), now)
         self.starts.append(Start(self.published_tick + 1, deadline, now - deadline, stalled, waited))
         self._metrics.tick_lateness_seconds.observe(max(0.0, now - deadline))
         if now - deadline > LATENESS_SAID_S:
@@ -209,7 +210,7 @@ class Ticker:
         if is_late:
             self._metrics.ticks_late.inc()
 
-    async def _tick(self, began: float) -> bool:
+    async def _tick(self, deadline: float) -> bool:
         """Run the next tick from its mark to its publication; return whether the world may go on."""
         self._settled.clear()
         try:
@@ -222,7 +223,7 @@ class Ticker:
                 if isinstance(result, BaseException):
                     raise result
             assert isinstance(report, TickReport)
-            self._publish(report, began)
+            self._publish(report, deadline)
         except JournalFailed as error:
             self._freeze(str(error))
         except InvariantBroken as error:
@@ -275,7 +276,7 @@ class Ticker:
             self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
         return report
 
-    def _publish(self, report: TickReport, began: float) -> None:
+    def _publish(self, report: TickReport, deadline: float) -> None:
         """Make a tick visible: everything here happens in one step of the event loop."""
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
@@ -286,13 +287,16 @@ class Ticker:
         self._published.rise(report.tick)
         for name, seconds in self._phases:
             metrics.tick_seconds.labels(name).observe(seconds)
-        metrics.tick_total_seconds.observe(self._clock.monotonic() - began)
+        metrics.tick_total_seconds.observe(self._clock.monotonic() - deadline)
         metrics.ticks.inc()
         metrics.tick.set(report.tick)
         metrics.queue_actions.set(len(world.queue))
         metrics.receipts.set(len(world.receipts))
         metrics.agents.set(world.registry.active)
         metrics.observe_report(report)
+        checks = world.economy.checks
+        if checks and (report.tick + 1) % checks == 0:
+            metrics.conservation_checks.inc()
         for reason in gone.values():
             metrics.unregistrations.labels(reason).inc()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.economy import Economy
 from engine.messages import Kind
 from server.clock import ManualClock
 from server.config import Settings
@@ -47,6 +49,7 @@ def open_small(
     **changes: Any,
 ) -> World:
     """Open the small world in a folder, after a short warm-up."""
+    compile_kernels()
     return open_world(
         small_settings(folder, **changes),
         metrics or Metrics(),
@@ -55,6 +58,13 @@ def open_small(
         warm_up_ticks=WARM_UP_TICKS,
         open_file=open_file,
     )
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile the kernels that a tick with actions needs, once, before any wait with a deadline has begun."""
+    economy = Economy(small_config(), 7)
+    economy.advance(np.concatenate([action_row(1, Kind.REGISTER, seq=1, owner=1), action_row(1, seq=2)]))
 
 
 class LiveWorld:

@@ -17,6 +17,7 @@ from server.live.errors import Frozen, ReadOnly
 from server.live.journal import scan_segment, segment_path
 from server.live.ticker import HASH_EVERY, Schedule
 from server.live.view import View
+from server.live.watchdog import Stall
 from server.live.world import run_replay, start_economy
 from tests.support.disks import FailingFile, GatedFile
 from tests.support.live import PERIOD_S, LiveWorld, live_world, soon, until
@@ -297,8 +298,29 @@ async def test_every_start_is_on_record(tmp_path: Path) -> None:
     sample = arena.metrics.registry.get_sample_value
     assert sample("arena_ticks_total") == 2
     assert sample("arena_tick") == late.tick
+    assert sample("arena_tick_total_seconds_sum") == pytest.approx(0.03)
+    assert sample("arena_conservation_checks_total") == sum(
+        (tick + 1) % arena.world.economy.checks == 0 for tick in (first.tick, late.tick)
+    )
     assert sample("arena_tick_lateness_seconds_sum") == pytest.approx(0.03)
     assert sample("arena_tick_seconds_count", {"phase": "behaviour"}) == 2
+
+
+async def test_a_stall_of_the_machine_is_laid_to_every_tick_it_made_late(tmp_path: Path) -> None:
+    """Two and a half periods of stall make two ticks late; both say how much of it lies in their lateness."""
+    async with live_world(tmp_path) as arena:
+        await arena.tick()
+        await idle(arena)
+        deadline = arena.clock.next_deadline
+        assert deadline is not None
+        arena.clock.advance(deadline + 0.25 - arena.clock.monotonic())
+        arena.watchdog.stalls.append(Stall(deadline + 0.05, deadline + 0.25))
+        await asyncio.sleep(0)
+        await idle(arena)
+
+    late = [start for start in arena.ticker.starts if start.lateness > PERIOD_S]
+    assert [round(start.lateness, 2) for start in late] == [0.25, 0.15]
+    assert [round(start.stalled, 2) for start in late] == [0.2, 0.15]
 
 
 async def test_registry_and_world_know_the_same_agents(tmp_path: Path) -> None:
