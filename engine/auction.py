@@ -30,7 +30,7 @@ CHUNKS = SLOTS // CHUNK
 CURVE_REACH = 50
 """Levels above and below the reference at which a market's curves are compared: a price change of 1 %."""
 INDICATIVE_LIMIT = 0.02
-"""Largest change of the indicative price (fraction of the price)."""
+"""Largest change of the indicative price (fraction of the price), where maxPriceChange allows as much."""
 DEPTH_REACH = 100
 """Levels from the best unfilled order within which unfilled lots count as depth."""
 ELASTICITY_STEP = 1.0 / 20.0
@@ -164,11 +164,14 @@ def _gain(prices: Ints, quantities: Ints, price: int, sign: int) -> float:
 
 
 @kernel
-def clear_markets(auction: Auction, is_open: NDArray[np.bool_], sums: Ints) -> None:
+def clear_markets(
+    auction: Auction, is_open: NDArray[np.bool_], sums: Ints, down: int, up: int, limit: float
+) -> None:  # fmt: skip
     """Clear every open market, empty all histograms and write what was measured.
 
-    sums: shape (2, CHUNKS), zero, zero again afterwards. Trusts that every order stands in its market's window. A
-    closed market trades nothing and keeps its reference.
+    sums: shape (2, CHUNKS), zero, zero again afterwards. down, up: levels of the window. limit: cut of the indicative
+    change (fraction of the price). Trusts that every order stands in its market's window. A closed market trades
+    nothing and keeps its reference.
     """
     bid_sums, ask_sums = sums[BUY], sums[SELL]
     for m in range(len(auction.level)):
@@ -179,15 +182,16 @@ def clear_markets(auction: Auction, is_open: NDArray[np.bool_], sums: Ints) -> N
         _sum_chunks(asks, low, high, ask_sums)
         _reset(auction, m)
         if is_open[m]:
-            _clear(auction, m, bids, asks, bid_sums, ask_sums, low, high)
+            _clear(auction, m, bids, asks, bid_sums, ask_sums, low, high, down, up, limit)
         _empty(bids, low, high, bid_sums)
         _empty(asks, low, high, ask_sums)
 
 
 @kernel
 def _clear(
-    auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int
-) -> None:
+    auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int, down: int,
+    up: int, limit: float,
+) -> None:  # fmt: skip
     """Find the price of one market, its margins and its measures."""
     reference = auction.level[m]
     bids_total = _range_sum(bids, bid_sums, low, high)
@@ -195,11 +199,12 @@ def _clear(
     if bids_total == 0 and asks_total == 0:
         return
     auction.bids_total[m], auction.asks_total[m] = bids_total, asks_total
-    change = _measure_curves(auction, m, bids, asks, bid_sums, ask_sums, low, high)
+    change = _measure_curves(auction, m, bids, asks, bid_sums, ask_sums, low, high, limit)
     slot, demand, supply = best_slot(bids, asks, bid_sums, ask_sums, low, high, reference)
     volume = min(demand, supply)
     if volume == 0:
-        level = min(REFERENCE_HIGH, max(REFERENCE_LOW, reference + np.int64(10_000.0 * change)))
+        move = min(up, max(-down, np.int64(10_000.0 * change)))
+        level = min(REFERENCE_HIGH, max(REFERENCE_LOW, reference + move))
         _find_best(auction, m, bids, asks, bid_sums, ask_sums, low, high, high, 0, low, 0)
     else:
         level = reference + slot - CENTRE
@@ -300,7 +305,7 @@ def _margin_down(asks: Ints, slot: int, supply: int, volume: int) -> tuple[int, 
 
 @kernel
 def _measure_curves(
-    auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int
+    auction: Auction, m: int, bids: Ints, asks: Ints, bid_sums: Ints, ask_sums: Ints, low: int, high: int, limit: float
 ) -> float:
     """Write demand, supply, imbalance, indicative price and elasticities; return the indicative change."""
     demand = _range_sum(bids, bid_sums, max(low, CENTRE), high)
@@ -309,7 +314,7 @@ def _measure_curves(
     auction.imbalance[m] = demand - supply
     elasticity = auction.elasticity[m]
     price = float(auction.price[m])
-    auction.indicative[m] = np.int64(equilibrium_price(price, elasticity, demand + 1.0, supply + 1.0, INDICATIVE_LIMIT))
+    auction.indicative[m] = np.int64(equilibrium_price(price, elasticity, demand + 1.0, supply + 1.0, limit))
     below, above = CENTRE - CURVE_REACH, CENTRE + CURVE_REACH
     change = 2.0 * CURVE_REACH / 10_000.0
     e_d = price_elasticity(
@@ -324,7 +329,7 @@ def _measure_curves(
     )
     auction.elasticity_demand[m], auction.elasticity_supply[m] = e_d, e_s
     auction.elasticity[m] += (1.0 / max(2.0, e_d + e_s) - elasticity) * ELASTICITY_STEP
-    return price_change(elasticity, demand + 1.0, supply + 1.0, INDICATIVE_LIMIT)
+    return price_change(elasticity, demand + 1.0, supply + 1.0, limit)
 
 
 @kernel

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.auction import (
     CHUNKS,
+    INDICATIVE_LIMIT,
     auction_of,
     clear_markets,
     marginal_lots,
@@ -52,7 +53,8 @@ def step(state: State, config: Config) -> None:
     is_open = open_markets(state.halt_until, state.tick, config.market_open_hours)
     book, accounts, auction = book_of(state), accounts_of(state), auction_of(state)
     add_orders(book, auction, state.estate, is_open, down, up)
-    clear_markets(auction, is_open, np.zeros((2, CHUNKS), np.int64))
+    limit = min(INDICATIVE_LIMIT, config.max_price_change)
+    clear_markets(auction, is_open, np.zeros((2, CHUNKS), np.int64), down, up, limit)
     pay_income(accounts, state.income_per_lot, state.estate, state.counters, state.flows)
     hours_lapse = state.tick % HOURS == LAST_HOUR
     outside = np.zeros((2, MARKETS), np.int64)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from engine.auction import (
     ASSETS,
     CHUNKS,
+    INDICATIVE_LIMIT,
     Auction,
     auction_of,
     clear_markets,
@@ -68,7 +69,7 @@ def cleared(orders: list[Order], reference: int = REFERENCE, threads: int = 1) -
     """Return a market after the auction of these orders."""
     auction = one_market(reference, threads)
     put(auction, orders, threads)
-    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
+    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
     return auction
 
 
@@ -233,11 +234,26 @@ def test_without_trade_the_reference_moves_toward_the_indicative_price(side: int
     if side < 0:
         auction.elasticity[0] = 0.002
 
-    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
+    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
 
     assert auction.volume[0] == 0
     assert auction.level[0] - REFERENCE == auction.market_return[0] == move
     assert auction.price[0] == P[REFERENCE + move]
+
+
+@pytest.mark.parametrize(("side", "most"), [(1, 99), (-1, -100)])
+def test_without_trade_the_reference_stays_in_the_window(side: int, most: int) -> None:
+    """A maxPriceChange of 1 % holds for this move too, and for the indicative price."""
+    down, up = window(0.01)
+    auction = one_market()
+    put(auction, [Order(side, REFERENCE, 1_000)])
+    auction.elasticity[0] = 1.0
+
+    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), down, up, 0.01)
+
+    assert auction.market_return[0] == most
+    assert abs(auction.price[0] / P[REFERENCE] - 1.0) <= 0.01
+    assert abs(auction.indicative[0] - P[REFERENCE]) <= 0.01 * P[REFERENCE] + 1
 
 
 def test_a_closed_market_keeps_its_reference_and_loses_its_orders() -> None:
@@ -245,7 +261,7 @@ def test_a_closed_market_keeps_its_reference_and_loses_its_orders() -> None:
     auction = one_market()
     put(auction, [Order(1, REFERENCE + 5, 3), Order(-1, REFERENCE, 3)])
 
-    clear_markets(auction, np.zeros(1, np.bool_), np.zeros((2, CHUNKS), np.int64))
+    clear_markets(auction, np.zeros(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
 
     assert auction.volume[0] == auction.market_return[0] == 0
     assert auction.margin_level[:, 0].tolist() == [LEVELS, -1]
