@@ -3,7 +3,7 @@
 Labour has no residents of its own: its moods are published as neutral and its multiplier as 1. Markets that traders
 do not visit (goods, labour) have no herding shocks and no strategy mix; theirs stay as they started.
 Outside agents that used set_sentiment count in the global sums with weight min(1, wealth / mean wealth of a household
-at the last day end), in units of 2^-16; they have no memory, so the global memory is the residents' alone.
+at the last day end), in units of 2^-12; they have no memory, so the global memory is the residents' alone.
 A panic is announced when its conditions hold and over when one of them is clearly past: at the bare thresholds moods
 cross back and forth, and a crash gave hundreds of begin and end events. The bias on sellers keeps to the bare ones.
 Unit costs of resources stand in the scarcity phase, where their rent is known; all others here.
@@ -391,34 +391,36 @@ def _sum_up(
         residents += count[m]
         for k in range(MOODS):
             total[k] += sums[k, m]
-    memory = total[MOOD_MEMORY] / (residents * 32768.0)
-    weight_q16 = residents << 16
-    for k in range(MOODS):
-        total[k] <<= 16
+    outside = np.zeros(MOODS, np.int64)
+    weights = 0
     if counters[MOOD_COUNT] > 0:
         for a in range(counters[SLOTS_USED]):
             if has_mood[a] == 0:
                 continue
             own = agent_cash[a] + agent_escrow[a] - agent_debt[a] - agent_advance[a]
-            weight = _mood_weight_q16(own, agent_holdings[a], price, counters[HOUSEHOLD_WEALTH])
+            weight = _mood_weight_q12(own, agent_holdings[a], price, counters[HOUSEHOLD_WEALTH])
             away = agent_mood[a, 0] - 16_384
-            weight_q16 += weight
-            total[MOOD_SENTIMENT] += weight * agent_mood[a, 0]
-            total[MOOD_FEAR] += weight * agent_mood[a, 1]
-            total[MOOD_GREED] += weight * agent_mood[a, 2]
-            total[MOOD_CONFIDENCE] += weight * agent_mood[a, 3]
-            total[MOOD_DEVIATION] += weight * abs(away)
-            total[MOOD_SQUARE] += weight * away * away
-    scale = 1.0 / (weight_q16 * 32768.0)
-    sentiment = total[MOOD_SENTIMENT] * scale
+            weights += weight
+            outside[MOOD_SENTIMENT] += weight * agent_mood[a, 0]
+            outside[MOOD_FEAR] += weight * agent_mood[a, 1]
+            outside[MOOD_GREED] += weight * agent_mood[a, 2]
+            outside[MOOD_CONFIDENCE] += weight * agent_mood[a, 3]
+            outside[MOOD_DEVIATION] += weight * abs(away)
+            outside[MOOD_SQUARE] += weight * away * away
+    # together as floats: at ten million residents a square in Q12 would pass 63 bits
+    scale = 1.0 / ((residents + weights / 4096.0) * 32768.0)
+    means = np.empty(MOODS, np.float64)
+    for k in range(MOODS):
+        means[k] = (total[k] + outside[k] / 4096.0) * scale
+    sentiment = means[MOOD_SENTIMENT]
     away_mean = sentiment - 0.5
     macro[SENTIMENT] = sentiment
-    macro[FEAR] = total[MOOD_FEAR] * scale
-    macro[GREED] = total[MOOD_GREED] * scale
-    macro[CONFIDENCE] = total[MOOD_CONFIDENCE] * scale
-    macro[MEMORY] = memory
-    macro[DISAGREEMENT] = total[MOOD_DEVIATION] * scale
-    macro[SENTIMENT_VARIANCE] = max(0.0, total[MOOD_SQUARE] * scale / 32768.0 - away_mean * away_mean)
+    macro[FEAR] = means[MOOD_FEAR]
+    macro[GREED] = means[MOOD_GREED]
+    macro[CONFIDENCE] = means[MOOD_CONFIDENCE]
+    macro[MEMORY] = total[MOOD_MEMORY] / (residents * 32768.0)
+    macro[DISAGREEMENT] = means[MOOD_DEVIATION]
+    macro[SENTIMENT_VARIANCE] = max(0.0, means[MOOD_SQUARE] / 32768.0 - away_mean * away_mean)
     macro[HERDING] = herding_factor(sentiment, macro[DISAGREEMENT])
     macro[EXTREMITY] = sentiment_extremity(sentiment)
     macro[VOLATILITY_MULTIPLIER] = volatility_multiplier(
@@ -428,19 +430,15 @@ def _sum_up(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mood_weight_q16(own: int, holdings: I64, price: I64, household: int) -> int:
-    """Return min(1, wealth / household) in Q16, 0 for the indebted; own: cash and escrow less debts."""
+def _mood_weight_q12(own: int, holdings: I64, price: I64, household: int) -> int:
+    """Return min(1, wealth / household) in Q12, 0 for the indebted; own: cash and escrow less debts."""
     wealth = own
     for m in range(MARKETS):
         if wealth >= household:
-            break
+            return 4_096
         wealth += holdings[m] * price[m]
-    if wealth <= 0:
-        return 0
-    if wealth >= household:
-        return 65_536
-    # household wealth is far above 2^16 ucr, so dividing first loses less than a weight of 2^-16
-    return min(65_536, wealth // max(1, household >> 16))
+    # the wealth of a household is far above 2^12 ucr, so dividing first loses nothing that counts
+    return min(4_096, max(0, wealth) // max(1, household >> 12))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

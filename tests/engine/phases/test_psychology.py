@@ -197,7 +197,7 @@ def test_an_outside_mood_weighs_by_wealth_at_most_as_one_resident() -> None:
     half = (2_000 * 16_384 + 0.5 * 32_767) / 2_000.5 / 32_768
     assert alone == 0.5
     assert sentiment_with(household * 1_000) == pytest.approx(one, rel=1e-9)
-    assert sentiment_with(household // 2) == pytest.approx(half, rel=1e-7)
+    assert sentiment_with(household // 2) == pytest.approx(half, rel=1e-6)
     assert sentiment_with(0) == 0.5
 
 
@@ -215,6 +215,25 @@ def test_an_outside_mood_counts_holdings_and_no_market() -> None:
     assert state.macro[at.FEAR] > 1_500 / 32_768
     assert np.array_equal(state.mood_sum, before)
     assert state.mood_mean[at.MOOD_SENTIMENT, 1:].tolist() == [0.5] * 31
+
+
+def test_ten_million_minds_at_an_extreme_fit_into_their_sums() -> None:
+    state = fresh_state()
+    state.mood_count[24] = 10_000_000
+    state.mood_sum[:] = 0
+    state.mood_sum[at.MOOD_DEVIATION, 24] = 10_000_000 * 16_384
+    state.mood_sum[at.MOOD_SQUARE, 24] = 10_000_000 * 16_384**2
+    state.mood_count[[*range(24), *range(25, 32)]] = 0
+    state.counters[at.SLOTS_USED] = state.counters[at.MOOD_COUNT] = 1
+    state.agent_has_mood[0], state.agent_cash[0] = 1, 10**15
+    state.agent_mood[0] = [0, 32_767, 0, 0]
+
+    psychology.step(state, CONFIG)
+
+    assert state.macro[at.SENTIMENT] == 0.0
+    assert state.macro[at.DISAGREEMENT] == pytest.approx(0.5)
+    assert state.macro[at.SENTIMENT_VARIANCE] == pytest.approx(0.0, abs=1e-9)
+    assert state.macro[at.FEAR] == pytest.approx(32_767 / 32_768 / 10_000_001)
 
 
 def test_group_draws_are_normal_units_and_differ_by_market_and_group() -> None:
