@@ -101,7 +101,9 @@ async def run(url: str, seconds: float, out: TextIO = sys.stdout) -> Watcher:
             match update:
                 case StateChanged(channel="inflation_update", tick=tick):
                     watcher.frames += 1 + update.skipped
-                    watcher.first_tick = tick if watcher.first_tick is None else watcher.first_tick
+                    if watcher.first_tick is None:
+                        # the first report may stand for some frames before it
+                        watcher.first_tick = tick - update.skipped
                     watcher.last_tick = tick
                     if out.isatty() or tick >= next_tick:
                         next_tick = tick + 10
