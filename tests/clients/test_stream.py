@@ -281,7 +281,7 @@ async def test_a_refused_handshake_is_final(status: int) -> None:
 
 
 async def test_a_full_server_is_tried_again() -> None:
-    """503 and 429 are for now, and Retry-After is honoured."""
+    """503 and 429 pass, and Retry-After is honoured."""
     answers = [503, 429]
 
     def refuse_twice(connection: ServerConnection, request: Request) -> Response | None:

@@ -201,7 +201,7 @@ def test_a_refused_subscription_hurts_no_other() -> None:
 
 
 def test_a_passing_refusal_after_a_reconnect_is_tried_again() -> None:
-    """What had been live and is refused for now is not given up."""
+    """What had been live and is refused in passing is not given up."""
     session = live_market()
     session.lost()
     session.receive(hello())
