@@ -24,6 +24,14 @@ def size():
     return SIZE
 """
 
+OTHER = """
+from numba import njit
+
+@njit(cache=True)
+def one():
+    return 1
+"""
+
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,6 +41,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "constants.py").write_text(CONSTANTS.format(size=8))
     (folder / "kernel.py").write_text(KERNEL)
+    (folder / "other.py").write_text(OTHER)
     return folder
 
 
@@ -40,7 +49,7 @@ def size_in_a_new_process(sources: Path) -> int:
     """Import the kernel in a fresh Python that has chosen its folder, and call it."""
     script = (
         "from pathlib import Path; from server.kernel_cache import choose; choose(Path('sources'));"
-        "from sources.kernel import size; print(size())"
+        "from sources.kernel import size; from sources.other import one; print(size() * one())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -72,6 +81,17 @@ def test_the_same_sources_find_their_kernels_again(sources: Path) -> None:
 
     assert kept
     assert {path: path.stat().st_mtime_ns for path in sources.rglob("*.nbc")} == kept
+
+
+def test_what_no_change_reaches_is_taken_over(sources: Path) -> None:
+    """After a change the kernels that do not reach it are those compiled before; the others are not."""
+    size_in_a_new_process(sources)
+    (sources / "constants.py").write_text(CONSTANTS.format(size=16))
+
+    folder = kernel_cache.choose(sources)
+
+    assert {path.name.split(".")[0] for path in folder.rglob("*.nbc")} == {"other"}
+    assert size_in_a_new_process(sources) == 16
 
 
 def test_a_folder_of_the_users_is_the_parent(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
