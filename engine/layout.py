@@ -6,6 +6,7 @@ Everything here follows from the number of residents alone. Source: ECONOMY A3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,12 +88,12 @@ class Layout:
         """Number of blocks."""
         return len(self.block_start)
 
-    @property
+    @cached_property
     def producer_block_first(self) -> int:
         """Number of household blocks; producer blocks follow."""
         return int(np.count_nonzero(self.block_type == HOUSEHOLD))
 
-    @property
+    @cached_property
     def trader_block_first(self) -> int:
         """Number of household and producer blocks; trader blocks follow."""
         return int(np.count_nonzero(self.block_type != TRADER))

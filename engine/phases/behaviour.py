@@ -92,8 +92,11 @@ def step(state: State, config: Config) -> None:
     flows, goods_flow and dividends, and sets mood_sum.
     """
     layout = state.layout
+    targets = np.empty((4, MARKETS), dtype=np.int64)
+    targets[0], targets[1] = state.target_sentiment, state.target_fear
+    targets[2], targets[3] = state.target_greed, state.target_confidence
     whole = _Pass(
-        np.stack((state.target_sentiment, state.target_fear, state.target_greed, state.target_confidence)),
+        targets,
         *window(config.max_price_change),
         int((layout.block_end - layout.block_start).max()),
         int((layout.segment_end - layout.segment_start).max()),

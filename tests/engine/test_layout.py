@@ -184,4 +184,4 @@ def test_layout_depends_on_the_number_of_residents_alone() -> None:
     """Two layouts are the same tables."""
     one, other = lay_out(5_000), lay_out(5_000)
 
-    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in vars(one))
+    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
