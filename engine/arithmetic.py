@@ -46,7 +46,7 @@ def _muldiv_wide(a: np.uint64, b: np.uint64, c: np.uint64) -> int:
         if remainder >= c:
             remainder -= c
             quotient |= one
-    return np.int64(quotient)
+    return int(np.int64(quotient))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -101,7 +101,7 @@ def power_of(x: float, exponent: float) -> float:
 @njit(cache=True, nogil=True, error_model="numpy")
 def half_even(x: float) -> int:
     """Return x rounded to the nearest integer, halves to the even one, for |x| < 2^52."""
-    floor = np.int64(x)
+    floor = int(x)
     if floor > x:
         floor -= 1
     rest = x - floor

@@ -111,15 +111,26 @@ def lay_out(residents: int) -> Layout:
     rows += _trader_blocks(households + firms + extractors, traders)
     table = np.array(rows, dtype=np.int64)
     pieces = np.array(segments, dtype=np.int64)
+    start, end, kind, home, phase, sector = (np.ascontiguousarray(column) for column in table.T)
+    first, last, market, first_block, last_block = (np.ascontiguousarray(column) for column in pieces.T)
     return Layout(
-        residents,
-        households,
-        firms,
-        extractors,
-        traders,
-        *(np.ascontiguousarray(table[:, i]) for i in range(6)),
-        *(np.ascontiguousarray(pieces[:, i]) for i in range(5)),
-        _block_markets(table),
+        residents=residents,
+        households=households,
+        firms=firms,
+        extractors=extractors,
+        traders=traders,
+        block_start=start,
+        block_end=end,
+        block_type=kind,
+        block_home=home,
+        block_phase=phase,
+        block_sector=sector,
+        segment_start=first,
+        segment_end=last,
+        segment_market=market,
+        segment_block_start=first_block,
+        segment_block_end=last_block,
+        block_market=_block_markets(table),
     )
 
 
@@ -149,7 +160,7 @@ def _household_blocks(households: int) -> list[tuple[int, ...]]:
         size //= 2
     blocks = HOURS * max(1, round(households / (HOURS * size)))
     borders = cuts(households, blocks)
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for b in range(blocks):
         # not b mod 8: 8 divides 24 and would tie an asset to three hours of the day
         asset = b // HOURS if blocks >= 192 else b // HOURS + b % HOURS
@@ -187,7 +198,7 @@ def _producer_blocks(
 
 def _trader_blocks(first: int, traders: int) -> list[tuple[int, ...]]:
     borders = cuts(traders, len(TRADER_MARKETS))
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for k, market in enumerate(TRADER_MARKETS):
         low, high = first + borders[k], first + borders[k + 1]
         parts = -(-(high - low) // BLOCK)
