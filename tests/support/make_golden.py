@@ -6,8 +6,7 @@ Run it only for a release that changes results on purpose, after raising engine.
 import json
 from pathlib import Path
 
-from engine.config import Config
-from engine.economy import Economy
+from server import kernel_cache
 
 WORLDS = {
     "small": {"config": {"residents": 2_000, "max_agents": 64, "order_book_max": 4_096}, "seed": 1},
@@ -18,6 +17,10 @@ TICKS = (0, 1_000)
 
 def main() -> None:
     """Advance each world and write the hashes of TICKS."""
+    kernel_cache.choose()  # before the kernels are imported
+    from engine.config import Config
+    from engine.economy import Economy
+
     golden = {}
     for name, world in WORLDS.items():
         economy = Economy(Config(**world["config"]), world["seed"])
