@@ -21,7 +21,7 @@ from engine.agent_index import find, insert, list_slot, remove, unlist_slot
 from engine.arithmetic import muldiv
 from engine.auction import ASSETS
 from engine.config import Config
-from engine.kernels import inlined, kernel
+from engine.kernels import kernel
 from engine.ladder import LAST_LEVEL, UCR, window
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
@@ -230,7 +230,7 @@ def apply(
                 _set_sentiment(action, outcome, slot, accounts, world, rules)
 
 
-@inlined
+@kernel
 def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, rules: Rules) -> bool:
     """Count the action and return whether it comes in time, is not one too many, and is well formed."""
     if accounts.last_tick[slot] != rules.tick:
@@ -246,7 +246,7 @@ def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, r
     return True
 
 
-@inlined
+@kernel
 def _is_well_formed(action: np.void) -> bool:
     """Return whether the fields its kind uses are in their ranges: nothing else keeps a kernel inside its arrays."""
     kind, market = _whole(action["kind"]), _whole(action["market"])
@@ -274,7 +274,7 @@ def _is_well_formed(action: np.void) -> bool:
     return kind == _CANCEL
 
 
-@inlined
+@kernel
 def _refuse(outcome: np.void, code: int, needed: int, available: int) -> bool:
     """Write a refusal and return False."""
     outcome["status"], outcome["code"] = _REJECTED, code
@@ -282,7 +282,7 @@ def _refuse(outcome: np.void, code: int, needed: int, available: int) -> bool:
     return False
 
 
-@inlined
+@kernel
 def _limit(
     action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> None:
@@ -301,7 +301,7 @@ def _limit(
     )  # fmt: skip
 
 
-@inlined
+@kernel
 def _market(
     action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> None:
@@ -311,7 +311,7 @@ def _market(
     _place(outcome, row, slot, market, side, level, action["quantity"], LAPSES, -1, book, accounts, world, rules)
 
 
-@inlined
+@kernel
 def _place(
     outcome: np.void, row: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int,
     leaving: int, book: Book, accounts: Accounts, world: World, rules: Rules,
@@ -357,7 +357,7 @@ def _place(
     return True
 
 
-@inlined
+@kernel
 def _cancel(
     action: np.void, outcome: np.void, slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book,
     accounts: Accounts, world: World,
@@ -400,7 +400,7 @@ def _replace(
     outcome["status"], outcome["order_id"], outcome["open"] = _DONE, book.id[i], quantity
 
 
-@inlined
+@kernel
 def _close(i: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts) -> None:
     """Take an order whose escrow is released out of the book, cancelled."""
     slot = book.slot[i]
@@ -660,13 +660,13 @@ def _holdings_value(accounts: Accounts, world: World, slot: int) -> int:
     return total
 
 
-@inlined
+@kernel
 def _whole(number: Any) -> int:
     """Return an integer of any width as int64, so that kernels compile once."""
     return int(np.int64(number))
 
 
-@inlined
+@kernel
 def _money(price: int, lots: int) -> int:
     """Return price x lots, at most MONEY_MAX. price: above zero."""
     return MONEY_MAX if lots > MONEY_MAX // price else int(price * lots)

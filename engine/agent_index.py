@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import inlined, kernel
+from engine.kernels import kernel
 
 Table = NDArray[np.int32]
 Numbers = NDArray[np.int64]
@@ -21,7 +21,7 @@ def table_size(agents: int) -> int:
     return 1 << max(4, (2 * agents - 1).bit_length())
 
 
-@inlined
+@kernel
 def find(table: Table, numbers: Numbers, number: int) -> int:
     """Return the slot under that number, -1 when there is none. numbers: by slot, true for every slot in the table."""
     return int(table[_position(table, numbers, number)]) - 1
@@ -80,7 +80,7 @@ def unlist_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int)
     owner_next[slot] = 0
 
 
-@inlined
+@kernel
 def _position(table: Table, numbers: Numbers, number: int) -> int:
     """Return where the number's entry is, or the empty place where it would go."""
     mask = len(table) - 1
@@ -90,7 +90,7 @@ def _position(table: Table, numbers: Numbers, number: int) -> int:
     return at
 
 
-@inlined
+@kernel
 def _home(number: int, mask: int) -> int:
     # a 31-bit fold times a 32-bit odd constant stays in int64, so that the interpreter sees no overflow
     folded = (number ^ (number >> 31)) & 0x7FFFFFFF

@@ -13,16 +13,10 @@ from typing import Any, TypeVar
 from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
 def kernel(function: F) -> F:
     """Compile a function and keep its machine code on disk."""
-    compiled: F = njit(function, cache=True, **_OPTIONS)
-    return compiled
-
-
-def inlined(function: F) -> F:
-    """Compile a small function into the kernels that call it."""
-    compiled: F = njit(function, inline="always", **_OPTIONS)
+    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    compiled: F = njit(**options)(function)
     return compiled

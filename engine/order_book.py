@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arithmetic import muldiv
-from engine.auction import BUY, SELL, Auction
-from engine.kernels import inlined, kernel
+from engine.auction import BUY, CHUNK, SELL, Auction
+from engine.kernels import kernel
 from engine.markets import LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import Status
 from engine.state import (
@@ -105,7 +105,7 @@ def accounts_of(state: State) -> Accounts:
     )  # fmt: skip
 
 
-@inlined
+@kernel
 def find_order(book: Book, order_id: int) -> int:
     """Return the index of the open order with that id, -1 when there is none."""
     low, high = 0, book.counters[ORDER_COUNT]
@@ -120,7 +120,7 @@ def find_order(book: Book, order_id: int) -> int:
     return -1
 
 
-@inlined
+@kernel
 def append_order(
     book: Book, order_id: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int, since: int,
     row: int,
@@ -138,7 +138,7 @@ def append_order(
     book.first[slot] = i + 1
 
 
-@inlined
+@kernel
 def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> None:
     """Give back what so many lots of an open order hold: a buy's escrow, a sell's reserved lots."""
     slot = book.slot[i]
@@ -150,7 +150,7 @@ def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> 
         accounts.reserved[slot, book.market[i]] -= lots
 
 
-@inlined
+@kernel
 def crosses_own_order(
     book: Book, accounts: Accounts, slot: int, market: int, side: int, level: int, except_for: int
 ) -> bool:
@@ -166,7 +166,7 @@ def crosses_own_order(
             return False
 
 
-@inlined
+@kernel
 def _crosses(book: Book, slot: int, market: int, side: int, level: int, except_for: int) -> bool:
     i = book.first[slot] - 1
     while i >= 0:
@@ -182,7 +182,7 @@ def _crosses(book: Book, slot: int, market: int, side: int, level: int, except_f
     return False
 
 
-@inlined
+@kernel
 def window_slot(side: int, level: int, reference: int, down: int, up: int) -> int:
     """Return the histogram slot an order counts at, OUT_OF_WINDOW when it does not take part.
 
@@ -197,25 +197,31 @@ def window_slot(side: int, level: int, reference: int, down: int, up: int) -> in
 
 
 @kernel
-def add_orders(book: Book, auction: Auction, estate: Ints, is_open: NDArray[np.bool_], down: int, up: int) -> None:
-    """Add the outside orders and the estate's offers to the histograms of the open markets."""
+def add_orders(
+    book: Book, auction: Auction, estate: Ints, is_open: NDArray[np.bool_], down: int, up: int, sums: Ints, reach: Ints
+) -> None:  # fmt: skip
+    """Add the outside orders and the estate's offers to the histograms of the open markets.
+
+    sums, reach: as clear_markets takes them; zero and (SLOTS, -1) before.
+    """
     for i in range(book.counters[ORDER_COUNT]):
         m, side = book.market[i], book.side[i]
         if book.quantity[i] > 0 and is_open[m]:
             slot = window_slot(side, book.level[i], auction.level[m], down, up)
             if slot != OUT_OF_WINDOW:
-                _add(auction, m, BUY if side > 0 else SELL, slot, book.quantity[i])
+                _add(auction.histogram, sums, reach, m, BUY if side > 0 else SELL, slot, book.quantity[i])
     for m in range(MARKETS):
         lots = estate_offer(estate[m])
         if lots > 0 and is_open[m]:
-            _add(auction, m, SELL, CENTRE - min(ESTATE_BELOW, down), lots)
+            _add(auction.histogram, sums, reach, m, SELL, CENTRE - min(ESTATE_BELOW, down), lots)
 
 
-@inlined
-def _add(auction: Auction, m: int, side: int, slot: int, lots: int) -> None:
-    auction.histogram[0, m, side, slot] += lots
-    auction.touched[0, m, 0] = min(auction.touched[0, m, 0], slot)
-    auction.touched[0, m, 1] = max(auction.touched[0, m, 1], slot)
+@kernel
+def _add(histogram: Ints, sums: Ints, reach: Ints, m: int, side: int, slot: int, lots: int) -> None:
+    histogram[0, m, side, slot] += lots
+    sums[m, side, slot // CHUNK] += lots
+    reach[m, 0] = min(reach[m, 0], slot)
+    reach[m, 1] = max(reach[m, 1], slot)
 
 
 @kernel
@@ -314,7 +320,7 @@ def _compact(book: Book) -> None:
         book.first[book.slot[i]] = i + 1
 
 
-@inlined
+@kernel
 def _fill(
     auction: Auction, m: int, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
 ) -> int:
@@ -335,7 +341,7 @@ def _fill(
     return int(fill)
 
 
-@inlined
+@kernel
 def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) -> None:
     """Move money and lots of a fill; what the price is better than the limit goes back to the buyer."""
     m, slot = book.market[i], book.slot[i]
@@ -348,7 +354,7 @@ def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) ->
         accounts.assets[slot] += signed
 
 
-@inlined
+@kernel
 def _status(rest: int, fill: int, expires: int, tick: int, lapses: bool) -> int:
     if rest == 0:
         return _FILLED
@@ -359,7 +365,7 @@ def _status(rest: int, fill: int, expires: int, tick: int, lapses: bool) -> int:
     return _PARTIAL if fill > 0 else _RESTING
 
 
-@inlined
+@kernel
 def report(
     row: np.void, order_id: int, agent_id: int, fill: int, value: int, rest: int, price: int, market: int, side: int,
     status: int,

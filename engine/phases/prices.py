@@ -25,7 +25,7 @@ from engine.ladder import window
 from engine.markets import HOURS, LABOUR, MARKETS, NAMES
 from engine.messages import ORDER_UPDATE
 from engine.order_book import accounts_of, add_orders, book_of, pay_income, settle
-from engine.state import ORDER_COUNT, SLOTS_USED, State, announce
+from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
 
 WRITES = (
     "level", "price", "returns", "halt_until", "elasticity", "kyle_xy", "kyle_xx", "variance", "counters",
@@ -52,9 +52,9 @@ def step(state: State, config: Config) -> None:
     _resume(state)
     is_open = open_markets(state.halt_until, state.tick, config.market_open_hours)
     book, accounts, auction = book_of(state), accounts_of(state), auction_of(state)
-    add_orders(book, auction, state.estate, is_open, down, up)
-    limit = min(INDICATIVE_LIMIT, config.max_price_change)
-    clear_markets(auction, is_open, np.zeros((2, CHUNKS), np.int64), down, up, limit)
+    sums, reach = np.zeros((MARKETS, 2, CHUNKS), np.int64), np.full((MARKETS, 2), (SLOTS, -1), np.int64)
+    add_orders(book, auction, state.estate, is_open, down, up, sums, reach)
+    clear_markets(auction, is_open, sums, reach, down, up, min(INDICATIVE_LIMIT, config.max_price_change))
     pay_income(accounts, state.income_per_lot, state.estate, state.counters, state.flows)
     hours_lapse = state.tick % HOURS == LAST_HOUR
     outside = np.zeros((2, MARKETS), np.int64)

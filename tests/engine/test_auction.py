@@ -65,11 +65,16 @@ def put(auction: Auction, orders: list[Order], threads: int = 1) -> None:
             touched[0], touched[1] = min(touched[0], slot), max(touched[1], slot)
 
 
+def run(auction: Auction, is_open: np.ndarray, down: int = DOWN, up: int = UP, limit: float = INDICATIVE_LIMIT) -> None:
+    """Clear a market that has only what is in its touched range."""
+    clear_markets(auction, is_open, np.zeros((1, 2, CHUNKS), np.int64), np.array([[SLOTS, -1]]), down, up, limit)
+
+
 def cleared(orders: list[Order], reference: int = REFERENCE, threads: int = 1) -> Auction:
     """Return a market after the auction of these orders."""
     auction = one_market(reference, threads)
     put(auction, orders, threads)
-    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
+    run(auction, np.ones(1, np.bool_))
     return auction
 
 
@@ -234,7 +239,7 @@ def test_without_trade_the_reference_moves_toward_the_indicative_price(side: int
     if side < 0:
         auction.elasticity[0] = 0.002
 
-    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
+    run(auction, np.ones(1, np.bool_))
 
     assert auction.volume[0] == 0
     assert auction.level[0] - REFERENCE == auction.market_return[0] == move
@@ -249,7 +254,7 @@ def test_without_trade_the_reference_stays_in_the_window(side: int, most: int) -
     put(auction, [Order(side, REFERENCE, 1_000)])
     auction.elasticity[0] = 1.0
 
-    clear_markets(auction, np.ones(1, np.bool_), np.zeros((2, CHUNKS), np.int64), down, up, 0.01)
+    run(auction, np.ones(1, np.bool_), down, up, 0.01)
 
     assert auction.market_return[0] == most
     assert abs(auction.price[0] / P[REFERENCE] - 1.0) <= 0.01
@@ -261,7 +266,7 @@ def test_a_closed_market_keeps_its_reference_and_loses_its_orders() -> None:
     auction = one_market()
     put(auction, [Order(1, REFERENCE + 5, 3), Order(-1, REFERENCE, 3)])
 
-    clear_markets(auction, np.zeros(1, np.bool_), np.zeros((2, CHUNKS), np.int64), DOWN, UP, INDICATIVE_LIMIT)
+    run(auction, np.zeros(1, np.bool_))
 
     assert auction.volume[0] == auction.market_return[0] == 0
     assert auction.margin_level[:, 0].tolist() == [LEVELS, -1]
