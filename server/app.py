@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -368,12 +368,14 @@ async def _in_thread(work: Callable[[], T]) -> T:
             future.set_result(cast(T, result))
 
     def run() -> None:
+        outcome: tuple[BaseException | None, T | None]
         try:
-            result = work()
+            outcome = None, work()
         except BaseException as error:  # whatever it is belongs to whoever waits
-            loop.call_soon_threadsafe(settle, error, None)
-        else:
-            loop.call_soon_threadsafe(settle, None, result)
+            outcome = error, None
+        # the loop is closed when nobody waits any more
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=run, name="opening", daemon=True).start()
     return await future

@@ -19,6 +19,7 @@ from server.metrics import Metrics
 
 EXCHANGE = "arena.exchange"
 """Where the Exchange of a request is found in its scope."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 log = structlog.get_logger("arena.http")
@@ -79,6 +80,8 @@ class Envelope:
 
     def _count(self, method: str, exchange: Exchange, seconds: float) -> None:
         status = exchange.status or 500
+        # an invented method must not make a series of its own
+        method = method if method in _METHODS else "other"
         self._metrics.http_requests.labels(method, exchange.route, str(status)).inc()
         self._metrics.http_seconds.labels(exchange.route).observe(seconds)
         write = log.debug if status < 400 else log.info if status < 500 else log.warning

@@ -322,8 +322,8 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-QueryTick = Annotated[Whole, Field(ge=0, le=INTEGER_MAX)]
+# bounds first: behind the validator they would not reach the documents
+QueryTick = Annotated[int, Field(ge=0, le=INTEGER_MAX), BeforeValidator(_whole)]
 Cursor = Annotated[
     str | None, Field(pattern=r"^[0-9]{1,16}$", description="where the last page ended: its next_cursor")
 ]
@@ -345,7 +345,9 @@ class ActionQuery(Query):
 class MarketsQuery(Query):
     """A page of the list of markets."""
 
-    limit: Annotated[Whole, Field(ge=1, le=32, description="markets a page, 1 to 32")] = 32
+    limit: Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole), Field(description="markets a page, 1 to 32")] = (
+        32
+    )
     cursor: Cursor = None
 
 
@@ -355,10 +357,12 @@ class HistoryQuery(Query):
     from_tick: Annotated[QueryTick | None, Field(alias="from", description="first tick, a whole number")] = None
     to_tick: Annotated[QueryTick | None, Field(alias="to", description="last tick, a whole number")] = None
     step: Annotated[
-        Whole | None,
-        Field(ge=1, le=1_000_000, description="ticks between points (1), or ticks a candle (24); 1 to 1000000"),
+        Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)] | None,
+        Field(description="ticks between points (1), or ticks a candle (24); 1 to 1000000"),
     ] = None
-    limit: Annotated[Whole, Field(ge=1, le=10_000, description="points a page, 1 to 10000")] = 1_000
+    limit: Annotated[
+        int, Field(ge=1, le=10_000), BeforeValidator(_whole), Field(description="points a page, 1 to 10000")
+    ] = 1_000
     cursor: Cursor = None
     format: Annotated[
         Literal["json", "csv", "candles", "candles.csv"] | None,
@@ -380,7 +384,9 @@ class EventsQuery(Query):
         ),
     ] = None
     order: Annotated[Literal["asc", "desc"], Field(description="'asc' oldest first, 'desc' newest first")] = "asc"
-    limit: Annotated[Whole, Field(ge=1, le=1_000, description="events a page, 1 to 1000")] = 100
+    limit: Annotated[
+        int, Field(ge=1, le=1_000), BeforeValidator(_whole), Field(description="events a page, 1 to 1000")
+    ] = 100
     cursor: Cursor = None
 
 

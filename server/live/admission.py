@@ -133,12 +133,25 @@ class Admission:
             self._metrics.rate_limited.labels("key").inc()
             raise
 
-    def own_agent(self, owner: int | None, agent_id: Any) -> int:
-        """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's."""
+    def own_agent(self, owner: int | None, agent_id: Any, *, or_left: bool = False) -> int:
+        """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's.
+
+        or_left: an agent that has left will do as well: what it was promised can still be asked for.
+        """
         number = agent_number(agent_id)
-        if number is None or owner is None or self._agents.owner_of_agent(number) != owner:
+        if number is None or owner is None:
+            raise unknown_agent(agent_id)
+        found = self._agents.owner_of_agent(number)
+        if found is None and or_left:
+            found = self._agents.owner_of_left_agent(number)
+        if found != owner:
             raise unknown_agent(agent_id)
         return number
+
+    def check_present(self, agent: int, client_action_id: str) -> None:
+        """See to it that an agent which has left gets no more than a receipt it has. Raises NotFound."""
+        if self._agents.get(agent) is None and self._receipts.get(agent, client_action_id) is None:
+            raise unknown_agent(f"a{agent}")
 
     def parse(self, value: Any) -> schemas.Action:
         """Return a decoded body as an action. Raises BadRequest that names every mistake and what is allowed."""
@@ -153,8 +166,10 @@ class Admission:
     def submit(self, agent: int, action: schemas.Action) -> Submitted:
         """Hand an action to the recorder; acknowledge it only when recorder.durable(receipt.seq) has returned.
 
-        Raises BadRequest for a shape that depends on more than one field, and what Recorder.submit raises.
+        Raises NotFound for an agent that has left, BadRequest for a shape that depends on more than one field, and
+        what Recorder.submit raises.
         """
+        self.check_present(agent, action.client_action_id)
         row = self.row(agent, action)
         return self._recorder.submit(row, action.client_action_id, fingerprint(row, action))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from arena_client.wire import State
 from numpy.typing import NDArray
 
-from arena_client.wire import State
 from engine.events import Event
 from engine.markets import MARKETS, NAMES, RAW_FIRST, RESOURCES
 from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, STATE_CHANNELS, WireField

@@ -55,7 +55,8 @@ def handlers(
         return json_response(orjson.dumps(document), headers=PRIVATE)
 
     async def unregister(call: Call) -> Response:
-        number = admission.own_agent(call.caller.owner, call.path["id"])
+        number = admission.own_agent(call.caller.owner, call.path["id"], or_left=True)
+        admission.check_present(number, UNREGISTER_ID)
         submitted = recorder.unregister(number, UNREGISTER_ID)
         await recorder.durable(submitted.receipt.seq)
         if "respond-async" in call.headers.get("Prefer", ""):
@@ -66,9 +67,10 @@ def handlers(
         return Response(status_code=204, headers=PRIVATE)
 
     async def act(call: Call) -> Response:
-        number = admission.own_agent(call.caller.owner, call.path["id"])
+        is_check = call.query.validate_only == "true"
+        number = admission.own_agent(call.caller.owner, call.path["id"], or_left=not is_check)
         action = admission.parse(await call.body())
-        if call.query.validate_only == "true":
+        if is_check:
             async with ticker.settled():
                 verdict = accounts.verdict(admission.row(number, action), action.client_action_id)
             return json_response(orjson.dumps(verdict), headers=PRIVATE)
@@ -110,7 +112,7 @@ def handlers(
         return json_response(orjson.dumps(document), status, PRIVATE)
 
     async def receipt(call: Call) -> Response:
-        number = admission.own_agent(call.caller.owner, call.path["id"])
+        number = admission.own_agent(call.caller.owner, call.path["id"], or_left=True)
         found = admission.receipt(number, call.path["client_action_id"])
         # a receipt says accepted, so it may be shown only when that is on disk
         await recorder.durable(found.seq)
@@ -170,7 +172,7 @@ def _items(value: Any) -> list[Any]:
 def _taken(admission: Admission, owner: int | None, item: Any) -> Submitted | Problem:
     """Submit one item of a batch, or say why not."""
     try:
-        number, content = _split(admission, owner, item)
+        number, content = _split(admission, owner, item, or_left=True)
         return admission.submit(number, admission.parse(content))
     except Problem as problem:
         return problem
@@ -188,7 +190,7 @@ def _checked(admission: Admission, accounts: AccountReader, owner: int | None, i
         return problem
 
 
-def _split(admission: Admission, owner: int | None, item: Any) -> tuple[int, dict[str, Any]]:
+def _split(admission: Admission, owner: int | None, item: Any, *, or_left: bool = False) -> tuple[int, dict[str, Any]]:
     """Return the agent of a batch's item and the action itself."""
     if not isinstance(item, dict):
         raise invalid([{"field": "actions", "problem": "an item is no object", "allowed": "objects with agent_id"}])
@@ -196,7 +198,7 @@ def _split(admission: Admission, owner: int | None, item: Any) -> tuple[int, dic
     agent_id = content.pop("agent_id", None)
     if agent_number(agent_id) is None:
         raise unknown_agent(agent_id)
-    return admission.own_agent(owner, agent_id), content
+    return admission.own_agent(owner, agent_id, or_left=or_left), content
 
 
 def _result(index: int, result: Submitted | Problem | dict[str, Any], is_waiting: bool) -> dict[str, Any]:

@@ -1,0 +1,203 @@
+"""The server as a whole: it listens before it is open, closes cleanly, comes back as it was, says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+import websockets
+from starlette.routing import Route
+
+from engine.config import Config
+from server.app import Opening, Server, create_app, server_config, server_version
+from server.config import Settings
+from server.live.errors import FolderInUse, WorldRefused
+from server.registry import OPERATIONS
+from tests.support.arena import Bot, run_server
+from tests.support.deadlines import seconds
+from tests.support.worlds import small_config
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = {
+    "client_action_id": "rest", "type": "limit", "market": "food", "side": "buy", "quantity": 3, "price": "0.5",
+}  # fmt: skip
+
+
+async def test_before_the_world_is_open_everything_but_life_is_503(tmp_path: Path) -> None:
+    """The socket listens at once; the gate opens when the world does."""
+    settings = Settings(data=tmp_path, port=0, seed=1, engine=small_config())
+    opening = Opening()
+    app = create_app(settings, opening=opening, warm_up_ticks=26)
+    # the lifespan is not begun, so the world stays unopened for as long as this test wants
+    transport = httpx2.ASGITransport(app=app)
+
+    async with httpx2.AsyncClient(transport=transport, base_url="http://arena") as client:
+        answers = {
+            path: await client.get(path) for path in ("/healthz", "/livez", "/readyz", "/api/time", "/", "/nope")
+        }
+
+    statuses = {path: answer.status_code for path, answer in answers.items()}
+    assert statuses == {"/healthz": 200, "/livez": 200, "/readyz": 503, "/api/time": 503, "/": 503, "/nope": 503}
+    assert answers["/api/time"].headers["retry-after"] == "1"
+    assert answers["/api/time"].json()["code"] == 501
+
+
+async def test_every_operation_has_its_route_once_open() -> None:
+    """And every API route its operation."""
+    async with run_server() as arena:
+        routes = {
+            (method, route.path)
+            for route in arena.app.routes
+            if isinstance(route, Route) and route.methods
+            for method in route.methods - {"HEAD"}
+        }
+
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+async def test_a_world_goes_on_after_a_restart_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """Same epoch, tick, hash, accounts, receipts, keys, history of ticks and events: the view is the one last shown."""
+    async with run_server(tmp_path) as arena:
+        bot = await arena.register()
+        await bot.decided(ORDER)
+        await arena.step(5)
+        before = await what_is_seen(bot)
+        state = arena.economy.state_hash()
+
+    async with run_server(tmp_path) as arena:
+        again = Bot(arena, bot.agent_id, bot.api_key)
+        after = await what_is_seen(again)
+        duplicate = await again.act(ORDER)
+        assert arena.economy.state_hash() == state
+
+    assert after == before
+    assert (duplicate.status_code, duplicate.json()["duplicate"]) == (202, True)
+
+
+async def what_is_seen(bot: Bot) -> list[object]:
+    """Return all that an agent and the public see, but for the times of publication."""
+    account, receipt = await bot.account(), await bot.receipt("rest")
+    async with bot.arena.client() as client:
+        documents = [
+            (await client.get(path)).json()
+            for path in ("/api/indicators", "/api/markets", "/api/psychology", "/api/scarcity", "/api/markets/food")
+        ]
+        history = (await client.get("/api/history/food.price")).json()
+        events = (await client.get("/api/events")).json()
+    for document in documents:
+        del document["time"]
+    points = [(row[0], row[2]) for row in history["rows"]][-6:]
+    return [account, receipt, documents, points, events]
+
+
+async def test_a_server_that_ticks_by_itself_stops_between_two_ticks() -> None:
+    """The last tick that began is published; the journal ends with a clean stop."""
+    async with run_server(by_hand=False, tick_rate=10) as arena:
+        first = arena.tick
+        async with asyncio.timeout(seconds(30)):
+            await arena.ticker.wait_tick(first + 20)
+    economy = arena.economy
+
+    assert arena.tick == economy.tick >= first + 20
+
+
+async def test_stopping_closes_sockets_with_1012_and_answers_what_is_in_flight() -> None:
+    """A request that waits for its tick gets it; a subscriber is told to come back."""
+    async with run_server(by_hand=False, tick_rate=100) as arena:
+        async with arena.client() as client:
+            made = (await client.post("/api/agents/register")).json()
+        bot = Bot(arena, made["agent_id"], made["api_key"])
+        subscriber = await websockets.connect(arena.ws_url, subprotocols=[websockets.Subprotocol("arena.v1.json")])
+        waiting = asyncio.create_task(bot.act(ORDER, wait="outcome"))
+        async with asyncio.timeout(seconds(30)):
+            await arena.ticker.wait_tick(arena.tick + 1)
+        arena.server.stop()
+        async with asyncio.timeout(seconds(30)):
+            answer = await waiting
+            with suppress(websockets.ConnectionClosed):
+                while True:
+                    await subscriber.recv()
+
+    assert answer.status_code == 200
+    assert subscriber.close_code == 1012
+
+
+async def test_a_folder_in_use_is_refused_by_name(tmp_path: Path) -> None:
+    """One process, one world; the first one is not disturbed."""
+    async with run_server(tmp_path) as arena:
+        with pytest.raises(FolderInUse, match=str(tmp_path)):
+            async with run_server(tmp_path):
+                pass
+        assert await arena.step() == arena.tick
+
+
+async def test_a_folder_with_another_world_is_refused(tmp_path: Path) -> None:
+    """Settings that are another world's identity are named."""
+    async with run_server(tmp_path):
+        pass
+
+    with pytest.raises(WorldRefused, match="max_agents"):
+        async with run_server(tmp_path, engine=Config(residents=2_000, max_agents=65, order_book_max=4_096)):
+            pass
+
+
+async def test_a_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> None:
+    """Not silently, and without a world left open."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(data=tmp_path, port=taken.getsockname()[1], seed=1, engine=small_config())
+        server = Server(server_config(create_app(settings, warm_up_ticks=26), settings))
+
+        with pytest.raises(SystemExit) as caught:
+            await server.serve()
+
+    assert caught.value.code != 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_process_with_status_0(tmp_path: Path, name: str) -> None:
+    """Drained and marked as a clean stop."""
+    port = free_port()
+    command = [sys.executable, "-c", "import sys; from server.cli import main; sys.exit(main())", "serve"]
+    command += ["--residents", "2000", "--port", str(port), "--data", str(tmp_path), "--seed", "1", "--log", "json"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            # its own log says when it is ready; reading it waits without asking again and again
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if '"ready"' in line:
+                    break
+            assert httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 200, lines
+            process.send_signal(getattr(signal, name))
+            _, rest = process.communicate(timeout=seconds(30))
+        finally:
+            process.kill()
+
+    assert process.returncode == 0, rest
+    assert '"stopped"' in rest
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_the_version_is_that_of_the_distribution_or_says_clone() -> None:
+    """Never empty."""
+    assert server_version()

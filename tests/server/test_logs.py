@@ -1,0 +1,80 @@
+"""Log lines: readable or JSON, uvicorn's among them, and never broken by what is in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from server import logs
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Give the process its logging back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("uvicorn.access").disabled = False
+    structlog.reset_defaults()
+
+
+def test_json_lines_are_one_object_each() -> None:
+    """Event, level, time and fields."""
+    out = io.StringIO()
+    logs.configure("json", "info", out)
+
+    structlog.get_logger("x").info("ready", tick=7)
+
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["level"], line["tick"]) == ("ready", "info", 7)
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_below_the_level_are_left_out() -> None:
+    """Of ours and of libraries."""
+    out = io.StringIO()
+    logs.configure("json", "warning", out)
+
+    structlog.get_logger().info("quiet")
+    logging.getLogger("some.library").info("quiet")
+    logging.getLogger("some.library").warning("loud")
+
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["loud"]
+
+
+def test_failures_carry_their_traceback_in_both_forms() -> None:
+    """As data in JSON, as text on a terminal."""
+    for form in ("json", "console"):
+        out = io.StringIO()
+        logs.configure(form, "info", out)
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            structlog.get_logger().exception("failed")
+            logging.getLogger("library").exception("failed too")
+
+        assert out.getvalue().count("ValueError") >= 2
+
+
+def test_what_cannot_be_json_is_shown_as_it_is_shown_in_python() -> None:
+    """A log line must never raise."""
+    out = io.StringIO()
+    logs.configure("json", "info", out)
+
+    structlog.get_logger().info("odd", value=object(), **{"größe": 1})
+
+    assert "object at" in json.loads(out.getvalue())["value"]
+
+
+def test_uvicorns_access_lines_are_off() -> None:
+    """They would repeat ours, with the URL's query in them."""
+    logs.configure("json", "info", io.StringIO())
+
+    assert logging.getLogger("uvicorn.access").disabled
