@@ -6,6 +6,7 @@ Rebuilt from the journal on start. Keys are here as SHA-256 hashes only. Source:
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ from engine.messages import Kind, Status
 from engine.state import SLOTS_USED, State
 from server import keys
 from server.live.errors import OwnerFull, WorldFull
+from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
 
 NO_KEY = bytes(32)
 _REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
@@ -53,6 +55,10 @@ class AgentRegistry:
         self._keys: dict[bytes, tuple[bytes, int]] = {}
         """Key hash -> the hash again, for a comparison in constant time, and the owner."""
         self._by_idempotency: dict[str, int] = {}
+        self._owner_of_left: dict[int, int] = {}
+        """Owners of agents that have left, for as long as a receipt of theirs may be kept."""
+        self._left: deque[tuple[int, int]] = deque()
+        """When each of them left, and its number, oldest first."""
         self._blocked_owner: NDArray[np.int64] = np.zeros(0, np.int64)
         self._blocked_until: NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -81,6 +87,10 @@ class AgentRegistry:
         """Return whose agent it is; None for one that is not registered (any more)."""
         agent = self._agents.get(number)
         return None if agent is None else agent.owner
+
+    def owner_of_left_agent(self, number: int) -> int | None:
+        """Return whose agent it was; None for one that never was, that is still there, or that left long ago."""
+        return self._owner_of_left.get(number)
 
     def agents_of(self, owner: int) -> list[int]:
         """Return an owner's agents by number, those included that wait for their registration."""
@@ -138,10 +148,14 @@ class AgentRegistry:
             self._remove(number)
         if gone:
             self._block(state)
+        while self._left and self._left[0][0] < report.tick - VALIDITY_TICKS_MAX - RETENTION_TICKS:
+            del self._owner_of_left[self._left.popleft()[1]]
         return gone
 
     def _remove(self, number: int) -> None:
         agent = self._agents.pop(number)
+        self._owner_of_left[number] = agent.owner
+        self._left.append((self._tick, number))
         self._active -= agent.is_active
         mates = self._of_owner[agent.owner]
         mates.discard(number)

@@ -13,6 +13,7 @@ from engine.journal import KeyRecord
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.state import SLOTS_USED, State, new_state
 from server.live.errors import OwnerFull, WorldFull
+from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
 from server.live.registry import AgentRegistry, idempotency_hash
 
 NO_KEY = bytes(32)
@@ -156,3 +157,19 @@ def test_an_idempotency_key_finds_its_registration_for_its_caller_only(state: St
     assert [agent and agent.number for agent in found] == [1, 2, None]
     assert registry.find_registration(None, "word") is None
     assert "word" not in idempotency_hash(None, "word")
+
+
+def test_whose_an_agent_was_is_known_as_long_as_its_receipts_are_kept(state: State) -> None:
+    """Who left may still ask what became of its actions; after the last receipt nobody knows it any more."""
+    registry = AgentRegistry(config())
+    register(registry, 1)
+    registry.apply(report(0, (1, Kind.REGISTER, Status.DONE)), state)
+
+    registry.apply(report(1, (1, Kind.UNREGISTER, Status.DONE)), state)
+    kept = VALIDITY_TICKS_MAX + RETENTION_TICKS
+    registry.apply(report(1 + kept), state)
+    last = registry.owner_of_left_agent(1)
+    registry.apply(report(2 + kept), state)
+
+    assert registry.owner_of_agent(1) is None
+    assert (last, registry.owner_of_left_agent(1)) == (1, None)
