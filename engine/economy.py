@@ -77,7 +77,7 @@ class Economy:
         state = self.state
         tick.advance(state, self.config, self.seed, actions, observe)
         if self.checks and (state.tick + 1) % self.checks == 0:
-            invariants.check(state)
+            invariants.check(state, self.config)
         return self.report()
 
     def report(self) -> TickReport:

@@ -1,8 +1,8 @@
 """How the kernels are compiled that work on many arrays at once.
 
 Without numba's runtime an array is only borrowed: passing it on or slicing it costs no atomic reference counts. With
-them an action of an outside agent took 1 600 ns instead of 180. Such a kernel cannot allocate, so scratch comes in as
-arguments.
+them an action of an outside agent took 1 600 ns instead of 180, and a tick of 100,000 residents 0.2 ms more. Such a
+kernel cannot allocate, so scratch comes in as arguments.
 """
 
 from __future__ import annotations

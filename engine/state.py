@@ -350,7 +350,9 @@ class State:
     agent_index: I32 = _array(np.int32, "index", unit="slot + 1 by agent number, 0 = empty", scratch=True)
     owner_index: I32 = _array(np.int32, "index", unit="first slot + 1 by owner number, 0 = empty", scratch=True)
     slot_owner: I64 = _array(np.int64, "agents", unit="owner number a slot is listed under, 0 = none", scratch=True)
-    owner_next: I32 = _array(np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True)
+    owner_next: I32 = _array(
+        np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True
+    )
     agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
     agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
     agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)

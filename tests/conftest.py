@@ -12,11 +12,24 @@ from tests.support.deadlines import FACTOR
 kernel_cache.choose()
 
 TEST_TIMEOUT_S = 120.0
-"""Longest a single test may take before its stack is shown and it fails; the first call of a kernel compiles it."""
+"""Longest a single test may take, its fixtures not counted, before its stack is shown and it fails."""
 
 # no deadline: the first example of a kernel compiles it; no database: a run leaves nothing behind in the tree
 settings.register_profile("arena", deadline=None, database=None, derandomize=False, print_blob=True)
 settings.load_profile("arena")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_kernels() -> None:
+    """Compile, or load, every kernel once for the suite: a test then takes the time its own work takes."""
+    from numba import config
+
+    from engine.economy import Economy
+    from tests.support.worlds import RandomBots, run, small_config
+
+    if not config.DISABLE_JIT:
+        for _ in run(Economy(small_config(), 0, checks=1), 26, RandomBots(20, 0)):
+            pass
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from engine.markets import HOURS, LABOUR, SHARE_FIRST
-from engine.phases._kernels import bits, draw_all, kernel, quotient
+from engine.phases._kernels import bits, draw_all, quotient
 from engine.phases._minds import drift
 from engine.phases._orders import LOTS_MAX, fills, stand
 from engine.rng import mix32, normal_units, sub_stream

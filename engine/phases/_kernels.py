@@ -1,4 +1,4 @@
-"""What the kernels of the behaviour phase share: how they are compiled, draws of a block, division without dividing."""
+"""What the kernels of the behaviour phase share: draws of a block, bits of a draw, division without dividing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from engine.rng import draw
-
-# without numba's runtime a slice is two additions instead of two atomic reference counts: 0.2 ms of a tick at 100,000
-# residents. Such a kernel cannot allocate, so scratch comes in as arguments.
-kernel = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]  # not in the stubs
 
 
 @kernel

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.phases._kernels import draw_all, kernel
+from engine.kernels import kernel
+from engine.phases._kernels import draw_all
 from engine.state import (
     MOOD_CONFIDENCE,
     MOOD_DEVIATION,

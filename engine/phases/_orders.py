@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arithmetic import muldiv
-from engine.phases._kernels import kernel
+from engine.kernels import kernel
 from engine.state import CENTRE
 
 LOTS_MAX = 1_000_000_000

@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from engine.phases._kernels import bits, draw_all, kernel, quotient
+from engine.kernels import kernel
+from engine.phases._kernels import bits, draw_all, quotient
 from engine.phases._minds import drift
 from engine.phases._orders import LOTS_MAX, fills, stand
 from engine.rng import mix32, normal_units
