@@ -24,6 +24,8 @@ INTEGER_MAX = 1 << 53
 """Largest magnitude of an integer that every JSON reader keeps exact."""
 DIGITS_MAX = 64
 """Longest number text that is looked at: more digits mean nothing in any field."""
+SMALLEST_EXPONENT = -324
+"""Of the number closest to zero that every JSON reader keeps apart from it."""
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
@@ -184,8 +186,8 @@ def _fraction(text: str) -> Decimal:
         raise _number_too_large(text) from None
     if abs(number) > INTEGER_MAX:
         raise _number_too_large(text)
-    if number and number.adjusted() < -DIGITS_MAX:
-        raise BadRequest(Code.MALFORMED, f"the number {text} is closer to zero than 1e-{DIGITS_MAX}")
+    if number and number.adjusted() < SMALLEST_EXPONENT:
+        raise BadRequest(Code.MALFORMED, f"the number {text} is closer to zero than 1e{SMALLEST_EXPONENT}")
     return number
 
 

@@ -104,7 +104,8 @@ def _operation(operation: Operation, schema_of: dict[type[BaseModel], Any]) -> d
 
 def _body_schema(body: type[BaseModel] | tuple[type[BaseModel], ...], schema_of: dict[type[BaseModel], Any]) -> Any:
     if body is schemas.Batch:
-        items = {"anyOf": [schema_of[model] for model in schemas.BATCH_MODELS]}
+        other = {"description": "anything else gets an error of its own, and the other items are taken all the same"}
+        items = {"anyOf": [*(schema_of[model] for model in schemas.BATCH_MODELS), other]}
         actions = {"type": "array", "minItems": 1, "maxItems": schemas.BATCH_MAX, "items": items}
         return {
             "type": "object",

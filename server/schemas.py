@@ -35,13 +35,13 @@ from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
 QUANTITY_MAX = 1_000_000_000
 PRICE_LOWEST, PRICE_HIGHEST = Decimal("0.01"), Decimal("1018465.744168")
 """First and last price of the ladder, credits a lot."""
-AMOUNT_MAX = 9_007_199_254
-"""Largest amount of a loan or repayment, credits: as much as 2^53 micro-credits."""
+AMOUNT_MAX = 1_000_000_000
+"""Largest amount of a loan or repayment, credits."""
 BATCH_MAX = 1_000
 GOODS = NAMES[GOOD_FIRST : GOOD_LAST + 1]
 
 ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
-_MONEY_TEXT = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,18})?")
+_MONEY_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,18})?")
 _WHOLE_TEXT = re.compile(r"-?[0-9]{1,16}")
 
 
@@ -105,22 +105,33 @@ def _one_of(value: Any, names: Sequence[str], what: str) -> str:
     raise PydanticCustomError("name", "is not a {what}; there are {names}", {"what": what, "names": ", ".join(names)})
 
 
-_MONEY_SCHEMA = [{"type": "string", "pattern": r"^[0-9]{1,16}(\.[0-9]{1,18})?$"}, {"type": "number"}]
-_PRICE_NUMBER = {"type": "number", "minimum": float(PRICE_LOWEST), "maximum": float(PRICE_HIGHEST)}
+#: From 0.01 to the whole credits of the highest price: as near as a pattern comes to the bounds of the ladder.
+_PRICE_PATTERN = (
+    r"^(0\.(0[1-9]|[1-9][0-9]?)[0-9]{0,16}|([1-9][0-9]{0,5}|10(0[0-9]{4}|1([0-7][0-9]{3}|8([0-3][0-9]{2}|4([0-5][0-9]"
+    r"|6[0-4])))))(\.[0-9]{1,18})?)$"
+)
+_AMOUNT_PATTERN = r"^(0\.[0-9]{0,5}[1-9]|[1-9][0-9]{0,8}(\.[0-9]{1,6})?)$"
+_PRICE_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": _PRICE_PATTERN},
+        {"type": "number", "minimum": float(PRICE_LOWEST), "maximum": float(PRICE_HIGHEST)},
+    ]
+}
+_AMOUNT_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": _AMOUNT_PATTERN},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": AMOUNT_MAX, "multipleOf": 0.000001},
+    ]
+}
+#: What the validator of LimitAction says, for the documents.
+_EXPIRES_SCHEMA: dict[str, Any] = {
+    "if": {"properties": {"time_in_force": {"const": "gtt"}}, "required": ["time_in_force"]},
+    "then": {"properties": {"expires_tick": {"type": "integer"}}, "required": ["expires_tick"]},
+    "else": {"properties": {"expires_tick": {"type": "null"}}},
+}
 
-Price = Annotated[Decimal, PlainValidator(_price), WithJsonSchema({"anyOf": [_MONEY_SCHEMA[0], _PRICE_NUMBER]})]
-Amount = Annotated[
-    Decimal,
-    PlainValidator(_amount),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,6})?$"},
-                {"type": "number", "exclusiveMinimum": 0, "maximum": AMOUNT_MAX, "multipleOf": 0.000001},
-            ]
-        }
-    ),
-]
+Price = Annotated[Decimal, PlainValidator(_price), WithJsonSchema(_PRICE_SCHEMA)]
+Amount = Annotated[Decimal, PlainValidator(_amount), WithJsonSchema(_AMOUNT_SCHEMA)]
 Mood = Annotated[float, PlainValidator(_mood), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Market = Annotated[str, PlainValidator(_market), WithJsonSchema({"type": "string", "enum": list(NAMES)})]
 Good = Annotated[str, PlainValidator(_good), WithJsonSchema({"type": "string", "enum": list(GOODS)})]
@@ -164,6 +175,8 @@ class Action(Shape):
 
 class LimitAction(Action):
     """An order with a limit price."""
+
+    model_config = ConfigDict(json_schema_extra=_EXPIRES_SCHEMA)
 
     type: Literal["limit"]
     market: Annotated[Market, Field(description="name of a market: " + ", ".join(NAMES))]

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from server import bodies, schemas
 from server.errors import MEDIA_TYPE, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
@@ -64,22 +65,45 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def bind(handlers: Mapping[str, Handler], admission: Admission) -> list[Route]:
-    """Return a route for every operation of the registry. Raises ValueError when handlers are missing or too many."""
+    """Return a route for every path of the registry. Raises ValueError when handlers are missing or too many."""
     if handlers.keys() != BY_NAME.keys():
         raise ValueError(f"operations without handler or handlers without: {sorted(handlers.keys() ^ BY_NAME.keys())}")
-    return [
-        Route(operation.path, _endpoint(operation, handlers[name], admission), methods=[operation.method], name=name)
-        for name, operation in BY_NAME.items()
-    ]
+    resources: dict[str, dict[str, Endpoint]] = {}
+    for name, operation in BY_NAME.items():
+        endpoint = _endpoint(operation, handlers[name], admission)
+        resources.setdefault(operation.path, {})[operation.method] = endpoint
+    return [Route(path, Resource(path, endpoints)) for path, endpoints in resources.items()]
+
+
+class Resource:
+    """A path with its methods: one place answers for all of them, so that Allow is complete."""
+
+    def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
+        self.path = path
+        self.endpoints = dict(endpoints)
+        if "GET" in self.endpoints:
+            # the server leaves the body of an answer to HEAD out
+            self.endpoints["HEAD"] = self.endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. Raises Problem 405 for a method the path does not have."""
+        scope[EXCHANGE].route = self.path
+        endpoint = self.endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(sorted(self.endpoints))
+            detail = f"{scope['method'][:20]} is not taken here; allowed: {allowed}"
+            raise Problem(Code.METHOD, detail, status=405, headers={"Allow": allowed})
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         exchange: Exchange = request.scope[EXCHANGE]
-        exchange.route = operation.path
         caller = admission.caller(request.headers, counted=operation.counted)
         if caller.rate is not None:
             exchange.headers += _encoded(caller.rate.headers())
@@ -147,16 +171,11 @@ async def answer_live_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what routing refuses: unknown paths and methods."""
+    """Answer what routing refuses: paths that do not exist."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        problem = Problem(Code.METHOD, f"{request.method} is not taken here; allowed: {allowed}", status=405)
-    elif error.status_code == 404:
-        problem = NotFound(Code.UNKNOWN_PATH, "no such path; /docs lists them")
-    else:
-        problem = Problem(Code.MALFORMED, error.detail, status=error.status_code)
-    problem.headers.update(error.headers or {})
+    if error.status_code == 404:
+        return await answer_problem(request, NotFound(Code.UNKNOWN_PATH, "no such path; /docs lists them"))
+    problem = Problem(Code.MALFORMED, error.detail, status=error.status_code, headers=error.headers)
     return await answer_problem(request, problem)
 
 

@@ -53,12 +53,8 @@ async def test_before_the_world_is_open_everything_but_life_is_503(tmp_path: Pat
 async def test_every_operation_has_its_route_once_open() -> None:
     """And every API route its operation."""
     async with run_server() as arena:
-        routes = {
-            (method, route.path)
-            for route in arena.app.routes
-            if isinstance(route, Route) and route.methods
-            for method in route.methods - {"HEAD"}
-        }
+        resources = [route.endpoint for route in arena.app.routes if isinstance(route, Route)]
+        routes = {(method, resource.path) for resource in resources for method in set(resource.endpoints) - {"HEAD"}}
 
     assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
 

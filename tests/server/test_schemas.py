@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from engine.ladder import UCR, prices
@@ -119,7 +121,17 @@ def test_prices_off_the_ladder_or_in_another_form_are_refused(price: Any) -> Non
     assert "0.01 to 1018465.744168" in mistake["allowed"]
 
 
-@pytest.mark.parametrize("amount", [0, -1, "0", "0.0000001", 9_007_199_255, True, "ten", None])
+@given(st.data())
+def test_what_the_published_pattern_of_money_matches_is_taken(data: st.DataObject) -> None:
+    """A client that follows the documents is not refused."""
+    for kind, field in (("limit", "price"), ("borrow", "amount")):
+        schema = schemas.ACTION_MODELS[kind].model_json_schema()["properties"][field]
+        text = data.draw(st.from_regex(schema["anyOf"][0]["pattern"].replace("$", r"\Z")))
+
+        schemas.parse_action({**VALID[kind], field: text})
+
+
+@pytest.mark.parametrize("amount", [0, -1, "0", "0.0000001", 1_000_000_001, True, "ten", "01", None])
 def test_amounts_are_positive_and_exact_in_millionths(amount: Any) -> None:
     """What cannot be booked to the micro-credit is refused."""
     (mistake,) = mistakes({**VALID["borrow"], "amount": amount})

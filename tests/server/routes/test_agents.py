@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx2
 import msgpack
+import numpy as np
 import pytest
 import pytest_asyncio
 
 from engine.markets import ID
 from engine.messages import Reject
+from engine.state import persistent
 from server import documents
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
@@ -337,6 +339,22 @@ async def test_what_the_world_refuses_is_accepted_then_rejected_and_changes_noth
     assert {k: v for k, v in after.items() if k not in unchanged} == {
         k: v for k, v in before.items() if k not in unchanged
     }
+
+
+async def test_refused_actions_leave_the_economy_as_it_would_have_been() -> None:
+    """Of two worlds, one in which an agent was refused ten times: every array but the agent's last sign of life."""
+    worlds = []
+    for is_refused in (True, False):
+        async with run_server() as arena:
+            bot = await arena.register()
+            for number in range(10 if is_refused else 0):
+                assert (await bot.decided(limit(f"r{number}", side="sell")))["status"] == "rejected"
+            await arena.step(0 if is_refused else 10)
+            worlds.append({name: array.copy() for name, array in persistent(arena.economy.state)})
+
+    refused, other = worlds
+    differing = [name for name in other if not np.array_equal(refused[name], other[name])]
+    assert differing == ["agent_last_tick"]
 
 
 async def test_a_foreign_order_cannot_be_cancelled_and_an_own_one_only_once(arena: RunningServer) -> None:
