@@ -106,8 +106,10 @@ def decode_msgpack(body: bytes) -> Any:
         value = msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_object)
     except BadRequest:
         raise
+    except msgpack.exceptions.StackError:
+        raise _too_deep() from None
     except ValueError as error:
-        # all of msgpack's refusals are ValueErrors: truncated, trailing, broken UTF-8, lengths that cannot be
+        # all of msgpack's other refusals are ValueErrors: truncated, trailing, broken UTF-8, lengths that cannot be
         raise BadRequest(Code.MALFORMED, f"the body is not one msgpack value: {_reason(error)}") from None
     return _check(value)
 

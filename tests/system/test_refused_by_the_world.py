@@ -268,6 +268,7 @@ async def test_leaving_with_open_orders_and_debt_settles_the_agent_and_nothing_e
         accepted = await client.delete(f"/api/agents/{bot.agent_id}", headers={"Prefer": "respond-async"})
         await arena.step()
         gone = await client.get(f"/api/agents/{bot.agent_id}")
+    told = (await bot.receipt(accepted.json()["client_action_id"]))["outcome"]
     twin = twin_without(arena.parts.world, {accepted.json()["seq"]}).state
     state = arena.economy.state
     (outcome,) = arena.parts.published.view.report.outcomes
@@ -276,6 +277,7 @@ async def test_leaving_with_open_orders_and_debt_settles_the_agent_and_nothing_e
     assert (accepted.status_code, accepted.json()["outcome"], gone.status_code) == (202, None, 404)
     assert (outcome["seq"], outcome["code"], Status(outcome["status"])) == (accepted.json()["seq"], 0, Status.DONE)
     assert outcome["value"] == -1_000_000_000
+    assert (told["status"], told["code"], told["value"]) == ("done", 0, "-1000.000000")
     assert not (state.agent_id == int(bot.agent_id[1:])).any()
     given = ("cash", "escrow", "debt", "advance", "orders")
     left = {name: int(getattr(twin, f"agent_{name}").sum() - getattr(state, f"agent_{name}").sum()) for name in given}
