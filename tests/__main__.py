@@ -54,23 +54,23 @@ STAGES = (
         60,
         ((PYTHON, "-m", "ruff", "check", "."), (PYTHON, "-m", "ruff", "format", "--check", ".")),
     ),
-    Stage("types", "mypy --strict", 300, ((PYTHON, "-m", "mypy", "--strict", *PACKAGES),)),
+    Stage("types", "mypy --strict", 240, ((PYTHON, "-m", "mypy", "--strict", *PACKAGES),)),
     Stage(
         "unit",
         "everything but whole servers, kernels compiled",
-        900,
+        780,
         ((*PYTEST, "tests", "--ignore=tests/system"),),
         takes_arguments=True,
     ),
     Stage(
         "interpreted",
         "the kernels' tests again without compilation",
-        600,
+        360,
         ((*PYTEST, *(name for name in KERNEL_TESTS if (ROOT / name).exists())),),
         {"NUMBA_DISABLE_JIT": "1"},
         takes_arguments=True,
     ),
-    Stage("system", "whole servers, whole economies", 900, ((*PYTEST, "tests/system"),), takes_arguments=True),
+    Stage("system", "whole servers, whole economies", 480, ((*PYTEST, "tests/system"),), takes_arguments=True),
 )
 
 
@@ -87,8 +87,11 @@ def main(argv: list[str]) -> int:
     stages = chosen or list(STAGES)
     with tempfile.TemporaryDirectory(prefix="arena-tests-") as scratch:
         rows = [(stage, *_run(stage, rest, Path(scratch))) for stage in stages]
-        _coverage(Path(scratch))
+        covered = _coverage(Path(scratch))
     failed = [stage.name for stage, verdict, _ in rows if verdict != "passed"]
+    # some stages, or some tests of a stage, cannot cover everything
+    if not covered and stages == list(STAGES) and not rest:
+        failed.append("coverage")
     _say(
         "\n"
         + "\n".join(f"  {stage.name:<12} {verdict:<12} {took:7.1f} s  {stage.text}" for stage, verdict, took in rows)
@@ -130,16 +133,17 @@ def _run(stage: Stage, rest: list[str], scratch: Path) -> tuple[str, float]:
     return verdict, time.monotonic() - started
 
 
-def _coverage(scratch: Path) -> None:
-    """Print what the stages together have executed."""
+def _coverage(scratch: Path) -> bool:
+    """Print what the stages together have executed; return whether it is as much as pyproject.toml asks for."""
     if not any(scratch.glob("coverage.*")):
-        return
+        return True
     environ = {**os.environ, "COVERAGE_FILE": str(scratch / "coverage")}
-    for command in (("combine", "--quiet", str(scratch)), ("report", "--format=total")):
+    for command in (("combine", "--quiet", str(scratch)), ("report",)):
         done = subprocess.run(
             [PYTHON, "-m", "coverage", *command], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
         )
-    _say(f"\n  coverage of engine, server, arena_client: {done.stdout.strip()} % of lines and branches")
+    _say(f"\n{done.stdout.strip()}")
+    return done.returncode == 0
 
 
 def _say(text: str) -> None:

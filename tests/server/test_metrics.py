@@ -144,3 +144,10 @@ def test_two_servers_in_one_process_do_not_meet() -> None:
     one.ticks.inc()
 
     assert other.registry.get_sample_value("arena_ticks_total") == 0
+
+
+def test_every_metric_is_measured_somewhere() -> None:
+    """No metric is only declared: each one is set or counted by a part of the server, or filled when asked."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
+    names = [entry.name.removeprefix("arena_").removesuffix("_total") for entry in Metrics().catalogue]
+    assert [name for name in names if len(re.findall(rf"(?:self|metrics)\.{name}\b", sources)) < 2] == []
