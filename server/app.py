@@ -171,6 +171,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the lifespan and listen."""
         await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         self.is_listening.set()
 
     @contextmanager
@@ -236,6 +238,7 @@ def _note_end(task: asyncio.Task[None], opening: Opening, on_ended: Callable[[],
 
 def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int) -> tuple[Arena, Watchdog, Collector]:
     """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
+    log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
     warm_kernels()
     past = _Past(settings)
     world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks)

@@ -46,6 +46,8 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+        # it tells of every WebSocket, which ten thousand reconnects make unreadable; what matters we say ourselves
+        logger.setLevel(max(least, logging.WARNING))
 
 
 def _last_steps(form: str, out: TextIO) -> list[Any]:

@@ -39,6 +39,13 @@ class Exchange:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     status: int = 0
 
+    def completion(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers every answer carries: the request's name, the published tick, what was added."""
+        tick = self.tick()
+        ticks = [] if tick is None else [(b"arena-tick", str(tick).encode())]
+        named = (b"x-request-id", self.request_id.encode())
+        return [named, (b"x-content-type-options", b"nosniff"), *ticks, *self.headers]
+
 
 class Envelope:
     """Gives each answer X-Request-Id and Arena-Tick, counts it and logs it. tick: the published one, None before."""
@@ -60,7 +67,7 @@ class Envelope:
         async def complete(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message.get("headers", []), *self._headers(exchange)]
+                message["headers"] = [*message.get("headers", []), *exchange.completion()]
             await send(message)
 
         try:
@@ -68,15 +75,6 @@ class Envelope:
         finally:
             # no status: the client went away before its answer, or we failed; the outermost layer answers 500
             self._count(scope["method"], exchange, self._clock.monotonic() - began)
-
-    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        tick = self._tick()
-        headers = [
-            (b"x-request-id", exchange.request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            *exchange.headers,
-        ]
-        return headers if tick is None else [*headers, (b"arena-tick", str(tick).encode())]
 
     def _count(self, method: str, exchange: Exchange, seconds: float) -> None:
         status = exchange.status or 500

@@ -1,6 +1,6 @@
 """Every route of the HTTP interface once: method, path, role, models and limits.
 
-Routing, OpenAPI, the tables on /docs and the tests over all routes come from this one list; a route that is not in it
+Routing, OpenAPI, /docs and the tests over all routes come from this one list; a route that is not in it
 does not exist, and one without a handler keeps the server from starting. The channels of /ws: live.frames.CHANNELS.
 Source: DESIGN D1, section 3, S1.
 """
@@ -369,8 +369,3 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
-
-
-def table() -> list[tuple[str, str, str, str]]:
-    """Return method, path, role and summary of every route, in order."""
-    return [(item.method, item.path, item.role.value, item.summary) for item in OPERATIONS]

@@ -186,7 +186,11 @@ async def answer_disconnect(request: Request, error: Exception) -> Response:
 
 async def answer_failure(request: Request, error: Exception) -> Response:
     """Answer for a mistake of ours; the traceback goes to the log, not to the client."""
-    return await answer_problem(request, Problem(Code.INTERNAL, "a mistake of ours; it is in our log", status=500))
+    response = await answer_problem(request, Problem(Code.INTERNAL, "a mistake of ours; it is in our log", status=500))
+    # this answer is given outside of the envelope, which has let the failure through
+    exchange: Exchange = request.scope[EXCHANGE]
+    response.raw_headers += exchange.completion()
+    return response
 
 
 EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import orjson
 from starlette.responses import Response
 
+from engine.events import Event
 from engine.markets import ID, NAMES
 from server.errors import Code, NotFound, Problem
 from server.live.admission import invalid
@@ -14,7 +16,7 @@ from server.live.cache import AnswerCache
 from server.live.history import SERIES, EventLog, History, Page, Series
 from server.live.view import Published
 from server.registry import CSV
-from server.routes import JSON, Call, Handler, json_response, shared_response
+from server.routes import JSON, Call, Handler, shared_response
 
 CANDLE_TICKS = 24
 """Ticks a candle unless step says otherwise: a simulated day."""
@@ -50,29 +52,21 @@ def handlers(published: Published, history: History, events: EventLog, cache: An
     async def event_log(call: Call) -> Response:
         query, view = call.query, published.view
         after = None if query.cursor is None else int(query.cursor)
-        found, following = events.page(query.type, after, query.limit, descending=query.order == "desc")
-        document = {
-            "tick": view.tick,
-            "epoch": view.epoch,
-            "events": [
-                {
-                    "id": number,
-                    "channel": event.channel,
-                    "number": event.number,
-                    "tick": event.tick,
-                    "name": event.name,
-                    "data": event.data,
-                }
-                for number, event in found
-            ],
-            "next_cursor": None if following is None else str(following),
-        }
-        return json_response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), headers=_NO_CACHE)
+
+        def build() -> bytes:
+            found, following = events.page(query.type, after, query.limit, descending=query.order == "desc")
+            document = {
+                "tick": view.tick,
+                "epoch": view.epoch,
+                "events": [_event(number, event) for number, event in found],
+                "next_cursor": None if following is None else str(following),
+            }
+            return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+        version = f"{view.epoch}-{view.tick}-{query.type}-{after}-{query.limit}-{query.order}"
+        return shared_response(call, build, version)
 
     return {"history": series, "events": event_log}
-
-
-_NO_CACHE = {"Cache-Control": "public, no-cache"}
 
 
 def _format(call: Call) -> tuple[bool, str]:
@@ -126,6 +120,17 @@ def _first(from_tick: int | None, cursor: str | None) -> int | None:
 def _check_order(first: int | None, last: int | None) -> None:
     if first is not None and last is not None and first > last:
         raise invalid([{"field": "from", "problem": f"{first} is after to", "allowed": f"at most to ({last})"}])
+
+
+def _event(number: int, event: Event) -> dict[str, Any]:
+    return {
+        "id": number,
+        "channel": event.channel,
+        "number": event.number,
+        "tick": event.tick,
+        "name": event.name,
+        "data": event.data,
+    }
 
 
 def _json(page: Page, series: Series, step: int, epoch: str) -> bytes:

@@ -21,6 +21,7 @@ from server.app import Opening, Server, create_app, server_config, server_versio
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
 from server.registry import OPERATIONS
+from server.routes import Resource
 from tests.support.arena import Bot, run_server
 from tests.support.deadlines import seconds
 from tests.support.worlds import small_config
@@ -53,7 +54,8 @@ async def test_before_the_world_is_open_everything_but_life_is_503(tmp_path: Pat
 async def test_every_operation_has_its_route_once_open() -> None:
     """And every API route its operation."""
     async with run_server() as arena:
-        resources = [route.endpoint for route in arena.app.routes if isinstance(route, Route)]
+        endpoints = [route.endpoint for route in arena.app.routes if isinstance(route, Route)]
+        resources = [endpoint for endpoint in endpoints if isinstance(endpoint, Resource)]
         routes = {(method, resource.path) for resource in resources for method in set(resource.endpoints) - {"HEAD"}}
 
     assert routes == {(operation.method, operation.path) for operation in OPERATIONS}

@@ -22,6 +22,8 @@ def restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = False
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -73,8 +75,13 @@ def test_what_cannot_be_json_is_shown_as_it_is_shown_in_python() -> None:
     assert "object at" in json.loads(out.getvalue())["value"]
 
 
-def test_uvicorns_access_lines_are_off() -> None:
-    """They would repeat ours, with the URL's query in them."""
-    logs.configure("json", "info", io.StringIO())
+def test_uvicorn_tells_only_what_went_wrong() -> None:
+    """Its access lines would repeat ours, with the URL's query in them; its others come with every WebSocket."""
+    out = io.StringIO()
+    logs.configure("json", "info", out)
+
+    logging.getLogger("uvicorn.error").info("connection open")
+    logging.getLogger("uvicorn.error").error("address already in use")
 
     assert logging.getLogger("uvicorn.access").disabled
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["address already in use"]

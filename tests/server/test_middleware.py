@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import orjson
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from server.clock import ManualClock
 from server.errors import Code
 from server.metrics import Metrics
 from server.middleware import EXCHANGE, Envelope, Gate
+from server.routes import EXCEPTION_HANDLERS
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +93,29 @@ async def test_requests_are_counted_by_route_and_status() -> None:
         "arena_http_requests_total", {"method": "GET", "route": "/api/markets/{id}", "status": "200"}
     )
     assert count == 2
+
+
+async def test_a_mistake_of_ours_is_500_with_its_name_and_without_its_text() -> None:
+    """The client gets a request id to ask with; what went wrong is in the log."""
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("the secret of the house")
+
+    metrics = Metrics()
+    app = Starlette(
+        routes=[Mount("/", broken)],
+        middleware=[Middleware(Envelope, metrics=metrics, clock=ManualClock(), tick=lambda: 7)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://arena") as client:
+        response = await client.get("/x", headers={"X-Request-Id": "mine"})
+
+    assert (response.status_code, response.json()["code"], response.json()["request_id"]) == (500, 500, "mine")
+    assert (response.headers["x-request-id"], response.headers["arena-tick"]) == ("mine", "7")
+    assert "secret" not in response.text
+    labels = {"method": "GET", "route": "unknown", "status": "500"}
+    assert metrics.registry.get_sample_value("arena_http_requests_total", labels) == 1
 
 
 async def test_odd_methods_do_not_make_labels() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from server import schemas
 from server.bodies import JSON
-from server.registry import BY_NAME, OPERATIONS, Operation, Role, table
+from server.registry import BY_NAME, OPERATIONS, Operation, Role
 
 #: The paths that were asked for (DESIGN section 3), written down apart from the registry.
 ASKED = {
@@ -68,8 +68,3 @@ def test_paths_of_agents_are_private_and_paths_of_the_economy_public() -> None:
     for operation in OPERATIONS:
         is_own = bool(re.match(r"/api/agents/\{id\}|/api/actions", operation.path))
         assert (operation.role is Role.AGENT) == is_own, operation.path
-
-
-def test_the_table_has_a_row_per_operation() -> None:
-    """For the documents."""
-    assert [row[1] for row in table()] == [operation.path for operation in OPERATIONS]
