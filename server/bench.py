@@ -59,11 +59,11 @@ class Row:
     @property
     def passes(self) -> bool:
         """Whether the value is at most the bar."""
-        return self.value <= self.bar
+        return bool(self.value <= self.bar)
 
     def document(self) -> dict[str, Any]:
         """Return the row as it is written to results."""
-        return {**asdict(self), "pass": self.passes}
+        return {**asdict(self), "value": float(self.value), "pass": self.passes}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_the_rows_of_a_tick_are_measured() -> None:
 
     assert [row.id for row in rows] == ["tick_100k", "tick_100k_p99", "pricing_100k"]
     assert all(row.value > 0 for row in rows)
+    assert [json.loads(json.dumps(row.document()))["pass"] for row in rows] == [row.passes for row in rows]
     assert rows[1].value >= 1
     assert rows[2].value < rows[0].value * 1_000
     assert all(row.includes and row.excludes for row in rows)
