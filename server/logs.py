@@ -51,9 +51,13 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
 
 
 def _last_steps(form: str, out: TextIO) -> list[Any]:
+    # the defaults of both show the local variables of every frame, keys and bodies among them
     if form == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
-    return [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        tracebacks = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
+        return [tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+    return [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
 
 
 def _json(line: Any, **_: Any) -> str:

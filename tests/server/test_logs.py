@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from server import logs
+from server import keys, logs
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,23 @@ def test_failures_carry_their_traceback_in_both_forms() -> None:
             logging.getLogger("library").exception("failed too")
 
         assert out.getvalue().count("ValueError") >= 2
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values(form: str) -> None:
+    """The key a failing handler held in a variable stays out of the log, of ours and of libraries."""
+    out = io.StringIO()
+    logs.configure(form, "info", out)
+    api_key = keys.mint()
+
+    try:
+        raise ValueError(f"{len(api_key)} characters")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("library").exception("failed too")
+
+    assert "characters" in out.getvalue()
+    assert api_key[len(keys.PREFIX) :] not in out.getvalue()
 
 
 def test_what_cannot_be_json_is_shown_as_it_is_shown_in_python() -> None:
