@@ -160,6 +160,8 @@ class Ticker:
                 self._collector.step(self.published_tick)
         finally:
             loop_wait.close()
+            # a frozen world answers reads for as long as it is left to, and nobody steps the collector any more
+            self._collector.stop()
             self._kernels.shutdown()
             self._hashing.shutdown()
 
@@ -227,8 +229,8 @@ class Ticker:
         except JournalFailed as error:
             self._freeze(str(error))
         except InvariantBroken as error:
-            log.error("invariant_broken", error=str(error), inspection=str(self._world.write_inspection()))
             self._freeze(f"an invariant of the world is broken: {error}")
+            await self._inspect(error)
         except Exception as error:
             # whatever it is, the arrays can no longer be trusted: a world that ticks on would spread it
             log.exception("tick_failed")
@@ -306,3 +308,12 @@ class Ticker:
         self._frozen = reason
         self._recorder.freeze(reason)
         self._published.fail(Frozen(reason))
+
+    async def _inspect(self, error: InvariantBroken) -> None:
+        """Write down the arrays of a broken world for people to look into; a full disk must not end the reads."""
+        write = self._world.write_inspection
+        try:
+            inspection = str(await asyncio.get_running_loop().run_in_executor(self._kernels, write))
+        except OSError as failure:
+            inspection = f"not written: {failure}"
+        log.error("invariant_broken", error=str(error), inspection=inspection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 import threading
@@ -219,6 +220,36 @@ async def test_a_broken_invariant_freezes_the_world(tmp_path: Path) -> None:
         with pytest.raises(Frozen):
             await read_tick(arena)
     assert (tmp_path / f"inspection-{shown.tick + 1}.arw").exists()
+
+
+async def test_a_world_that_breaks_on_a_full_disk_is_frozen_all_the_same(tmp_path: Path) -> None:
+    """The inspection cannot be written: the ticker ends quietly, what was published stays readable."""
+    async with live_world(tmp_path) as arena:
+        shown = await arena.tick()
+        (tmp_path / f"inspection-{shown.tick + 1}.arw.new").mkdir()
+        arena.world.economy.checks = 1
+        arena.world.economy.state.cash[0] += 1_000_000
+
+        await arena.tick_without_waiting()
+        with pytest.raises(Frozen, match="invariant"):
+            await soon(arena.ticker.wait_tick(shown.tick + 1))
+
+    assert arena.ticker.view is shown
+    assert not (tmp_path / f"inspection-{shown.tick + 1}.arw").exists()
+
+
+async def test_a_frozen_world_gives_the_collector_back(tmp_path: Path) -> None:
+    """Reads go on for as long as they like, and nobody steps the collector between ticks any more."""
+    async with live_world(tmp_path) as arena:
+        await arena.tick()
+        gc.disable()
+        arena.world.economy.checks = 1
+        arena.world.economy.state.cash[0] += 1_000_000
+
+        await arena.tick_without_waiting()
+        await until(gc.isenabled)
+
+        assert arena.ticker.frozen is not None
 
 
 @pytest.mark.parametrize("call", [1, 2], ids=["write", "sync"])
