@@ -220,6 +220,8 @@ class _Writer(threading.Thread):
     def run(self) -> None:
         """Wait, gather, write, sync, tell."""
         began = self._clock.monotonic() - GROUP_S
+        # whatever ends this thread but a stop: nobody may wait for it for ever
+        failure: OSError | None = OSError("the thread that writes the journal ended")
         try:
             stopping = False
             while not stopping:
@@ -231,9 +233,12 @@ class _Writer(threading.Thread):
                 began = self._clock.monotonic()
                 if records := self._take():
                     self._report(self._commit(records, began))
+            failure = None
         except OSError as error:
-            self._report(error)
+            failure = error
         finally:
+            if failure is not None:
+                self._report(failure)
             self._file.close()
 
     def _commit(self, records: list[bytes], began: float) -> _Batch:

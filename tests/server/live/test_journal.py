@@ -167,6 +167,24 @@ async def test_everybody_who_waits_learns_of_the_failure(tmp_path: Path) -> None
         await soon(journal.close())
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_that_dies_of_anything_else_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Not only the disk can fail: whatever ends the thread is final as well."""
+
+    class NoMemory(DiskFile):
+        def write(self, data: bytes) -> None:
+            raise MemoryError
+
+    journal = open_journal(new_segment(tmp_path), NoMemory)
+
+    with pytest.raises(JournalFailed, match="thread"):
+        await soon(journal.durable(journal.append(RecordKind.KEY, b"x")))
+
+    assert journal.failed
+    with pytest.raises(JournalFailed):
+        await soon(journal.close())
+
+
 def test_nobody_else_may_read_a_segment_for_it_holds_the_seed(tmp_path: Path) -> None:
     """Files of the journal are the owner's alone."""
     path = new_segment(tmp_path)
