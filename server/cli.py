@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from engine.errors import EngineError, JournalDamaged, SettingError
 from server import kernel_cache
 from server.config import load
+from server.live.errors import LiveError
 
 USAGE = 2
 DAMAGED = 3
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error), USAGE)
     except JournalDamaged as error:
         return _refuse(str(error), DAMAGED)
-    except (EngineError, OSError) as error:
+    except (EngineError, LiveError, OSError) as error:
         return _refuse(str(error), 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from server import cli
+from server.live.world import FolderLock
 from tests.support.deadlines import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,21 @@ def test_a_missing_settings_file_is_named() -> None:
     assert done.returncode == 1
     assert "no-such.toml" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_in_use_is_a_sentence(tmp_path: Path) -> None:
+    """The second server of a folder says whose it is and what to do, without a traceback."""
+    lock = FolderLock(tmp_path)
+    try:
+        done = arena("serve", "--data", str(tmp_path), "--port", "0", "--log-level", "error")
+    finally:
+        lock.release()
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"arena: {tmp_path} belongs to a running process (id {os.getpid()}):"
+        " stop it, or use another folder with --data\n"
+    )
 
 
 def test_an_unknown_command_lists_the_known() -> None:
