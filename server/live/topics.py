@@ -22,6 +22,8 @@ from server.protocols import prebuilt
 
 PULL_FRAMES_MAX: Final = 8
 """Frames handed out at a time: a long catch-up leaves in pieces, each after the socket took the one before."""
+EVENTS_MAX: Final = 100_000
+"""Events of a channel kept for who comes back: a month of discoveries, about 25 MB."""
 
 
 class Message:
@@ -144,12 +146,16 @@ class StateTopic:
 
 
 class EventTopic:
-    """An event channel: a log that only grows, seq = the number of the event. Nothing in it is ever skipped."""
+    """An event channel: a log that only grows, seq = the number of the event. Nothing in it is ever skipped.
 
-    def __init__(self, name: str, epoch: str) -> None:
+    Far behind its end the log is cut; who resumes from before the cut is told what is missing.
+    """
+
+    def __init__(self, name: str, epoch: str, events_max: int = EVENTS_MAX) -> None:
         self.name = name
         self.epoch = epoch
         self.seq = 0
+        self._events_max = events_max
         self._first = 1
         self._log: list[bytes] = []
         self._recent: dict[tuple[int, str], Message] = {}
@@ -166,6 +172,10 @@ class EventTopic:
         self._log.append(payload if isinstance(payload, bytes) else payload.encode())
         self.seq = happened.number
         self._recent.clear()
+        if len(self._log) > self._events_max + self._events_max // 8:
+            # an eighth at a time, so that moving the rest is rare
+            self._first += len(self._log) - self._events_max
+            del self._log[: -self._events_max]
 
     def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
         """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
@@ -186,7 +196,8 @@ class EventTopic:
 
     def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
         """Return the next events for a subscription and move it on."""
-        first = subscription.seq or 0
+        # a cut overtakes nobody: whoever took nothing for so long was closed; should it, the base of the next tells
+        first = max(subscription.seq or 0, self._first - 1)
         subscription.seq = min(self.seq, first + PULL_FRAMES_MAX)
         return [self._message(number, subprotocol) for number in range(first + 1, subscription.seq + 1)]
 

@@ -237,6 +237,21 @@ class TestEventTopic:
         assert told == {"seq": 8, "resumed": True, "missed_from": 4}
         assert [m["seq"] for m in pull_all(topic, subscription)] == [8]
 
+    def test_a_long_log_is_cut_and_says_so(self) -> None:
+        """What is kept has a bound; who resumes from before it learns what is missing and gets all the rest."""
+        topic, world = EventTopic("discovery_event", EPOCH, events_max=16), World()
+        slow, _ = topic.subscribe(EPOCH, 0)
+        for _ in range(100):
+            topic.publish(world.event("discovery_event"), 5)
+
+        subscription, told = topic.subscribe(EPOCH, 3)
+        kept = [m["seq"] for m in pull_all(topic, subscription)]
+
+        assert told == {"seq": 100, "resumed": True, "missed_from": 4}
+        assert kept == list(range(kept[0], 101))
+        assert 16 <= len(kept) <= 18
+        assert pull_all(topic, slow)[0]["base"] == kept[0] - 1, "a gap shows in the base"
+
     def test_log_of_a_world_that_begins_warm_begins_with_its_count(self) -> None:
         """The first event a client sees follows on the number its acknowledgement named."""
         topic, world = EventTopic("discovery_event", EPOCH), World()
