@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
-from tests.support.streams import Watcher, until
+from tests.support.streams import until
+from tests.support.watching import watch
 from tests.support.worlds import small_config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -316,7 +317,7 @@ async def test_bad_input_over_a_websocket_is_answered_and_hurts_nothing(target: 
     """An error that says what is allowed; the connection and its subscription go on, the journal is as it was."""
     subprotocol, data, code, allowed = STREAM[name]
     before = journaled(target)
-    async with watch(target, subprotocol) as watcher:
+    async with watch(target.arena.ws_url, subprotocol) as watcher:
         await watcher.send({"op": "subscribe", "id": "good", "channel": "psychology_update"})
         kinds = [(await watcher.next())["type"] for _ in range(2)]
 
@@ -336,7 +337,7 @@ async def test_bad_input_over_a_websocket_is_answered_and_hurts_nothing(target: 
 @pytest.mark.parametrize("subprotocol", wire.SUBPROTOCOLS)
 async def test_subscribing_twice_is_an_error_of_its_own(target: Target, subprotocol: str) -> None:
     """The first subscription stays as it is."""
-    async with watch(target, subprotocol) as watcher:
+    async with watch(target.arena.ws_url, subprotocol) as watcher:
         await watcher.send(SUBSCRIBE)
         kinds = [(await watcher.next())["type"] for _ in range(2)]
 
@@ -358,7 +359,7 @@ async def test_a_frame_too_big_ends_its_connection_and_no_other(target: Target, 
     """Closed with 1009, whether it came in one piece or in several."""
     before = journaled(target)
     step = -(-len(data) // pieces)
-    async with watch(target) as good, watch(target) as bad:
+    async with watch(target.arena.ws_url) as good, watch(target.arena.ws_url) as bad:
         # the server may have closed already before all of it is sent
         with suppress(ConnectionClosed):
             await bad.connection.send(data[i : i + step] for i in range(0, len(data), step))
@@ -373,7 +374,7 @@ async def test_a_frame_too_big_ends_its_connection_and_no_other(target: Target, 
 async def test_fragments_make_one_message(target: Target) -> None:
     """A subscription in one-byte fragments is a subscription."""
     data = msgpack.packb(SUBSCRIBE)
-    async with watch(target) as watcher:
+    async with watch(target.arena.ws_url) as watcher:
         await watcher.connection.send(data[i : i + 1] for i in range(len(data)))
 
         assert (await watcher.next())["channel"] == "market_tick"
@@ -394,7 +395,7 @@ RAW_FRAMES = {
 async def test_broken_framing_ends_its_connection_and_no_other(target: Target, name: str) -> None:
     """What breaks the WebSocket protocol itself is closed with 1002."""
     before = journaled(target)
-    async with watch(target) as good, raw_socket(target) as raw:
+    async with watch(target.arena.ws_url) as good, raw_socket(target) as raw:
         loop = asyncio.get_running_loop()
         # each frame masked with zeros, one byte long
         frames = b"".join(bytes([first, 0x81]) + bytes(4) + b"\x00" for first in RAW_FRAMES[name])
@@ -449,7 +450,7 @@ async def test_a_world_that_got_all_of_this_is_one_that_got_nothing() -> None:
 async def trouble(target: Target, half: int) -> list[int]:
     """Make every second attempt and return the statuses of those over HTTP."""
     for subprotocol, data, *_ in list(STREAM.values())[half::2]:
-        async with watch(target, subprotocol) as watcher:
+        async with watch(target.arena.ws_url, subprotocol) as watcher:
             await watcher.connection.send(data)
             assert (await watcher.next())["type"] == "error"
     return [(await attempt(target)).status_code for attempt, *_ in list(HTTP.values())[half::2]]
@@ -468,20 +469,6 @@ async def post(
     given = {**headers, **({} if media is None else {"Content-Type": media})}
     async with target.arena.client(target.bot.api_key) as client:
         return await client.post(path, content=body, headers=given)
-
-
-@asynccontextmanager
-async def watch(target: Target, subprotocol: str = SUBPROTOCOL_MSGPACK) -> AsyncIterator[Watcher]:
-    """Connect and read the hello."""
-    async with connect(
-        target.arena.ws_url,
-        subprotocols=[subprotocol],  # type: ignore[list-item]  # a NewType of str
-        compression=None,
-        max_size=None,
-    ) as connection:
-        watcher = Watcher(connection, subprotocol)
-        assert (await watcher.next())["type"] == "hello"
-        yield watcher
 
 
 @asynccontextmanager

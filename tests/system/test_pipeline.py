@@ -6,8 +6,8 @@ import asyncio
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import httpx2
@@ -16,7 +16,6 @@ import pytest
 from arena_client import wire
 from arena_client.wire import EVENT_CHANNELS, STATE_CHANNELS, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from numpy.typing import NDArray
-from websockets.asyncio.client import connect
 
 from engine.events import TickReport
 from engine.journal import Mark, RecordKind, decode_action, decode_mark
@@ -30,6 +29,7 @@ from server.live.view import View
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.streams import Watcher, until
+from tests.support.watching import watch
 from tests.support.worlds import small_config
 
 TWINS = pytest.mark.parametrize("subprotocol", wire.SUBPROTOCOLS)
@@ -42,7 +42,7 @@ async def test_one_action_passes_all_stages_in_order(monkeypatch: pytest.MonkeyP
     async with run_server() as arena:
         bot = await arena.register()
         trace = Trace(arena, monkeypatch)
-        async with watch(arena) as watcher:
+        async with watch(arena.ws_url) as watcher:
             await watcher.ask(op="subscribe", id=1, channel="market_tick")
             before = (await watcher.next())["state"]
             response = await submit(bot, {"client_action_id": "followed", **BUY}, "request-1")
@@ -96,7 +96,7 @@ async def test_actions_are_processed_in_the_order_of_their_sequence() -> None:
 # --- row 4.65b: Psychology Update -> Volatility Calculation -> Real-time Broadcast -------------------------------
 async def test_psychology_volatility_and_broadcast_are_of_the_same_tick() -> None:
     """Minds that change before a tick show in that tick's frames: the moods, and the multiplier made of them."""
-    async with run_server() as arena, watch(arena) as watcher:
+    async with run_server() as arena, watch(arena.ws_url) as watcher:
         states: dict[str, wire.State] = {}
         for channel in ("psychology_update", "market_tick"):
             await watcher.ask(op="subscribe", id=channel, channel=channel)
@@ -139,7 +139,7 @@ async def test_a_frame_is_encoded_once_for_all_who_read_it(monkeypatch: pytest.M
 
     async with run_server() as arena, AsyncExitStack() as stack:
         watchers = [
-            await stack.enter_async_context(watch(arena, subprotocol))
+            await stack.enter_async_context(watch(arena.ws_url, subprotocol))
             for subprotocol in (SUBPROTOCOL_MSGPACK,) * 12 + (SUBPROTOCOL_JSON,) * 6
         ]
         for watcher in watchers:
@@ -175,7 +175,7 @@ async def test_a_frame_is_encoded_once_for_all_who_read_it(monkeypatch: pytest.M
 async def test_all_six_channels_arrive_complete_and_in_order(subprotocol: str) -> None:
     """A world of endless finds and disasters: each channel counts on by one, and ticks come one after another."""
     busy = small_config(discovery_probability=1.0, catastrophe_probability=1.0)
-    async with run_server(engine=busy) as arena, watch(arena, subprotocol) as watcher:
+    async with run_server(engine=busy) as arena, watch(arena.ws_url, subprotocol) as watcher:
         at_start: dict[str, int] = {}
         for channel in (*STATE_CHANNELS, *EVENT_CHANNELS):
             ack = await watcher.ask(op="subscribe", id=channel, channel=channel)
@@ -225,7 +225,7 @@ async def test_an_action_is_acknowledged_only_when_it_is_on_disk(monkeypatch: py
 async def test_a_tick_is_shown_only_when_its_mark_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels are done, the disk is not: GET, receipt and stream still show the tick before, then all the next."""
     disk = Disk(monkeypatch)
-    async with run_server() as arena, watch(arena) as watcher:
+    async with run_server() as arena, watch(arena.ws_url) as watcher:
         bot = await arena.register()
         await watcher.ask(op="subscribe", id=1, channel="market_tick")
         shown = (await watcher.next())["seq"]
@@ -357,20 +357,6 @@ class Disk:
             yield
         finally:
             self._gate.set()
-
-
-@asynccontextmanager
-async def watch(arena: RunningServer, subprotocol: str = SUBPROTOCOL_MSGPACK) -> AsyncIterator[Watcher]:
-    """Connect and read the hello."""
-    async with connect(
-        arena.ws_url,
-        subprotocols=[subprotocol],  # type: ignore[list-item]  # a NewType of str
-        compression=None,
-        max_size=None,
-    ) as connection:
-        watcher = Watcher(connection, subprotocol)
-        assert (await watcher.next())["type"] == "hello"
-        yield watcher
 
 
 async def raw(watcher: Watcher) -> bytes | str:
