@@ -43,6 +43,7 @@ from server.live.frames import quantise
 from server.live.history import EVENTS_MAX, EventLog, History
 from server.live.hub import Hub
 from server.live.recorder import Recorder
+from server.live.tick_log import log_tick
 from server.live.ticker import Ticker
 from server.live.view import Published, View
 from server.live.watchdog import Watchdog
@@ -270,7 +271,7 @@ def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: in
         clock=clock,
         watchdog=watchdog,
         collector=collector,
-        on_publish=(published.publish, remember, hub.publish),
+        on_publish=(published.publish, remember, hub.publish, log_tick),
     )
     arena = Arena(settings, metrics, clock, world, recorder, admission, ticker, published, past.history, events, hub)
     return arena, watchdog, collector

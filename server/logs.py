@@ -12,7 +12,8 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+DEBUG = logging.DEBUG
+_LEVELS = {"debug": DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _SHARED: tuple[Any, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,

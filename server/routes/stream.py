@@ -23,7 +23,7 @@ LOST: Final = 1006
 RETRY_WHEN_FULL_S: Final = 5
 
 Send = Callable[[list[Message]], Awaitable[None]]
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("arena.stream")
 
 
 def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
@@ -92,7 +92,7 @@ async def _move(websocket: WebSocket, hub: Hub, subscriber: Subscriber) -> int:
     for error in (code, failure):
         if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | ClientDisconnected):
             # one connection's mistake is ours to mend and nobody else's to notice
-            log.error("stream connection failed", subscriber=subscriber.number, exc_info=error)
+            log.error("stream_failed", subscriber=subscriber.number, exc_info=error)
             return INTERNAL
     return code if isinstance(code, int) else LOST
 

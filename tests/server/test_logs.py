@@ -11,20 +11,14 @@ import pytest
 import structlog
 
 from server import keys, logs
+from tests.support.logged import logging_restored
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Give the process its logging back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("uvicorn.access").disabled = False
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+    with logging_restored():
+        yield
 
 
 def test_json_lines_are_one_object_each() -> None:
