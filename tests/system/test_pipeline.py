@@ -321,7 +321,10 @@ class Trace:
         monkeypatch.setattr(parts.admission, "submit", watched_submit)
         monkeypatch.setattr(parts.world.queue, "append", watched_append)
         monkeypatch.setattr(economy, "advance", watched_advance)
-        monkeypatch.setattr(arena.ticker, "_on_publish", (*arena.ticker._on_publish[:-1], watched_publish))
+        told = arena.ticker._on_publish
+        assert publish in told
+        watched = tuple(watched_publish if callback == publish else callback for callback in told)
+        monkeypatch.setattr(arena.ticker, "_on_publish", watched)
 
     def stages(self, seq: int, client_action_id: str) -> list[str]:
         """Return the stages that saw an action, in order."""
