@@ -105,7 +105,9 @@ class Metrics:
         # subscribers and requests
         self.sockets = self._gauge("sockets", "open WebSocket connections")
         self.sockets_opened = self._counter("sockets_opened", "WebSocket connections accepted")
-        self.sockets_closed = self._counter("sockets_closed", "WebSocket connections closed, by close code", "code")
+        self.sockets_closed = self._counter(
+            "sockets_closed", "WebSocket connections closed, by close code of the protocol page, or other", "code"
+        )
         self.subscriptions = self._gauge("subscriptions", "subscriptions by channel", "channel")
         self.frames = self._counter("frames", "frames handed to subscribers", "channel", "kind")
         self.frame_bytes = self._counter("frame_bytes", "bytes of those frames", "channel", "kind")

@@ -211,7 +211,8 @@ class Hub:
         del self._subscribers[subscriber.number]
         for name in subscriber.subscriptions:
             self._metrics.subscriptions.labels(name).dec()
-        self._metrics.sockets_closed.labels(str(code)).inc()
+        # a client may close with any code it likes, which must not make a series of its own
+        self._metrics.sockets_closed.labels(str(code) if code in wire.CLOSE_CODES else "other").inc()
         self._metrics.sockets.set(len(self._subscribers))
         if not self._subscribers:
             self._empty.set()

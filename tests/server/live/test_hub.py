@@ -266,6 +266,15 @@ class TestAccounts:
         assert station.metric("sockets_closed_total", code="1001") == 1
         assert station.metric("sockets_opened_total") == 2
 
+    def test_odd_close_codes_do_not_make_labels(self) -> None:
+        """Whoever closes with a thousand codes of its own makes one label."""
+        station = Station()
+
+        for code in (3_000, 3_001, 4_999):
+            station.hub.leave(station.hub.open(SUBPROTOCOL_JSON), code)
+
+        assert station.metric("sockets_closed_total", code="other") == 3
+
     def test_frames_and_their_bytes_are_counted(self) -> None:
         """By channel and kind, per connection that got them."""
         station = Station()
