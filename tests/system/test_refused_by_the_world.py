@@ -290,6 +290,35 @@ async def test_leaving_with_open_orders_and_debt_settles_the_agent_and_nothing_e
     assert {name for name in touched if not name.startswith(("agent_", "order_"))} == {"ledger", "counters", "macro"}
 
 
+async def test_who_has_left_gets_its_receipts_and_nothing_else(arena: RunningServer) -> None:
+    """A repeated action or leaving is answered as before, alone and in a batch; new ones and checks find no agent."""
+    bot = await arena.register()
+    order = limit("before")
+    await bot.decided(order)
+    async with arena.client(bot.api_key) as client:
+        path = f"/api/agents/{bot.agent_id}"
+        left = await client.delete(path, headers={"Prefer": "respond-async"})
+        await arena.step()
+        before = arena.recorder.journal.next_seq
+        again, receipt = await client.post(f"{path}/action", json=order), await bot.receipt("before")
+        statuses = [
+            (await client.post(f"{path}/action", json={**order, "quantity": 6})).status_code,
+            (await client.post(f"{path}/action", json=limit("after"))).status_code,
+            (await client.post(f"{path}/action", json=order, params={"validate": "true"})).status_code,
+            (await client.get(path)).status_code,
+            (await client.delete(path)).status_code,
+        ]
+        items = [{**item, "agent_id": bot.agent_id} for item in (order, limit("after"))]
+        results = (await client.post("/api/actions", json={"actions": items})).json()["results"]
+
+    assert left.status_code == 202
+    assert (again.status_code, again.json()) == (202, {**receipt, "duplicate": True})
+    assert receipt["outcome"]["status"] == "cancelled"
+    assert statuses == [409, 404, 404, 404, 204]
+    assert [result["status"] for result in results] == [202, 404]
+    assert arena.recorder.journal.next_seq == before
+
+
 async def check_refused(arena: RunningServer, prepare: Prepare, code: Reject) -> tuple[Bot, Action]:
     """Have an action refused by the world and hold everything about that to what was promised."""
     bot = await arena.register()
