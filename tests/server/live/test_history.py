@@ -203,3 +203,35 @@ def test_the_log_forgets_the_oldest_events_and_keeps_their_numbers() -> None:
     assert 16 <= len(found) <= 18
     assert found[-1][0] == log.newest == 100
     assert found[0][0] == log.oldest
+
+
+@given(
+    names=st.lists(st.sampled_from(["resource_discovered", "panic_began", "panic_ended"]), max_size=40),
+    kind=st.sampled_from([None, "panic_began", "world_event", "discovery_event", "nothing"]),
+    after=st.none() | st.integers(0, 50),
+    limit=st.integers(1, 12),
+    descending=st.booleans(),
+)
+def test_a_page_is_what_a_look_at_every_event_finds(
+    names: list[str], kind: str | None, after: int | None, limit: int, descending: bool
+) -> None:
+    """The lists by kind lose and double nothing, also after the oldest events have left."""
+    log = EventLog(first_id=3, events_max=16)
+    events = [
+        event(i, name, "discovery_event" if name == "resource_discovered" else "world_event")
+        for i, name in enumerate(names)
+    ]
+    log.add(events[:20])
+    log.add(events[20:])
+
+    found, following = log.page(kind, after, limit, descending=descending)
+
+    all_kept = [(3 + i, happened) for i, happened in enumerate(events) if 3 + i >= log.oldest]
+    wanted = [
+        (number, happened)
+        for number, happened in (reversed(all_kept) if descending else all_kept)
+        if kind in (None, happened.name, happened.channel)
+        and (after is None or (number < after if descending else number > after))
+    ]
+    assert found == wanted[:limit]
+    assert following == (found[-1][0] if len(wanted) > limit else None)
