@@ -101,7 +101,7 @@ def test_each_condition_of_the_session_can_fail() -> None:
     good: dict[str, Any] = {
         "ticks": {"missing": 0},
         "lateness": {"share_within_10_ms": 0.999, "unexplained": []},
-        "mirrors": {"compared": 5, "different": [], "resyncs": 0, "failed": [], "gaps": 0},
+        "mirrors": {"compared": 5, "passed_over": 0, "different": [], "resyncs": 0, "failed": [], "stale": 0},
         "memory": {"slope_mb_per_min": 0.2},
         "examples": [{"status": 0}],
         "exit_status": 0,
@@ -113,7 +113,9 @@ def test_each_condition_of_the_session_can_fail() -> None:
         {"lateness": {"share_within_10_ms": 0.999, "unexplained": [{"tick": 5}]}},
         {"mirrors": good["mirrors"] | {"different": ["tick 5"]}},
         {"mirrors": good["mirrors"] | {"compared": 0}},
+        {"mirrors": good["mirrors"] | {"passed_over": 1}},
         {"mirrors": good["mirrors"] | {"resyncs": 1}},
+        {"mirrors": good["mirrors"] | {"stale": 1}},
         {"memory": {"slope_mb_per_min": 1.5}},
         {"examples": [{"status": 1}]},
         {"exit_status": 1},
@@ -124,11 +126,20 @@ def test_each_condition_of_the_session_can_fail() -> None:
     assert [sum(not held for held in session.checks(good | change).values()) for change in bad] == [1] * len(bad)
 
 
+def test_ticks_are_held_to_the_world_and_to_the_clock() -> None:
+    """A number the world passed without executing it is missing; ticks the clock asked for in vain are told too."""
+    status = {"started_tick": 100, "uptime_s": 60.04, "tick_rate_ms": 100}
+    samples = {"arena_ticks_total": 595.0, "arena_tick": 697.0, "arena_ticks_late_total": 4.0}
+
+    assert session._ticks(status, samples) == {"executed": 595, "missing": 2, "behind": 5, "late": 4}
+
+
 def test_late_ticks_are_explained_by_the_machine_or_not(tmp_path: Path) -> None:
-    """A start later than 50 ms counts as the machine's when the watchdog or Linux saw a stall of that order."""
+    """A start later than 50 ms counts as the machine's when a stall of that order was seen, or the start before was late so."""
     log = tmp_path / "log"
     lines = [
         {"event": "tick_began_late", "tick": 5, "lateness_ms": 80.0, "stalled_ms": 75.0, "waited_ms": 0.0},
+        {"event": "tick_began_late", "tick": 6, "lateness_ms": 70.0, "stalled_ms": 0.0, "waited_ms": 0.0},
         {"event": "tick_began_late", "tick": 9, "lateness_ms": 60.0, "stalled_ms": 0.0, "waited_ms": 1.0},
     ]
     log.write_text("not json\n" + "".join(json.dumps(line) + "\n" for line in lines))
