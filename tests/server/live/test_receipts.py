@@ -175,3 +175,21 @@ def test_an_action_that_comes_expired_is_remembered_all_the_same() -> None:
 def test_amounts_are_exact(amount: int, text: str) -> None:
     """No float is between the ledger and the text."""
     assert credits(amount) == text
+
+
+@pytest.mark.parametrize("code", [Reject.NONE, Reject.NO_FUNDS])
+def test_a_packed_receipt_says_what_it_said_before(code: Reject) -> None:
+    """What can no longer change is kept as bytes; whoever asks later gets the same document, print and sequence."""
+    receipts = Receipts(9)
+    receipt = receipts.add(1, "a-1", 5, PRINT, 600)
+    outcome = {"seq": 5, "order_id": 5, "filled": 4, "value": -(1 << 60), "price": 1 << 40, "status": Status.FILLED}
+    if code:
+        outcome = {"seq": 5, "code": code, "needed": 1 << 62, "available": 3, "status": Status.REJECTED}
+
+    receipts.apply(report(10, [outcome]))
+    later = receipts.get(1, "a-1")
+
+    assert later is not None
+    assert later is not receipt
+    assert (later.seq, later.fingerprint) == (5, PRINT)
+    assert later.document(True) == receipt.document(True)
