@@ -30,15 +30,20 @@ from arena_client import ArenaStream, StateChanged
 from loadtest.process import ROOT, ServerProcess, python
 
 EXAMPLES = ROOT / "clients" / "python" / "examples"
-MARKETS = ("food", "energy", "clothing", "software", "housing", "telecom", "transport")
+GOODS = ("food", "energy", "clothing", "software", "housing", "telecom", "transport")
+"""What producers make."""
+RESOURCES = ("oil", "lithium", "rare_earths", "fresh_water", "arable_land", "carbon_credits", "intellectual_property")
+"""Where market makers quote: prices of goods hardly move within minutes."""
 CHANNELS = ("market_tick", "psychology_update", "inflation_update", "scarcity_update")
 FIRST_START_S = 600.0
 ARRIVAL_S = 2.0
 """Longest wait for the frame of a tick that a GET has shown."""
 CUSTOMERS_NICE = 5
 """Customers step back when the machine is short: in life they have machines of their own."""
+FRAME_WAIT_S = 5.0
+"""Longest a mirror may be behind a GET: fifty subscribers share one processor with the server."""
 STATES_KEPT = 64
-"""Ticks of a mirror that are kept for comparison: a GET and its frame are never that far apart."""
+"""Ticks of a mirror that are kept for comparison, a little more than FRAME_WAIT_S."""
 COMPARE_EVERY_S = 5.0
 SAMPLE_EVERY_S = 1.0
 STAGGER_S = 0.5
@@ -150,8 +155,8 @@ class Session:
         seconds = self.given.minutes * 60
         for number in range(self.given.bots):
             name = ("market_maker", "momentum_trader", "producer")[number % 3]
-            market = MARKETS[number // 3 % len(MARKETS)]
-            option = {"market_maker": ("--market", market), "producer": ("--good", market)}.get(name, ())
+            turn = number // 3 % len(GOODS)
+            option = {"market_maker": ("--market", RESOURCES[turn]), "producer": ("--good", GOODS[turn])}.get(name, ())
             output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as its bot
             command = (str(EXAMPLES / f"{name}.py"), "--url", url, "--seconds", f"{seconds:.0f}", *option)
             self.bots.append((name, python(*command, stdout=output, stderr=subprocess.STDOUT), output))
@@ -181,7 +186,7 @@ class Session:
             tick, shown = document["tick"], _shown(document)
             # the frame of a tick the GET already shows may still be on its way to some mirrors
             deadline = time.monotonic() + ARRIVAL_S
-            while any(watcher.newest(channel) < tick for watcher in watchers) and time.monotonic() < deadline:
+            while any(one.newest(channel) < tick for one in watchers) and time.monotonic() < deadline:  # noqa: ASYNC110  # many streams at once
                 await asyncio.sleep(0.005)
             for number, watcher in enumerate(watchers):
                 fields = watcher.differing(channel, tick, shown)
