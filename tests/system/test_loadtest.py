@@ -135,7 +135,7 @@ def test_ticks_are_held_to_the_world_and_to_the_clock() -> None:
 
 
 def test_late_ticks_are_explained_by_the_machine_or_not(tmp_path: Path) -> None:
-    """A start later than 50 ms counts as the machine's when a stall of that order was seen, or the start before was late so."""
+    """A start over 50 ms late is the machine's when a stall of that order was seen, or the start before was late so."""
     log = tmp_path / "log"
     lines = [
         {"event": "tick_began_late", "tick": 5, "lateness_ms": 80.0, "stalled_ms": 75.0, "waited_ms": 0.0},
