@@ -18,7 +18,7 @@ from arena_client import ArenaClient, ArenaStream, Receipt, RequestError, StateC
 QUOTE_LOTS = 5
 STOCK_MAX = 40
 EDGE = 0.0012
-"""Distance of a quote from the reference price, as a share of it: about what the price of a resource moves in a tick."""
+"""Distance of a quote from the reference price, as a share of it: about what a resource moves in a tick."""
 LEAN = 0.004
 """How far a full stock lowers both quotes."""
 MOVE = 0.0005
