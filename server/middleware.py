@@ -19,6 +19,8 @@ from server.metrics import Metrics
 
 EXCHANGE = "arena.exchange"
 """Where the Exchange of a request is found in its scope."""
+_STARTS = {"http": "http.response.start", "websocket": "websocket.http.response.start"}
+"""What an answer begins with: to a request, and to a handshake that is refused."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -57,15 +59,15 @@ class Envelope:
         self._tick = tick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and complete its answer."""
-        if scope["type"] != "http":
+        """Pass a request or handshake on and complete its answer."""
+        if scope["type"] not in _STARTS:
             await self._app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange(_request_id(scope), self._tick)
         began = self._clock.monotonic()
 
         async def complete(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == _STARTS[scope["type"]]:
                 exchange.status = message["status"]
                 message["headers"] = [*message.get("headers", []), *exchange.completion()]
             await send(message)
@@ -74,7 +76,9 @@ class Envelope:
             await self._app(scope, receive, complete)
         finally:
             # no status: the client went away before its answer, or we failed; the outermost layer answers 500
-            self._count(scope["method"], exchange, self._clock.monotonic() - began)
+            if scope["type"] == "http" or exchange.status:
+                # a handshake is a GET; one that was not refused is counted as a socket
+                self._count(scope.get("method", "GET"), exchange, self._clock.monotonic() - began)
 
     def _count(self, method: str, exchange: Exchange, seconds: float) -> None:
         status = exchange.status or 500
@@ -129,7 +133,8 @@ async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, problem:
         return
     headers = _problem_headers(problem)
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": problem.document(scope["path"])})
+    body = problem.document(scope["path"], scope[EXCHANGE].request_id)
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 def _problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:

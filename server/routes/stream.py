@@ -16,6 +16,7 @@ from server.errors import MEDIA_TYPE, BadRequest, Code, Problem, Unavailable
 from server.live.hub import Hub
 from server.live.subscriber import INTERNAL, Subscriber
 from server.live.topics import Message
+from server.middleware import EXCHANGE, Exchange
 from server.protocols import EXTENSION, ArenaWebSocketProtocol
 
 NO_CODE: Final = 1005
@@ -36,7 +37,7 @@ def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
             if hub.is_full:
                 raise Unavailable(Code.SOCKETS_FULL, "no room for another connection", retry_after=RETRY_WHEN_FULL_S)
         except Problem as problem:
-            await websocket.send_denial_response(_denial(problem, websocket.url.path))
+            await websocket.send_denial_response(_denial(problem, websocket))
             return
         subscriber = hub.open(subprotocol)
         code = LOST
@@ -64,8 +65,11 @@ def negotiate(offered: Sequence[str]) -> str:
     raise BadRequest(Code.NOT_ACCEPTABLE, f"unknown subprotocol, allowed: {allowed}", errors=errors)
 
 
-def _denial(problem: Problem, path: str) -> Response:
-    return Response(problem.document(path), problem.status, problem.headers, MEDIA_TYPE)
+def _denial(problem: Problem, websocket: WebSocket) -> Response:
+    exchange: Exchange = websocket.scope[EXCHANGE]
+    exchange.route = websocket.url.path
+    body = problem.document(websocket.url.path, exchange.request_id, exchange.tick())
+    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
 
 
 async def _move(websocket: WebSocket, hub: Hub, subscriber: Subscriber) -> int:

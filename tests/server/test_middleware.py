@@ -161,6 +161,19 @@ async def test_a_shut_gate_refuses_handshakes_with_503() -> None:
 
     assert (status, headers["retry-after"]) == (503, "1")
     assert orjson.loads(body)["code"] == 501
+    assert orjson.loads(body)["request_id"] == headers["x-request-id"]
+
+
+async def test_a_socket_that_is_not_refused_is_no_request() -> None:
+    """However long it lasts, it is counted as a socket, and its messages pass unchanged."""
+
+    async def accepting(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+    app, metrics = envelope(accepting)
+
+    assert (await call(app, "/ws", "websocket"))[:2] == (None, {})
+    assert b"arena_http_requests_total{" not in metrics.expose(None)[0]
 
 
 async def test_an_open_gate_lets_everything_through() -> None:

@@ -13,6 +13,7 @@ import uvicorn
 from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_MSGPACK
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -22,6 +23,7 @@ from server.config import Settings
 from server.live.hub import Hub
 from server.live.view import View
 from server.metrics import Metrics
+from server.middleware import Envelope
 from server.protocols import SEND_BUFFER_BYTES, websocket_options
 from server.routes.stream import stream_endpoint
 from tests.support.deadlines import seconds
@@ -105,7 +107,10 @@ async def run_hub(
     """Serve a hub on a free port; plain: with uvicorn's own protocol class, so that the ordinary sends are used."""
     metrics = Metrics()
     hub = Hub(EPOCH, settings or Settings(), metrics, clock or SystemClock(), known_key)
-    app = Starlette(routes=[WebSocketRoute("/ws", stream_endpoint(hub))])
+    app = Starlette(
+        routes=[WebSocketRoute("/ws", stream_endpoint(hub))],
+        middleware=[Middleware(Envelope, metrics=metrics, clock=SystemClock(), tick=lambda: hub.tick)],
+    )
     options = websocket_options() | ({"ws": "websockets-sansio"} if plain else {})
     config = uvicorn.Config(app, log_config=None, lifespan="off", **options)
     server = uvicorn.Server(config)

@@ -58,8 +58,13 @@ class TestHandshake:
             with pytest.raises(InvalidStatus) as refused:
                 await connect(arena.url, subprotocols=["chat"])  # type: ignore[list-item]  # a NewType of str
 
-            assert refused.value.response.status_code == 400
-            assert SUBPROTOCOL_MSGPACK in json.loads(refused.value.response.body)["detail"]
+            response = refused.value.response
+            assert response.status_code == 400
+            problem = json.loads(response.body)
+            assert SUBPROTOCOL_MSGPACK in problem["detail"]
+            assert problem["request_id"] == response.headers["X-Request-Id"]
+            labels = {"method": "GET", "route": "/ws", "status": "400"}
+            assert arena.metrics.registry.get_sample_value("arena_http_requests_total", labels) == 1
 
     async def test_client_without_subprotocol_gets_msgpack(self) -> None:
         """The default needs no header, and the answer then has none."""
