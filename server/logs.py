@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -23,7 +24,7 @@ _SHARED: tuple[Any, ...] = (
 
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     """Set up all logging of the process. form: console or json; level: debug, info, warning or error."""
-    out = sys.stderr if stream is None else stream
+    out = cast(TextIO, _Unfailing(sys.stderr if stream is None else stream))
     least = _LEVELS[level]
     structlog.configure(
         processors=[*_SHARED, *_last_steps(form, out)],
@@ -49,6 +50,31 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         logger.propagate = True
         # it tells of every WebSocket, which ten thousand reconnects make unreadable; what matters we say ourselves
         logger.setLevel(max(least, logging.WARNING))
+
+
+class _Unfailing:
+    """A stream for log lines; one that cannot be written is lost, and does not end what it tells of.
+
+    A full disk or a closed pipe behind standard error would otherwise raise in the middle of a tick.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        # a closed stream raises ValueError
+        with suppress(OSError, ValueError):
+            self._out.write(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            self._out.flush()
+
+    def isatty(self) -> bool:
+        """Return whether people read it as it comes."""
+        return self._out.isatty()
 
 
 def _last_steps(form: str, out: TextIO) -> list[Any]:

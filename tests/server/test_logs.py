@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -74,6 +75,22 @@ def test_a_traceback_shows_no_values(form: str) -> None:
 
     assert "characters" in out.getvalue()
     assert api_key[len(keys.PREFIX) :] not in out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_log_that_cannot_be_written_ends_nothing(form: str) -> None:
+    """A full disk behind standard error, or a closed stream: whoever logs goes on."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    for out in (Full(), io.StringIO()):
+        logs.configure(form, "info", out)
+        structlog.get_logger().info("ours")
+        out.close()
+        structlog.get_logger().info("ours")
+        logging.getLogger("library").warning("theirs")
 
 
 def test_what_cannot_be_json_is_shown_as_it_is_shown_in_python() -> None:
