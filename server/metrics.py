@@ -18,12 +18,12 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from engine.events import PublicState, TickReport
+from engine.ladder import UCR
 from engine.markets import NAMES, RAW_FIRST, RAW_LAST
 from engine.messages import Kind, Status
 
 PREFIX = "arena_"
 PHASES = ("intake", "prices", "behaviour", "psychology", "monetary", "scarcity", "indicators", "emission")
-UCR_PER_CREDIT = 1_000_000
 
 #: Upper bounds, seconds. A phase takes tens of microseconds, a request milliseconds, a stalled disk seconds.
 _FAST_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
@@ -175,7 +175,7 @@ class Metrics:
         if public is None:
             return
         for m, market in enumerate(NAMES):
-            self.market_price.labels(market).set(float(public.market["price"][m]) / UCR_PER_CREDIT)
+            self.market_price.labels(market).set(float(public.market["price"][m]) / UCR)
             self.market_volatility.labels(market).set(float(public.market["volatility"][m]))
             self.market_volume.labels(market).set(float(public.market["volume"][m]))
         for r, resource in enumerate(NAMES[RAW_FIRST : RAW_LAST + 1]):
@@ -184,7 +184,7 @@ class Metrics:
             (self.inflation, public.indicators["inflation"]),
             (self.unemployment, public.indicators["unemployment"]),
             (self.policy_rate, public.indicators["policy_rate"]),
-            (self.money_supply, public.indicators["money_supply"] / UCR_PER_CREDIT),
+            (self.money_supply, public.indicators["money_supply"] / UCR),
             (self.velocity, public.indicators["velocity"]),
             (self.cpi, public.indicators["cpi"]),
             (self.equity_index, public.indicators["equity_index"]),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InvariantBroken
 from engine.events import CATASTROPHE, DISCOVERY, Event, PublicState
+from engine.ladder import UCR
 from engine.markets import MARKETS, NAMES, RAW_FIRST, RAW_LAST, RESOURCES
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS, Field
 
@@ -29,7 +30,6 @@ STATE: Final = "state"
 EVENT: Final = "event"
 RESOURCE_NAMES: Final = NAMES[RAW_FIRST : RAW_LAST + 1]
 
-UCR_PER_CREDIT: Final = 1_000_000
 VALUE_MAX: Final = (1 << 52) - 1
 """Larger values are cut to it, so that every difference of two of them is below 2^53 as well."""
 _DOUBLE_MAX: Final = 1e200
@@ -84,8 +84,8 @@ def _wire_field(field: Field, length: int) -> WireField:
     """Scale a field: prices keep every decimal, sums of money are whole credits, fractions are millionths."""
     if field.unit != "ucr":
         return WireField(field.name, field.unit, SCALES[field.unit], length, field.text)
-    scale = UCR_PER_CREDIT if field.name in _PRICES else 1
-    return WireField(field.name, "credits", scale, length, field.text, UCR_PER_CREDIT)
+    scale = UCR if field.name in _PRICES else 1
+    return WireField(field.name, "credits", scale, length, field.text, UCR)
 
 
 def _merged(first: tuple[Field, ...], second: tuple[Field, ...]) -> tuple[Field, ...]:

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from engine.events import TickReport
+from engine.ladder import UCR
 from engine.messages import REJECT_TEXT, Reject, Status
 from server.live.errors import ReceiptsFull
 
@@ -22,8 +23,6 @@ VALIDITY_TICKS = 600
 VALIDITY_TICKS_MAX = 36_000
 RECEIPTS_MAX = 1_000_000
 """About 0.25 GB when it is reached: 1,600 actions a second for ten minutes, or 16,000 for one."""
-UCR = 1_000_000
-"""Micro-credits in a credit."""
 
 _OPEN = (Status.RESTING, Status.PARTIAL)
 _PACKED = Struct("<qq16sBi5q")
