@@ -51,13 +51,14 @@ class NotWarm(Exception):
 def warm_start(folder: Path, config: Config, ticks: int, make: Callable[[], tuple[int, Arrays]]) -> tuple[int, Arrays]:
     """Return the start of every world of a config after so many ticks alone: from the folder, or made and kept there.
 
-    make: computes tick and arrays. A file that is damaged or of another release is made anew.
+    make: computes tick and arrays. A file that cannot be read, is damaged or of another release
+    is made anew.
     """
     path = folder / f"{_name(config, ticks)}.arw"
     if path.exists():
         try:
             return load(path)
-        except NotWarm as error:
+        except (NotWarm, OSError) as error:
             log.warning("warm_start_remade", path=str(path), reason=str(error))
     at_tick, arrays = make()
     try:

@@ -89,6 +89,18 @@ def test_a_damaged_start_is_made_anew_and_replaced(tmp_path: Path) -> None:
     assert equal(load(file))
 
 
+def test_what_cannot_be_read_or_replaced_is_no_hindrance(tmp_path: Path) -> None:
+    """Something else under the name of the file: the start is made, and not kept."""
+    make = Maker()
+    warm_start(tmp_path, small_config(), 26, make)
+    file = next(tmp_path.iterdir())
+    file.unlink()
+    file.mkdir()
+
+    assert equal(warm_start(tmp_path, small_config(), 26, make))
+    assert make.calls == 2
+
+
 def test_a_start_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
     """A folder that takes no files does not keep the world from starting."""
     (tmp_path / "warm").write_text("a file where the folder should be")
