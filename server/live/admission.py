@@ -59,7 +59,7 @@ class RateLimiter:
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self.per_minute = per_minute
-        self.burst = max(1, per_minute // BURST_SHARE)
+        self.burst = burst(per_minute)
         self._clock = clock
         self._buckets: dict[bytes, tuple[float, float]] = {}
         """Tokens and the time they were counted, by key hash."""
@@ -94,6 +94,11 @@ class RateLimiter:
             for key, (tokens, since) in self._buckets.items()
             if tokens + (now - since) * per_s < self.burst
         }
+
+
+def burst(per_minute: int) -> int:
+    """Return how many requests a key may send at once."""
+    return max(1, per_minute // BURST_SHARE)
 
 
 class Caller(NamedTuple):

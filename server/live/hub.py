@@ -63,6 +63,18 @@ def _goodbye(subscriber: Subscriber) -> dict[str, Any]:
     return {"type": "shutdown", "retry_after_ms": RETRY_MIN_MS + (spread * RETRY_RANGE_MS >> 32)}
 
 
+def stream_limits(settings: Settings) -> dict[str, int]:
+    """Return every limit of one connection: what hello tells, and /api/info."""
+    return {
+        "client_frame_bytes": wire.CLIENT_FRAME_MAX,
+        "control_per_s": int(CONTROL_PER_S),
+        "control_burst": CONTROL_BURST,
+        "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
+        "outbox_frames": settings.outbox_frames_max,
+        "resume_frames": settings.resume_frames,
+    }
+
+
 class Hub:
     """All topics and all subscribers of one world.
 
@@ -241,14 +253,7 @@ class Hub:
             "markets": list(NAMES),
             "resources": list(RESOURCE_NAMES),
             "channels": self._channels,
-            "limits": {
-                "client_frame_bytes": wire.CLIENT_FRAME_MAX,
-                "control_per_s": int(CONTROL_PER_S),
-                "control_burst": CONTROL_BURST,
-                "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
-                "outbox_frames": settings.outbox_frames_max,
-                "resume_frames": settings.resume_frames,
-            },
+            "limits": stream_limits(settings),
         }
 
     def farewell(self, subscriber: Subscriber) -> Message:

@@ -21,9 +21,10 @@ from server.bodies import DEPTH_MAX
 from server.clock import Clock
 from server.config import Settings
 from server.errors import Code, NotFound
-from server.live.admission import BURST_SHARE
+from server.live.admission import burst
 from server.live.frames import CHANNELS
 from server.live.history import SERIES, History
+from server.live.hub import stream_limits
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS, VALIDITY_TICKS_MAX, credits
 from server.live.recorder import Recorder
 from server.live.view import KIND, Published, iso_time
@@ -190,7 +191,7 @@ def limits(settings: Settings) -> dict[str, Any]:
     config = settings.engine
     return {
         "requests_per_minute": settings.rate_limit,
-        "requests_burst": max(1, settings.rate_limit // BURST_SHARE),
+        "requests_burst": burst(settings.rate_limit),
         "actions_per_tick": config.actions_per_tick_max,
         "actions_per_batch": schemas.BATCH_MAX,
         "actions_waiting": settings.queue_actions_max,
@@ -211,6 +212,7 @@ def limits(settings: Settings) -> dict[str, Any]:
         "history_points": settings.history_limit,
         "cache_expiry_ms": settings.cache_expiry,
         "sockets": settings.sockets_max,
+        **stream_limits(settings),
     }
 
 

@@ -48,6 +48,7 @@ async def test_info_tells_markets_ladder_limits_and_channels(arena: RunningServe
     assert info.ladder["lowest"] == "0.010000"
     assert info.limits["requests_per_minute"] == 12_345
     assert info.limits["requests_burst"] == 1_234
+    assert arena.parts.hub.hello()["limits"].items() <= info.limits.items()
     assert info.limits["agents"] == info.config["max_agents"] == 64
     assert len(info.channels) == 6
     assert info.rejects["201"] == "not enough free cash"
