@@ -216,7 +216,10 @@ async def play(folder: Path) -> Played:
         ) as arena:
             hashes = hashed(arena)
             backoff = Backoff(base_s=0.01, cap_s=0.05)
-            streams = [ArenaStream(arena.url, subprotocol=name, backoff=backoff) for name in wire.SUBPROTOCOLS * 2]
+            streams = [ArenaStream(arena.url, subprotocol=name) for name in (*wire.SUBPROTOCOLS, wire.SUBPROTOCOLS[0])]
+            # known to the server by its key, so that it can be told from the others
+            key = await registered(arena)
+            streams.append(ArenaStream(arena.url, api_key=key, subprotocol=wire.SUBPROTOCOLS[1], backoff=backoff))
             followers = [Follower(arena.ws_url, name) for name in wire.SUBPROTOCOLS * 3]
             early = Follower(arena.ws_url, wire.SUBPROTOCOL_MSGPACK)
             played = Played(folder, arena, hashes, [], followers, early, streams, [], [])
@@ -234,12 +237,13 @@ async def play(folder: Path) -> Played:
                 for seed, client in enumerate(clients):
                     tasks.create_task(trade(played, client, random.Random(seed), end))
                 tasks.create_task(read(played, end))
-                tasks.create_task(drop(arena, end))
+                tasks.create_task(drop(arena, streams[-1], end))
                 tasks.create_task(leave_early(arena, early, leaving, end - 20))
             # what was sent last is decided, and everybody has seen it
             await until_tick(arena, arena.tick + 5)
             played.seen = arena.tick
-            await until(lambda: min(follower.tick for follower in followers) >= played.seen, 20)
+            await until(lambda: all(follower.tick >= played.seen for follower in followers) or ended(following), 20)
+            assert not ended(following), [task for task in following if task.done()]
             await asyncio.gather(*(settle(played, client) for client in clients))
             for task in mirroring:
                 task.cancel()
@@ -279,13 +283,26 @@ async def mirror(stream: ArenaStream, kept: dict[str, dict[int, Mapping[str, wir
                 kept[update.channel][update.tick] = update.mirror.state
 
 
-async def drop(arena: RunningServer, end: int) -> None:
-    """Cut the connection of the last stream several times, evenly over the session."""
+def ended(tasks: list[asyncio.Task[None]]) -> bool:
+    """Return whether any of them is over."""
+    return any(task.done() for task in tasks)
+
+
+async def registered(arena: RunningServer) -> str:
+    """Register an agent that does nothing, and return its key."""
+    async with arena.client() as client:
+        key: str = (await client.post("/api/agents/register")).json()["api_key"]
+        return key
+
+
+async def drop(arena: RunningServer, stream: ArenaStream, end: int) -> None:
+    """Cut the connection of the stream with a key several times, evenly over the session."""
     gap = (end - arena.tick) // (DROPS + 1)
-    for _ in range(DROPS):
+    for count in range(DROPS):
         await until_tick(arena, arena.tick + gap)
-        # it was opened last, and is again the newest each time it has come back
-        arena.hub.subscribers[-1].cut()
+        await until(lambda: stream.is_connected and stream.reconnects == count, 20)  # noqa: B023 - awaited at once
+        (subscriber,) = [one for one in arena.hub.subscribers if one.agents]
+        subscriber.cut()
 
 
 async def leave_early(arena: RunningServer, early: Follower, leaving: asyncio.Task[None], tick: int) -> None:
