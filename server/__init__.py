@@ -7,3 +7,5 @@ Invariants: an acknowledged action is on disk; an action belongs to tick n exact
 anyone was shown is never contradicted by a recovery; parts get what they need in their constructor.
 Absent on purpose: no economics (engine has it), no module globals that parts are found through, no work on import.
 """
+
+__version__ = "0.1.0"

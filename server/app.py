@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar, cast
 
 import numpy as np
@@ -31,7 +30,7 @@ from engine.events import CATASTROPHE, DISCOVERY, Event, TickReport
 from engine.ladder import REFERENCE_LOW
 from engine.messages import ACTION, Kind
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
-from server import keys, logs
+from server import __version__, keys, logs
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
@@ -259,7 +258,7 @@ def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: in
     past.restore(hub, world.economy)
 
     def remember(view: View) -> None:
-        past.history.record(view.tick, view.states, view.published_unix_ns)
+        past.history.record(view.tick, view.states, view.marked_unix_ns)
         events.add(view.report.events)
 
     watchdog, collector = Watchdog(metrics, clock), Collector()
@@ -285,7 +284,7 @@ def _routes(arena: Arena) -> list[BaseRoute]:
         **history.handlers(published, arena.history, arena.events, AnswerCache(arena.settings.cache_expiry, clock)),
         **service.handlers(
             arena.settings,
-            server_version(),
+            __version__,
             arena.world,
             arena.recorder,
             published,
@@ -345,14 +344,6 @@ def warm_kernels() -> None:
     reader.document(1)
     reader.verdict(rows[1:2], "warm")
     to_level(Decimal("1.5"), "sell")
-
-
-def server_version() -> str:
-    """Return the version of the installed distribution, or that this is a clone."""
-    try:
-        return version("living-economy-arena")
-    except PackageNotFoundError:
-        return "0.0.0+clone"
 
 
 T = TypeVar("T")

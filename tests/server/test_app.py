@@ -17,7 +17,7 @@ import websockets
 from starlette.routing import Route
 
 from engine.config import Config
-from server.app import Opening, Server, create_app, server_config, server_version
+from server.app import Opening, Server, create_app, server_config
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
 from server.registry import OPERATIONS
@@ -194,8 +194,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def test_the_version_is_that_of_the_distribution_or_says_clone() -> None:
-    """Never empty."""
-    assert server_version()
