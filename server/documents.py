@@ -180,7 +180,7 @@ class Stamped(Document):
     """What every public state document carries."""
 
     tick: int
-    time: Annotated[str, Field(description="when the tick was published, ISO 8601, UTC")]
+    time: Annotated[str, Field(description="when the tick began, ISO 8601, UTC")]
     epoch: Annotated[str, Field(description="name of the world's timeline")]
     units: Annotated[dict[str, str], Field(description="unit of each value")]
 

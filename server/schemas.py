@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -76,7 +77,8 @@ def _amount(value: Any) -> Decimal:
     amount = _money(value)
     if not 0 < amount <= AMOUNT_MAX:
         raise PydanticCustomError("amount", "is not above 0 and at most {high} credits", {"high": AMOUNT_MAX})
-    if (amount * UCR) % 1:
+    # a product of Decimals would be rounded to 28 digits
+    if (Fraction(amount) * UCR).denominator != 1:
         raise PydanticCustomError("amount", "has more than 6 decimals")
     return amount
 

@@ -80,12 +80,12 @@ class History:
         """The first tick that is kept; above newest when there is none."""
         return self.newest - self.points + 1
 
-    def record(self, tick: int, states: Mapping[str, State], published_unix_ns: int) -> None:
-        """Add a tick. states: of each state channel; published_unix_ns 0: not observed. A gap starts over."""
+    def record(self, tick: int, states: Mapping[str, State], unix_ns: int) -> None:
+        """Add a tick. states: of each state channel; unix_ns: when it began, 0: not observed. A gap starts over."""
         slot = tick % self.limit
         self.points = min(self.points + 1, self.limit) if tick == self.newest + 1 else 1
         self.newest = tick
-        self._unix_ms[slot] = published_unix_ns // 1_000_000
+        self._unix_ms[slot] = unix_ns // 1_000_000
         for name, ring in self._rings.items():
             ring[slot] = list(states[name].values())
 

@@ -217,7 +217,8 @@ class Ticker:
         self._settled.clear()
         try:
             actions = self._world.queue.drain()
-            seq = self._append_mark(len(actions))
+            unix_ns = self._clock.unix_ns()
+            seq = self._append_mark(len(actions), unix_ns)
             kernels = asyncio.get_running_loop().run_in_executor(self._kernels, self._advance, actions)
             # the sync is waited for first: when it fails the kernels are still let finish
             synced, report = await asyncio.gather(self._world.journal.durable(seq), kernels, return_exceptions=True)
@@ -225,7 +226,7 @@ class Ticker:
                 if isinstance(result, BaseException):
                     raise result
             assert isinstance(report, TickReport)
-            self._publish(report, deadline)
+            self._publish(report, deadline, unix_ns)
         except JournalFailed as error:
             self._freeze(str(error))
         except InvariantBroken as error:
@@ -239,12 +240,12 @@ class Ticker:
             self._settled.set()
         return self._frozen is None
 
-    def _append_mark(self, actions: int) -> int:
+    def _append_mark(self, actions: int, unix_ns: int) -> int:
         """End the input of the next tick: what is appended from here on belongs to a later one."""
         hashed = self._take_hash()
         mark = Mark(
             tick=self.published_tick + 1,
-            unix_ns=self._clock.unix_ns(),
+            unix_ns=unix_ns,
             actions=actions,
             hashed_tick=hashed.tick if hashed else NO_HASH,
             state_hash=hashed.value if hashed else NO_STATE_HASH,
@@ -278,12 +279,12 @@ class Ticker:
             self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
         return report
 
-    def _publish(self, report: TickReport, deadline: float) -> None:
+    def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
         """Make a tick visible: everything here happens in one step of the event loop."""
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
-        self.view = View(report, world.epoch, self._clock.unix_ns())
+        self.view = View(report, world.epoch, self._clock.unix_ns(), marked_unix_ns)
         for callback in self._on_publish:
             callback(self.view)
         self._published.rise(report.tick)

@@ -42,13 +42,17 @@ class Production(NamedTuple):
 class View:
     """One tick as everybody may see it.
 
-    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published.
+    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published. marked_unix_ns: when it
+    began, as the journal keeps it, so that the tick has the same time after a restart.
     """
 
-    def __init__(self, report: TickReport, epoch: str, published_unix_ns: int) -> None:
+    def __init__(
+        self, report: TickReport, epoch: str, published_unix_ns: int, marked_unix_ns: int | None = None
+    ) -> None:
         self.report = report
         self.epoch = epoch
         self.published_unix_ns = published_unix_ns
+        self.marked_unix_ns = published_unix_ns if marked_unix_ns is None else marked_unix_ns
         self.production: tuple[Production | None, ...] = (None,) * MARKETS
         """What making a lot takes, by market; filled in by whoever publishes, before anybody sees the view."""
         self._rendered: dict[str, bytes] = {}
@@ -60,8 +64,8 @@ class View:
 
     @cached_property
     def time(self) -> str:
-        """When the tick was published: ISO 8601, UTC, milliseconds."""
-        return iso_time(self.published_unix_ns)
+        """When the tick began: ISO 8601, UTC, milliseconds."""
+        return iso_time(self.marked_unix_ns)
 
     @cached_property
     def states(self) -> dict[str, WireState]:

@@ -87,8 +87,10 @@ def preferred(accept: str, offered: tuple[str, ...]) -> str:
         media, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
         weights[media] = float(weight) if weight.replace(".", "", 1).isdecimal() else 0.0
+    # the most specific one counts: q=0 rules a type out that */* would take
     liking = [
-        max(weights.get(media, 0.0), weights.get(media.split("/")[0] + "/*", 0.0), weights["*/*"]) for media in offered
+        next(weights[name] for name in (media, media.split("/")[0] + "/*", "*/*") if name in weights)
+        for media in offered
     ]
     if not any(liking):
         raise Problem(Code.NOT_ACCEPTABLE, f"there is {' and '.join(offered)}", status=406)

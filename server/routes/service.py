@@ -86,7 +86,7 @@ def handlers(
             "tick_rate_ms": settings.tick_rate,
             "day": view.tick // HOURS,
             "hour": view.tick % HOURS,
-            "published": view.time,
+            "published": iso_time(view.published_unix_ns),
             "published_unix_ms": view.published_unix_ns // 1_000_000,
             "now": iso_time(now),
             "now_unix_ms": now // 1_000_000,

@@ -131,7 +131,10 @@ def test_what_the_published_pattern_of_money_matches_is_taken(data: st.DataObjec
         schemas.parse_action({**VALID[kind], field: text})
 
 
-@pytest.mark.parametrize("amount", [0, -1, "0", "0.0000001", 1_000_000_001, True, "ten", "01", None])
+@pytest.mark.parametrize(
+    "amount",
+    [0, -1, "0", "0.0000001", 1_000_000_001, True, "ten", "01", None, Decimal("9.99999999999999999999999999999")],
+)
 def test_amounts_are_positive_and_exact_in_millionths(amount: Any) -> None:
     """What cannot be booked to the micro-credit is refused."""
     (mistake,) = mistakes({**VALID["borrow"], "amount": amount})

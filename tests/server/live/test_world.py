@@ -138,12 +138,20 @@ async def test_a_repeated_registration_survives_a_restart(tmp_path: Path) -> Non
     world.lock.release()
 
 
-async def test_every_replayed_tick_is_told_with_its_time(tmp_path: Path) -> None:
-    """Whoever keeps a history gets the reports again, in order, with the wall clock of then."""
+async def test_every_replayed_tick_is_told_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps a history gets the reports again, in order, with the times that were shown, to the nanosecond."""
     async with live_world(tmp_path) as arena:
+        advance = arena.world.economy.advance
+
+        def slowly(*arguments: Any) -> TickReport:
+            arena.clock.jump(0.002)
+            return advance(*arguments)
+
+        monkeypatch.setattr(arena.world.economy, "advance", slowly)
         await arena.tick(5)
         expected = [(view.tick, view.report.public.indicators["cpi"]) for view in arena.views]
-        times = [view.published_unix_ns for view in arena.views]
+        times = [view.marked_unix_ns for view in arena.views]
+        assert all(view.published_unix_ns == view.marked_unix_ns + 2_000_000 for view in arena.views)
     told: list[tuple[TickReport, int]] = []
 
     open_small(tmp_path, on_replayed=lambda report, unix_ns: told.append((report, unix_ns))).lock.release()

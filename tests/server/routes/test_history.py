@@ -171,7 +171,7 @@ async def test_events_are_listed_filtered_and_paged(arena: RunningServer) -> Non
     [
         ("*/*", "a/json"), ("a/json", "a/json"), ("b/csv", "b/csv"), ("a/json;q=0.1, b/csv", "b/csv"),
         ("b/*", "b/csv"), ("text/html, */*;q=0.1", "a/json"), ("b/csv;q=0, */*", "a/json"),
-        ("a/json;q=x, b/csv", "b/csv"),
+        ("a/json;q=x, b/csv", "b/csv"), ("a/json;q=0, */*", "b/csv"), ("a/*;q=0.2, */*", "b/csv"),
     ],
 )  # fmt: skip
 async def test_the_accept_header_decides(accept: str, expected: str) -> None:
