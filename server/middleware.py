@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,7 +87,9 @@ class Envelope:
         method = method if method in _METHODS else "other"
         self._metrics.http_requests.labels(method, exchange.route, str(status)).inc()
         self._metrics.http_seconds.labels(exchange.route).observe(seconds)
-        write = log.debug if status < 400 else log.info if status < 500 else log.warning
+        # why everybody gets a 503 (opening, frozen, stopping) has a line of its own: not one more per request
+        is_quiet = status < 400 or status == HTTPStatus.SERVICE_UNAVAILABLE
+        write = log.debug if is_quiet else log.info if status < 500 else log.warning
         write(
             "request",
             method=method,
