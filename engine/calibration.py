@@ -41,6 +41,7 @@ from engine.markets import (
     SHARE_LAST,
     SHOPPING_HOURS,
     VISITS,
+    WAGE_SPREAD_BP,
     YEAR,
 )
 from engine.phases import indicators, psychology
@@ -110,7 +111,6 @@ WAGE_CREDITS = 20
 UNEMPLOYED = 0.05
 INPUT_SHARE_1, INPUT_SHARE_2 = 0.2, 0.1
 MARKUP = 1.1
-MARKUP_BP = 953
 SCARCITY_FINITE, SCARCITY_OTHER = 0.15, 0.3
 DAILY_USE = 0.0006
 """Initial daily use of a resource as a fraction of its base reserves."""
@@ -122,8 +122,6 @@ PAYOUT_TICKS = 240
 """Ticks of income that a sector pool holds."""
 INCOME_WEIGHT, CASH_DAYS = 0.703125, 600
 SUBSISTENCE_LOTS = {"food": 2, "energy": 1, "housing": 1, "transport": 1, "healthcare": 1, "clothing": 1}
-SPREAD_BP = 461
-"""Wage reference minus mean reservation wage."""
 START_VM_Q8 = 280
 START_FUNDAMENTALISTS = 0.7
 START_SENTIMENT, START_UNREST, START_CONFIDENCE = 16_384, 1_500, 24_000
@@ -572,7 +570,7 @@ def _fill_household_money(skill: I32, relative: F64, income_per_hour: float, inc
 def _fill_reserve_wages(wage_level: int, out: I32) -> None:
     for i in range(len(out)):
         offset = ((2_654_435_761 * i) >> 7) % 1024 - 512
-        out[i] = wage_level + offset - SPREAD_BP
+        out[i] = wage_level + offset - WAGE_SPREAD_BP
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

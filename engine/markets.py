@@ -17,6 +17,10 @@ HOURS = 24
 """Ticks in a simulated day."""
 YEAR = 8_640
 """Ticks in a simulated year of 360 days."""
+MARKUP_BP = 953
+"""Levels of an ask over unit cost: a markup of 10 %."""
+WAGE_SPREAD_BP = 461
+"""Levels between the wage reference and the mean reservation wage."""
 
 NAMES = (
     "labour",

@@ -7,15 +7,18 @@ server.metrics` prints docs/metrics.md. Economic gauges are filled when somebody
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from engine.events import PublicState, TickReport
 from engine.ladder import UCR
@@ -54,6 +57,29 @@ class Entry(NamedTuple):
     text: str
 
 
+class ActionCounts(Collector):
+    """A histogram that takes in all agents of a tick at once: one by one, 10,000 of them held up the loop for 7 ms."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.text = text
+        self._name = PREFIX + name
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0
+
+    def observe(self, values: NDArray[np.int64]) -> None:
+        """Add values, one per agent that acted."""
+        places = np.searchsorted(self._bounds, values)
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum += int(values.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the histogram with its cumulative buckets."""
+        names = [*(f"{bound:.1f}" for bound in self._bounds), "+Inf"]
+        buckets = list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
+        yield HistogramMetricFamily(self._name, self.text, buckets=buckets, sum_value=float(self._sum))
+
+
 class Metrics:
     """All metrics of one server, in a registry of their own: two servers in one process do not meet."""
 
@@ -90,7 +116,9 @@ class Metrics:
         self.unregistrations = self._counter("unregistrations", "agents gone, by reason", "reason")
         self.agents = self._gauge("agents", "registered outside agents")
         self.agents_active = self._gauge("agents_active", "outside agents with an action in the last tick")
-        self.agent_actions = self._histogram("agent_actions", "actions of one agent in one tick, active ones", _COUNTS)
+        self.agent_actions = ActionCounts("agent_actions", "actions of one agent in one tick, active ones", _COUNTS)
+        self._enter("agent_actions", "histogram", (), self.agent_actions.text)
+        self.registry.register(self.agent_actions)
         self.queue_actions = self._gauge("queue_actions", "actions waiting for the next tick")
         self.receipts = self._gauge("receipts", "receipts kept")
         self.rate_limited = self._counter("rate_limited", "requests refused by a rate limit", "kind")
@@ -154,8 +182,7 @@ class Metrics:
                 self.actions.labels(kind.name.lower(), status.name.lower()).inc(int(count))
         _, each = np.unique(outcomes["agent_id"], return_counts=True)
         self.agents_active.set(len(each))
-        for count in each:
-            self.agent_actions.observe(int(count))
+        self.agent_actions.observe(each)
         for event in report.events:
             self.world_events.labels(event.name).inc()
         self.observe_view(report.public)

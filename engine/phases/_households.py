@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from engine.markets import HOURS, LABOUR, SHARE_FIRST
+from engine.markets import HOURS, LABOUR, SHARE_FIRST, WAGE_SPREAD_BP
 from engine.phases._kernels import bits, draw_all, quotient
 from engine.phases._minds import drift
 from engine.phases._orders import LOTS_MAX, fills, stand
@@ -43,8 +43,6 @@ TAX_Q16 = 13_107
 """Income tax on wages: 20 %."""
 UNEMPLOYED_STEP = 38
 """bp a day by which the unemployed lower their reservation wage; natural unemployment is 2/(2 + 38)."""
-SPREAD = 461
-"""bp between the wage reference and the mean reservation wage."""
 INCOME_SHIFT = 5
 """Income memory: EMA 1/32 of the day's income."""
 INCOME_MAX = 2_147_483_647
@@ -259,7 +257,7 @@ def _ask_wage(first: int, reserve_wage: I32, employed: NDArray[np.int8], draws: 
         wage += ((up_step if employed[j] != 0 else down_step) + bits(draws[j], 8, 8)) >> 8
         wage += (inflation_step + bits(draws[j], 0, 8)) >> 8
         offset = (((2_654_435_761 * (first + j)) >> 7) & 1_023) - 512
-        wage += (reference + offset - SPREAD - wage + bits(draws[j], 16, 7)) >> 7
+        wage += (reference + offset - WAGE_SPREAD_BP - wage + bits(draws[j], 16, 7)) >> 7
         reserve_wage[j] = wage
         total += wage
     flows[FLOW_WAGE_LEVELS] += total

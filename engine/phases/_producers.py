@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from engine.markets import GOOD_FIRST, HOURS, INPUT_1, INPUT_2, LABOUR, RAW_FIRST
+from engine.markets import GOOD_FIRST, HOURS, INPUT_1, INPUT_2, LABOUR, MARKUP_BP, RAW_FIRST
 from engine.phases._kernels import bits, draw_all, quotient
 from engine.phases._minds import drift
 from engine.phases._orders import LOTS_MAX, fills, stand
@@ -34,8 +34,6 @@ BUYS_LABOUR, BUYS_FIRST, BUYS_SECOND, RESTS = 0, 1, 2, 3
 """Kinds of a purchase by own hour mod 4: labour, first input, second input, labour. Extractors rest for inputs."""
 BOOKING_HOUR = 22
 HIRING_HOURS = 12
-MARKUP = 953
-"""bp of the ask over unit cost: 10 %."""
 ASK_LOW, ASK_HIGH, ASK_RANGE = 100, 5_000, 1_500
 """bp: an ask stays in cost + 100 .. cost + 5 000, and then in p +- 1 500."""
 PAYOUT_DAYS = 3
@@ -336,7 +334,7 @@ def _ask(draws: U32, reference: int, cost_level: int, stock: I32, day_sales: I32
             at -= step
         elif stock[j] < 3 * sales:
             at += step
-        at += (cost_level + MARKUP - at + 16) >> 5
+        at += (cost_level + MARKUP_BP - at + 16) >> 5
         at = min(max(at, cost_level + ASK_LOW), cost_level + ASK_HIGH)
         ask[j] = min(max(at, reference - ASK_RANGE), reference + ASK_RANGE)
 

@@ -25,10 +25,12 @@ from engine.markets import (
     INPUT_2,
     LABOUR,
     MARKETS,
+    MARKUP_BP,
     RAW_FIRST,
     RAW_LAST,
     SHARE_FIRST,
     SHARE_LAST,
+    WAGE_SPREAD_BP,
     YEAR,
 )
 from engine.rng import STREAM_NEWS, STREAM_STRATEGY, STREAMS, draw, normal, normal_units, sub_stream
@@ -124,8 +126,6 @@ MEMORY_TICKS = 480.0
 MIX_BASE, MIX_HERDING, MIX_MISALIGNMENT, MIX_SPEED, MIX_NOISE = 0.25, 1.8, 18.0, 0.01, 0.008
 """Herding 1.8 is just below the critical 2, so the mix wanders slowly: a second source of volatility clustering."""
 MIX_LOW, MIX_HIGH = 0.05, 0.97
-MARKUP_BP = 953
-WAGE_SPREAD_BP = 461
 WAGE_STEP_BP, VACANCY_WEIGHT = 2.0, 4.0
 DIVIDEND_MEMORY_TICKS = 4_320.0
 

@@ -151,3 +151,19 @@ def test_every_metric_is_measured_somewhere() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
     names = [entry.name.removeprefix("arena_").removesuffix("_total") for entry in Metrics().catalogue]
     assert [name for name in names if len(re.findall(rf"(?:self|metrics)\.{name}\b", sources)) < 2] == []
+
+
+def test_the_activity_of_all_agents_of_a_tick_is_a_histogram() -> None:
+    """Each agent that acted counts once, in the bucket of its number of actions; 17 are more than any bound."""
+    metrics = Metrics()
+    acts = {1: 1, 2: 1, 3: 2, 4: 5, 5: 17}
+
+    rows = [(agent, Kind.LIMIT, Status.FILLED) for agent, count in acts.items() for _ in range(count)]
+    metrics.observe_report(report(rows))
+    metrics.observe_report(report(rows[:1]))
+
+    read = metrics.registry.get_sample_value
+    buckets = [read("arena_agent_actions_bucket", {"le": le}) for le in ("1.0", "2.0", "4.0", "8.0", "16.0", "+Inf")]
+    assert buckets == [3, 4, 4, 5, 5, 6]
+    assert read("arena_agent_actions_count") == 6
+    assert read("arena_agent_actions_sum") == 27
