@@ -3,9 +3,9 @@
     python clients/python/examples/producer.py --url http://127.0.0.1:8000 --seconds 30
 
 What a lot takes is public: `GET /api/markets/{good}` has `production` with the hours and the lots of two inputs that
-one lot needs. Unless told which, it makes the good that earns most at this moment's prices. Hours are bought whole and
-lapse at the end of each simulated day (tick mod 24 = 23), so a batch is as much as some whole hours make, and nothing
-is bought late in the day.
+one lot needs. Unless told which, it makes the good that earns most at this moment's prices; while a batch would earn
+nothing, it waits. Hours are bought whole and lapse at the end of each simulated day (tick mod 24 = 23), so a batch is
+as much as some whole hours make, hours are bought last, and none late in the day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH_HOURS = 4
 """Hours of labour to use at a time."""
 SLACK = 0.02
 """Limits lie this far on the safe side of the reference price; a trade is at the auction's one price all the same."""
-TICKS_BETWEEN = 3
+TICKS_BETWEEN = 5
 """Ticks from one step to the next: some two requests a step must stay below the key's 1,000 a minute."""
 
 
@@ -86,10 +86,19 @@ class Producer:
         lots = self.recipe.lots(BATCH_HOURS)
         missing = {name: lots - self.held[name] for name, lots in self.recipe.needs(lots).items()}
         missing = {name: quantity for name, quantity in missing.items() if quantity > 0}
+        inputs = {name: quantity for name, quantity in missing.items() if name != LABOUR}
         if not missing:
             await self.produce(lots)
+        elif self.recipe.margin(price) <= 0 or self.cost(missing, price) > self.cash:
+            return
+        elif inputs:
+            await self.buy(inputs, price)
         elif tick % HOURS_IN_DAY <= LAST_HOUR_TO_BUY:
             await self.buy(missing, price)
+
+    def cost(self, wanted: dict[str, int], price: dict[str, float]) -> float:
+        """Return what bids for all of it take out of the free cash."""
+        return sum(quantity * price[name] * (1 + SLACK) for name, quantity in wanted.items())
 
     async def sell(self, lots: int, price: float) -> None:
         """Offer what is made for one tick."""
