@@ -34,6 +34,7 @@ GOODS = ("food", "energy", "clothing", "software", "housing", "telecom", "transp
 """What producers make."""
 RESOURCES = ("oil", "lithium", "rare_earths", "fresh_water", "arable_land", "carbon_credits", "intellectual_property")
 """Where market makers quote: prices of goods hardly move within minutes."""
+BOTS = ("market_maker", "momentum_trader", "producer", "watcher")
 CHANNELS = ("market_tick", "psychology_update", "inflation_update", "scarcity_update")
 FIRST_START_S = 600.0
 ARRIVAL_S = 2.0
