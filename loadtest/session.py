@@ -155,8 +155,7 @@ class Session:
     async def _start_bots(self, url: str) -> None:
         seconds = self.given.minutes * 60
         for number in range(self.given.bots):
-            name = ("market_maker", "momentum_trader", "producer")[number % 3]
-            turn = number // 3 % len(GOODS)
+            name, turn = BOTS[number % len(BOTS)], number // len(BOTS) % len(GOODS)
             option = {"market_maker": ("--market", RESOURCES[turn]), "producer": ("--good", GOODS[turn])}.get(name, ())
             output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as its bot
             command = (str(EXAMPLES / f"{name}.py"), "--url", url, "--seconds", f"{seconds:.0f}", *option)
