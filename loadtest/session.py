@@ -223,9 +223,10 @@ class Session:
 
 def checks(result: Mapping[str, Any]) -> dict[str, bool]:
     """Return what must hold of a session, by name."""
-    lateness, mirrors, replay = result["lateness"], result["mirrors"], result["replay"]
+    lateness, mirrors, replay, ticks = result["lateness"], result["mirrors"], result["replay"], result["ticks"]
     return {
-        "no tick is missing": result["ticks"]["missing"] == 0,
+        # one tick may lie between the two readings; a schedule begins anew only after late ticks
+        "no tick is missing": ticks["missing"] == 0 and (ticks["behind"] <= 1 or ticks["late"] >= 3),
         "ticks begin in time: p99 < 10 ms": lateness["share_within_10_ms"] >= 0.99,
         "every lateness over 50 ms is the machine's": lateness["unexplained"] == [],
         "every mirror equals the GET of its tick": mirrors["different"] == []

@@ -107,6 +107,26 @@ async def test_the_producer_buys_makes_and_sells(done: Done) -> None:
     assert done.producer.made % done.producer.recipe.lots(producer.BATCH_HOURS) == 0
 
 
+@one_loop
+async def test_the_producer_reads_the_recipe_again_each_day(arena: RunningServer) -> None:
+    """Inputs a lot takes change at the end of a day; with yesterday's recipe a batch would fall short by a lot."""
+    async with ArenaClient(arena.url) as client:
+        await client.register()
+        old = producer.Recipe("food", {"fresh_water": 9.0, "arable_land": 9.0}, hours=9.0)
+        bot = producer.Producer(client, old)
+
+        await bot.step(23, dict.fromkeys([*old.inputs, "food", "labour"], 1e9))
+
+        assert bot.day == 1
+        assert bot.recipe == await producer.read_recipe(client, "food")
+        assert await producer.read_recipe(client, "oil") is None
+
+
+def test_a_day_ends_with_its_last_tick() -> None:
+    """What is sent after tick 23 is decided in tick 24, which is of the next day."""
+    assert [producer.day_of(tick) for tick in (-1, 0, 22, 23, 46, 47)] == [0, 0, 0, 1, 1, 2]
+
+
 def test_a_recipe_rounds_up_as_the_world_does() -> None:
     """Part of an hour or of an input lot costs a whole one."""
     recipe = producer.Recipe("food", {"fresh_water": 0.2, "arable_land": 0.1}, hours=0.03)

@@ -99,7 +99,7 @@ async def test_a_watcher_notices_a_value_that_differs(server: ServerProcess) -> 
 def test_each_condition_of_the_session_can_fail() -> None:
     """A session holds only when everything holds, and says what does not."""
     good: dict[str, Any] = {
-        "ticks": {"missing": 0},
+        "ticks": {"missing": 0, "behind": 1, "late": 0},
         "lateness": {"share_within_10_ms": 0.999, "unexplained": []},
         "mirrors": {"compared": 5, "passed_over": 0, "different": [], "resyncs": 0, "failed": [], "stale": 0},
         "memory": {"slope_mb_per_min": 0.2},
@@ -108,7 +108,8 @@ def test_each_condition_of_the_session_can_fail() -> None:
         "replay": {"status": 0},
     }
     bad: list[dict[str, Any]] = [
-        {"ticks": {"missing": 1}},
+        {"ticks": {"missing": 1, "behind": 0, "late": 0}},
+        {"ticks": {"missing": 0, "behind": 2, "late": 2}},
         {"lateness": {"share_within_10_ms": 0.98, "unexplained": []}},
         {"lateness": {"share_within_10_ms": 0.999, "unexplained": [{"tick": 5}]}},
         {"mirrors": good["mirrors"] | {"different": ["tick 5"]}},

@@ -3,9 +3,10 @@
     python clients/python/examples/producer.py --url http://127.0.0.1:8000 --seconds 30
 
 What a lot takes is public: `GET /api/markets/{good}` has `production` with the hours and the lots of two inputs that
-one lot needs. Unless told which, it makes the good that earns most at this moment's prices; while a batch would earn
-nothing, it waits. Hours are bought whole and lapse at the end of each simulated day (tick mod 24 = 23), so a batch is
-as much as some whole hours make, hours are bought last, and none late in the day.
+one lot needs; it changes at the end of each simulated day (tick mod 24 = 23), so the bot reads it once a day. Unless
+told which, it makes the good that earns most at this moment's prices; while a batch would earn nothing, it waits. Hours
+are bought whole and lapse at the end of the day, so a batch is as much as some whole hours make, hours are bought last,
+and none late in the day.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Recipe:
 
 @dataclass
 class Producer:
-    """One run of the bot. held: free lots by market. bought: lots and hours. made, sold: lots of the good."""
+    """One run of the bot. held: free lots by market. bought: lots and hours. made, sold: lots of the good.
+
+    day: the simulated day whose recipe it has.
+    """
 
     arena: ArenaClient
     recipe: Recipe
@@ -68,6 +72,7 @@ class Producer:
     made: int = 0
     sold: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
+    day: int = -1
 
     async def look(self) -> None:
         """Read our own account."""
@@ -79,6 +84,9 @@ class Producer:
     async def step(self, tick: int, price: dict[str, float]) -> None:
         """Do the one thing that is next: sell what is made, make what can be made, or buy what is missing."""
         await self.look()
+        if self.day != (today := day_of(tick)):
+            self.recipe = await read_recipe(self.arena, self.recipe.good) or self.recipe
+            self.day = today
         good = self.recipe.good
         if self.held[good]:
             await self.sell(self.held[good], price[good])
@@ -146,18 +154,27 @@ class Producer:
         return receipt.outcome.filled
 
 
+def day_of(tick: int) -> int:
+    """Return the simulated day of an action sent after this tick: after a day's last one it is the next day."""
+    return (tick + 1) // HOURS_IN_DAY
+
+
 async def recipes(arena: ArenaClient) -> list[Recipe]:
     """Read how every good is made."""
-    found = []
-    for market in await arena.markets():
-        production: dict[str, Any] | None = (await arena.market_detail(market["name"])).get("production")
-        if production:
-            inputs = {
-                production["first_input"]: production["first_per_lot"],
-                production["second_input"]: production["second_per_lot"],
-            }
-            found.append(Recipe(market["name"], inputs, production["hours_per_lot"]))
-    return found
+    found = [await read_recipe(arena, market["name"]) for market in await arena.markets()]
+    return [recipe for recipe in found if recipe is not None]
+
+
+async def read_recipe(arena: ArenaClient, good: str) -> Recipe | None:
+    """Read how one good is made today; None when nobody makes it."""
+    production: dict[str, Any] | None = (await arena.market_detail(good)).get("production")
+    if not production:
+        return None
+    inputs = {
+        production["first_input"]: production["first_per_lot"],
+        production["second_input"]: production["second_per_lot"],
+    }
+    return Recipe(good, inputs, production["hours_per_lot"])
 
 
 async def run(url: str, seconds: float, good: str | None = None) -> Producer:
