@@ -67,6 +67,7 @@ ORDER = {
         "economy",
         "journal",
         "replay",
+        "analysis",
     ),
     "server": (
         "errors clock keys config bootstrap kernel_cache",
