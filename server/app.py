@@ -46,6 +46,7 @@ from server.live.tick_log import log_tick
 from server.live.ticker import Ticker
 from server.live.view import Published, View
 from server.live.watchdog import Watchdog
+from server.live.workers import SYSTEM, Workers
 from server.live.world import World, open_world
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
@@ -208,8 +209,14 @@ async def _run(
     opening: Opening, settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int, routes: list[BaseRoute]
 ) -> None:
     """Open the world, serve it, tick until the ticker and the hub are told to stop, close it."""
-    arena, watchdog, collector = await _in_thread(lambda: _build(settings, metrics, clock, warm_up_ticks))
-    routes.extend(_routes(arena))
+
+    def open_arena() -> tuple[Arena, Watchdog, Collector]:
+        log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
+        warm_kernels()
+        return build(settings, metrics, clock, warm_up_ticks)
+
+    arena, watchdog, collector = await _in_thread(open_arena)
+    routes.extend(routes_of(arena))
     watchdog.start()
     collector.start()
     opening.arena = arena
@@ -236,12 +243,12 @@ def _note_end(task: asyncio.Task[None], opening: Opening, on_ended: Callable[[],
         on_ended()
 
 
-def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int) -> tuple[Arena, Watchdog, Collector]:
+def build(
+    settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int, workers: Workers = SYSTEM
+) -> tuple[Arena, Watchdog, Collector]:
     """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
-    log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
-    warm_kernels()
     past = _Past(settings)
-    world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks)
+    world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks, workers=workers)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
     if not past.reports:
@@ -271,12 +278,14 @@ def _build(settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: in
         watchdog=watchdog,
         collector=collector,
         on_publish=(published.publish, remember, hub.publish, log_tick),
+        workers=workers,
     )
     arena = Arena(settings, metrics, clock, world, recorder, admission, ticker, published, past.history, events, hub)
     return arena, watchdog, collector
 
 
-def _routes(arena: Arena) -> list[BaseRoute]:
+def routes_of(arena: Arena) -> list[BaseRoute]:
+    """Return the routes of everything the registry names, over these parts."""
     published, clock = arena.published, arena.clock
     handlers = {
         **economy.handlers(published),

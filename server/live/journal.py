@@ -22,6 +22,7 @@ from engine.journal import Chain, RecordKind, Scan, Torn, encode, encode_batch, 
 from server.clock import Clock
 from server.live.errors import JournalFailed
 from server.live.watermark import Watermark
+from server.live.workers import SYSTEM, Thread, Workers
 from server.metrics import Metrics
 
 SEGMENT_NAME = "journal-{:08d}.arj"
@@ -74,7 +75,16 @@ class Journal:
     next_seq: of the first record to come; everything before it is durable. chain: running over all records so far.
     """
 
-    def __init__(self, file: JournalFile, *, next_seq: int, chain: Chain, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        file: JournalFile,
+        *,
+        next_seq: int,
+        chain: Chain,
+        metrics: Metrics,
+        clock: Clock,
+        workers: Workers = SYSTEM,
+    ) -> None:
         self.next_seq = next_seq
         self.chain = chain
         self._metrics = metrics
@@ -85,7 +95,7 @@ class Journal:
         self._buffer: list[bytes] = []
         self._buffer_size = 0
         self._lock = threading.Lock()
-        self._writer = _Writer(file, next_seq - 1, clock, self._take, self._report)
+        self._writer = _Writer(file, next_seq - 1, clock, workers, self._take, self._report)
 
     @property
     def durable_seq(self) -> int:
@@ -185,7 +195,7 @@ class _Batch:
         self.seconds = seconds
 
 
-class _Writer(threading.Thread):
+class _Writer:
     """Writes and syncs what was taken, batch by batch, until it is stopped or the disk fails."""
 
     def __init__(
@@ -193,18 +203,29 @@ class _Writer(threading.Thread):
         file: JournalFile,
         durable: int,
         clock: Clock,
+        workers: Workers,
         take: Callable[[], list[bytes]],
         report: Callable[[_Batch | OSError], None],
     ) -> None:
-        super().__init__(name="journal", daemon=True)
         self._file = file
         self._durable = durable
         self._clock = clock
+        self._workers = workers
         self._take = take
         self._report = report
-        self._wanted = threading.Event()
+        self._wanted = workers.event()
         self._stopping = False
-        self._never = threading.Event()
+        self._never = workers.event()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread = self._workers.thread("journal", self._run)
+
+    def join(self) -> None:
+        """Return when everything before stop() is written."""
+        if self._thread is not None:
+            self._thread.join()
 
     def wake(self) -> None:
         """Have the buffer looked at."""
@@ -217,7 +238,7 @@ class _Writer(threading.Thread):
         self._stopping = True
         self._wanted.set()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Wait, gather, write, sync, tell."""
         began = self._clock.monotonic() - GROUP_S
         # whatever ends this thread but a stop: nobody may wait for it for ever

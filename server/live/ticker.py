@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from server.live.recorder import Recorder
 from server.live.view import View
 from server.live.watchdog import LoopWait, Watchdog
 from server.live.watermark import Watermark
+from server.live.workers import SYSTEM, Workers
 from server.live.world import World
 from server.metrics import Metrics
 
@@ -109,6 +110,7 @@ class Ticker:
         watchdog: Watchdog,
         collector: Collector,
         on_publish: Sequence[OnPublish] = (),
+        workers: Workers = SYSTEM,
     ) -> None:
         self.view: View | None = None
         """The last published view; None before the first tick of this process."""
@@ -128,8 +130,8 @@ class Ticker:
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
-        self._kernels = ThreadPoolExecutor(1, thread_name_prefix="tick")
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._kernels = workers.executor("tick")
+        self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
         self._phases: list[tuple[str, float]] = []
 

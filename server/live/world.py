@@ -46,6 +46,7 @@ from server.live.receipts import Receipts
 from server.live.registry import AgentRegistry
 from server.live.view import iso_time
 from server.live.warm import Arrays, save, warm_start
+from server.live.workers import SYSTEM, Workers
 from server.metrics import Metrics
 
 LOCK_NAME = "lock"
@@ -136,6 +137,7 @@ def open_world(
     on_replayed: OnReplayed | None = None,
     warm_up_ticks: int = WARM_UP_TICKS,
     open_file: Callable[[Path], JournalFile] = DiskFile,
+    workers: Workers = SYSTEM,
 ) -> World:
     """Open the world in settings.data, make a new one when there is none. Takes as long as the replay; needs no loop.
 
@@ -146,7 +148,7 @@ def open_world(
         path = segment_path(settings.data)
         if path is None:
             path = _begin(settings, clock, warm_up_ticks)
-        return _open(settings, metrics, clock, path, lock, on_replayed, open_file)
+        return _open(settings, metrics, clock, path, lock, on_replayed, open_file, workers)
     except BaseException:
         lock.release()
         raise
@@ -246,6 +248,7 @@ def _open(
     lock: FolderLock,
     on_replayed: OnReplayed | None,
     open_file: Callable[[Path], JournalFile],
+    workers: Workers,
 ) -> World:
     scan = _whole_scan(path)
     genesis = read_genesis(scan)
@@ -258,7 +261,14 @@ def _open(
     queue = MarketQueue(max(settings.queue_actions_max, len(replayed.pending)))
     for row in replayed.pending:
         queue.append(row)
-    journal = Journal(open_file(path), next_seq=scan.next_sequence, chain=scan.chain, metrics=metrics, clock=clock)
+    journal = Journal(
+        open_file(path),
+        next_seq=scan.next_sequence,
+        chain=scan.chain,
+        metrics=metrics,
+        clock=clock,
+        workers=workers,
+    )
     log.info(
         "world_opened",
         epoch=genesis.epoch,
