@@ -160,8 +160,8 @@ class Recording:
     @property
     def returns(self) -> I64:
         """Shape (T, 32): log return of each tick in bp, the difference of levels."""
-        steps: I64 = np.diff(self.level.astype(np.int64), axis=0, prepend=self.level_before[None, :])
-        return steps
+        levels = np.concatenate([self.level_before[None, :], self.level.astype(np.int64)])
+        return levels[1:] - levels[:-1]
 
     def day(self, name: str) -> F64:
         """Return a column of DAY_FIELDS, shape (D,). Raises ValueError for a name that is none."""
