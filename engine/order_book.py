@@ -83,6 +83,7 @@ class Accounts(NamedTuple):
     by_owner: NDArray[np.int32]
     slot_owner: Ints
     owner_next: NDArray[np.int32]
+    open_sides: Ints
 
 
 def book_of(state: State) -> Book:
@@ -101,7 +102,7 @@ def accounts_of(state: State) -> Accounts:
         state.agent_advance, state.agent_holdings, state.agent_reserved, state.agent_orders, state.agent_last_tick,
         state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.blocked_owner, state.blocked_until,
         state.agent_actions, state.agent_assets, state.agent_index, state.owner_index, state.slot_owner,
-        state.owner_next,
+        state.owner_next, state.owner_open,
     )  # fmt: skip
 
 
@@ -122,8 +123,8 @@ def find_order(book: Book, order_id: int) -> int:
 
 @kernel
 def append_order(
-    book: Book, order_id: int, slot: int, market: int, side: int, level: int, quantity: int, expires: int, since: int,
-    row: int,
+    book: Book, accounts: Accounts, order_id: int, slot: int, market: int, side: int, level: int, quantity: int,
+    expires: int, since: int, row: int,
 ) -> None:  # fmt: skip
     """Put a new order behind all others; trusts that there is room and that its id is the highest.
 
@@ -134,8 +135,17 @@ def append_order(
     book.id[i], book.slot[i], book.market[i], book.side[i] = order_id, slot, market, side
     book.level[i], book.quantity[i], book.expires[i], book.since[i] = level, quantity, expires, since
     book.row[i] = row + 1
+    _list_order(book, accounts, i)
+
+
+@kernel
+def _list_order(book: Book, accounts: Accounts, i: int) -> None:
+    """Put an order into its agent's list and note that its owner has one on that side of that market."""
+    slot = book.slot[i]
     book.next[i] = book.first[slot]
     book.first[slot] = i + 1
+    at = accounts.owner[slot] & (len(accounts.open_sides) - 1)
+    accounts.open_sides[at, BUY if book.side[i] > 0 else SELL] |= 1 << book.market[i]
 
 
 @kernel
@@ -154,12 +164,17 @@ def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> 
 def crosses_own_order(
     book: Book, accounts: Accounts, slot: int, market: int, side: int, level: int, except_for: int
 ) -> bool:
-    """Return whether an order would cross an open one of the same owner. except_for: index of one that leaves."""
+    """Return whether an order would cross an open one of the same owner. except_for: index of one that leaves.
+
+    The owner's agents are asked only when one of them may have an order on the other side of that market: open_sides
+    has too many bits at times (owners share places; orders end within a tick), never too few.
+    """
+    there = accounts.open_sides[accounts.owner[slot] & (len(accounts.open_sides) - 1), SELL if side > 0 else BUY]
+    if (there >> market) & 1 == 0:
+        return False
     other = slot
     while True:
-        # without reserved lots or escrow there is nothing on the other side
-        may_cross = accounts.reserved[other, market] > 0 if side > 0 else accounts.escrow[other] > 0
-        if may_cross and _crosses(book, other, market, side, level, except_for):
+        if accounts.orders[other] > 0 and _crosses(book, other, market, side, level, except_for):
             return True
         other = accounts.owner_next[other] - 1
         if other == slot:
@@ -295,17 +310,20 @@ def settle(
             report(updates[reported], book.id[i], accounts.id[book.slot[i]], fill, value, rest, price, m, side, status)
             reported += 1
     if holes > 0:
-        _compact(book)
+        _compact(book, accounts)
     _settle_estate(auction, estate, flows, is_open, down, running, given)
     return reported
 
 
 @kernel
-def _compact(book: Book) -> None:
+def _compact(book: Book, accounts: Accounts) -> None:
     """Close the holes in the table and make the agents' lists anew."""
     count, kept = book.counters[ORDER_COUNT], 0
     for i in range(count):
-        book.first[book.slot[i]] = 0
+        slot = book.slot[i]
+        book.first[slot] = 0
+        at = accounts.owner[slot] & (len(accounts.open_sides) - 1)
+        accounts.open_sides[at, BUY] = accounts.open_sides[at, SELL] = 0
     for i in range(count):
         if book.quantity[i] > 0:
             if kept < i:
@@ -316,8 +334,7 @@ def _compact(book: Book) -> None:
     book.counters[ORDER_COUNT] = kept
     for i in range(kept):
         book.row[i] = 0
-        book.next[i] = book.first[book.slot[i]]
-        book.first[book.slot[i]] = i + 1
+        _list_order(book, accounts, i)
 
 
 @kernel
@@ -389,10 +406,10 @@ def _settle_estate(
 
 
 @kernel
-def rebuild_lists(book: Book) -> None:
+def rebuild_lists(book: Book, accounts: Accounts) -> None:
     """Make every agent's list of orders from the table, all of them older than this tick."""
     book.first[:] = 0
+    accounts.open_sides[:, :] = 0
     for i in range(book.counters[ORDER_COUNT]):
         book.row[i] = 0
-        book.next[i] = book.first[book.slot[i]]
-        book.first[book.slot[i]] = i + 1
+        _list_order(book, accounts, i)

@@ -38,10 +38,18 @@ def preview(state: State, config: Config, action: NDArray[np.void]) -> np.void:
     for number, _ in enumerate(slots):
         insert(accounts.by_number, accounts.id, number)
         list_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, number, int(accounts.owner[number]))
-    rebuild_lists(book)
+    rebuild_lists(book, accounts)
     updates = np.empty(len(book.id) + 1, ORDER_UPDATE)
     actions.apply(
-        asked, outcomes, updates, np.zeros(1, np.int64), book, accounts, _world(state, counters), _rules(state, config)
+        asked,
+        np.empty(actions.AHEAD + 1, np.int64),
+        outcomes,
+        updates,
+        np.zeros(1, np.int64),
+        book,
+        accounts,
+        _world(state, counters),
+        _rules(state, config),
     )
     outcome: np.void = outcomes[0]
     return outcome
@@ -55,9 +63,10 @@ def _slots_of(state: State, owner: int) -> Ints:
 def _copy_accounts(state: State, slots: Ints, counters: Ints) -> Accounts:
     counters[SLOTS_USED] = len(slots)
     columns: dict[str, Any] = accounts_of(state)._asdict()
-    tables = ("by_number", "by_owner")
-    picked: dict[str, Any] = {name: column[slots] for name, column in columns.items() if name not in tables}
-    picked |= {name: np.zeros(table_size(len(slots) + 1), np.int32) for name in tables}
+    size = table_size(len(slots) + 1)
+    tables: dict[str, Any] = {name: np.zeros(size, np.int32) for name in ("by_number", "by_owner")}
+    tables["open_sides"] = np.zeros((size, 2), np.int64)
+    picked: dict[str, Any] = tables | {name: column[slots] for name, column in columns.items() if name not in tables}
     picked["slot_owner"][:] = 0
     picked["owner_next"][:] = 0
     return Accounts(**picked)

@@ -353,6 +353,9 @@ class State:
     owner_next: I32 = _array(
         np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True
     )
+    owner_open: I64 = _array(
+        np.int64, "index", 2, unit="by owner number mod length: bits of the markets with open buys, sells", scratch=True
+    )
     agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
     agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
     agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)

@@ -29,7 +29,7 @@ from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
 
 WRITES = (
     "level", "price", "returns", "halt_until", "elasticity", "kyle_xy", "kyle_xx", "variance", "counters",
-    "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
+    "owner_open", "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
     "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",

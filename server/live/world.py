@@ -10,8 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -195,14 +196,21 @@ def start_economy(genesis: Genesis, folder: Path, threads: int = 1) -> Economy:
     return Economy(config, bytes.fromhex(genesis.seed), threads=threads, parallel=parallel, start=start)
 
 
+@cache
 def parallel_in(threads: int) -> Parallel:
-    """Return what runs the ranges of a kernel: in this thread, or in so many of a pool's."""
+    """Return what runs the ranges of a kernel in so many threads: this one and those of one pool, made once."""
     if threads == 1:
         return serial
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="kernel")
+    pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="kernel")
 
     def run(work: Callable[[int], None], count: int) -> None:
-        for done in [pool.submit(work, i) for i in range(count)]:
+        others = [pool.submit(work, i) for i in range(1, count)]
+        try:
+            work(0)
+        finally:
+            # nothing may touch the arrays any more when this returns, however it does
+            wait(others)
+        for done in others:
             done.result()
 
     return run

@@ -660,6 +660,18 @@ class TestSlots:
 
         assert outcomes["status"].tolist() == [Status.DONE, Status.CANCELLED, Status.REJECTED, Status.DONE]
 
+    def test_a_slot_that_changes_hands_within_a_tick_answers_to_its_present_agent(self) -> None:
+        """Agents are looked up before the tick's first action; who leaves or joins meanwhile is noticed."""
+        floor = Floor(blocked_ticks=0)
+        (old,) = floor.join()
+        leaving, joining = floor.row(old, Kind.UNREGISTER), floor.row(9_999, Kind.REGISTER)
+        asks = [floor.row(agent, Kind.BORROW, amount=1) for agent in (old, 9_999)]
+
+        outcomes = floor.tick(leaving, joining, *asks)
+
+        assert outcomes["code"].tolist() == [0, 0, Reject.UNKNOWN_AGENT, 0]
+        assert floor.slot(9_999) == 0
+
     def test_a_row_without_number_gets_its_sequence_number(self) -> None:
         """agent_id 0 on a registration means: its own seq."""
         floor = Floor()
@@ -698,7 +710,14 @@ class TestIndex:
             floor.state.agent_cash[1] -= 1
             floor.tick(floor.row(agents[1], Kind.UNREGISTER))
         for item in array_fields():
-            if item.name in ("agent_index", "owner_index", "slot_owner", "owner_next", "agent_first_order"):
+            if item.name in (
+                "agent_index",
+                "owner_index",
+                "slot_owner",
+                "owner_next",
+                "owner_open",
+                "agent_first_order",
+            ):
                 getattr(floors[1].state, item.name)[:] = 0
 
         actions.rebuild_index(floors[1].state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from engine.replay import HashDiffers
 from server.clock import ManualClock
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import create_segment, segment_path
-from server.live.world import World, open_world
+from server.live.world import World, open_world, parallel_in
 from server.metrics import Metrics
 from tests.support.live import WARM_UP_TICKS, LiveWorld, live_world, open_small, small_settings, soon
 from tests.support.worlds import small_config
@@ -327,3 +328,35 @@ async def test_more_may_wait_than_the_queue_now_takes(tmp_path: Path) -> None:
 
     assert len(world.queue) == 40
     world.lock.release()
+
+
+def test_the_pool_of_a_number_of_threads_is_made_once() -> None:
+    """Every world asks for the same threads; each range runs once, the first one where it was asked for."""
+    ran: dict[int, str] = {}
+
+    def work(i: int) -> None:
+        ran[i] = threading.current_thread().name
+
+    parallel_in(3)(work, 3)
+
+    assert parallel_in(3) is parallel_in(3)
+    assert ran[0] == threading.current_thread().name
+    assert sorted(ran) == [0, 1, 2]
+    assert threading.current_thread().name not in (ran[1], ran[2])
+
+
+def test_a_range_that_fails_is_raised_when_all_have_ended() -> None:
+    """Nobody goes on over arrays whose other part is still being written."""
+    started, ended = threading.Event(), []
+
+    def work(i: int) -> None:
+        if i == 0:
+            started.wait()
+            raise ValueError("broken")
+        started.set()
+        ended.append(i)
+
+    with pytest.raises(ValueError, match="broken"):
+        parallel_in(2)(work, 2)
+
+    assert ended == [1]
