@@ -11,13 +11,11 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 from engine.config import Config
 from engine.economy import WARM_UP_TICKS, Economy
 from engine.state import State, array_fields, persistent
+from server.provenance import revision, this_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESIDENTS = 100_000
@@ -83,17 +82,17 @@ def main(args: Sequence[str]) -> int:
     """Measure the rows args names (all when none), print them and return 1 when one misses its bar."""
     given = _parser().parse_args(args)
     wanted = list(dict.fromkeys(given.ids)) or list(IDS)
-    revision, machine = _revision(), _machine()
+    at, machine = revision(), this_machine()
     rows: list[Row] = []
     for measure, ids in PROGRAMS:
         if chosen := [name for name in ids if name in wanted]:
             _progress(f"measuring {', '.join(chosen)} ...")
-            rows += [replace(row, revision=revision, machine=machine) for row in measure(chosen, given.quick)]
+            rows += [replace(row, revision=at, machine=machine) for row in measure(chosen, given.quick)]
     documents = [row.document() for row in rows]
     if given.json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
     else:
-        sys.stdout.write(_table(rows) + f"\n{machine}\nrevision {revision}\n")
+        sys.stdout.write(_table(rows) + f"\n{machine}\nrevision {at}\n")
     if given.out:
         given.out.write_text(json.dumps(documents, indent=2) + "\n", encoding="utf-8")
     return 0 if rows and all(row.passes for row in rows) else 1
@@ -260,36 +259,6 @@ def _table(rows: list[Row]) -> str:
         verdict = "pass" if row.passes else "FAIL"
         lines.append(f"{row.id:<20} {row.value:>10.3f}  {row.bar:>8.2f}  {verdict:<4}  {row.unit}; {row.spread}")
     return "\n".join(lines)
-
-
-def _revision() -> str:
-    """Return the commit the tree stands at, with a plus when files differ from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "--short=12", "HEAD")
-    # results themselves are written into the tree
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!loadtest/results")
-    return f"{commit}{'+' if changed else ''}" if commit else "not a clone"
-
-
-def _machine() -> str:
-    """Return processor, cores, memory, system and versions that matter, without any name of the host."""
-    model, memory = platform.processor() or platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-        memory = f", {int(Path('/proc/meminfo').read_text().split()[1]) / 1e6:.0f} GB"
-    except OSError:
-        pass  # not Linux: the processor's name has to do
-    return (
-        f"{model}, {os.cpu_count()} cores{memory}, {platform.system()} {platform.release()},"
-        f" Python {platform.python_version()}, numba {version('numba')}, numpy {np.__version__}"
-    )
 
 
 def _progress(text: str) -> None:

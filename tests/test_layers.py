@@ -70,7 +70,7 @@ ORDER = {
         "analysis",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache",
+        "errors clock keys config bootstrap kernel_cache provenance",
         "logs metrics protocols bodies middleware",
         "schemas live",
         "documents",
