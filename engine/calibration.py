@@ -45,6 +45,7 @@ from engine.markets import (
     YEAR,
 )
 from engine.phases import indicators, psychology
+from engine.phases._households import cash_share
 from engine.resources import HOURS_SCARCITY, measure_resources, price_multiplier
 from engine.rng import draw, key, normal, seed_bytes
 from engine.state import (
@@ -120,7 +121,7 @@ COUPON = 694
 """ucr a lot and tick: int(10^8 x .06 / 8 640)."""
 PAYOUT_TICKS = 240
 """Ticks of income that a sector pool holds."""
-INCOME_WEIGHT, CASH_DAYS = 0.703125, 600
+INCOME_WEIGHT = 0.703125
 SUBSISTENCE_LOTS = {"food": 2, "energy": 1, "housing": 1, "transport": 1, "healthcare": 1, "clothing": 1}
 START_VM_Q8 = 280
 START_FUNDAMENTALISTS = 0.7
@@ -269,10 +270,16 @@ def _set_households(state: State, seed: bytes, consumption: float, total_skill: 
     relative = np.empty(count, np.float64)
     _draw_lognormal(0.5, *_key(seed, STREAM_CASH), relative)
     income = consumption * UCR / total_skill
-    _fill_household_money(state.skill, relative, income, state.income_ema, state.cash)
+    horizon = np.empty(count, np.float64)
+    _fill_horizons(horizon)
+    _fill_household_money(state.skill, relative, horizon, income, state.income_ema, state.cash)
     _fill_reserve_wages(int(state.level[LABOUR]), state.reserve_wage)
     holdings = np.empty(count, np.float64)
-    _draw_pareto(0, 1.6, 300.0, *_key(seed, STREAM_SHARES), holdings)
+    _draw_pareto(0, 1.8, 300.0, *_key(seed, STREAM_SHARES), holdings)
+    # whoever earns more and is more patient has put more into shares: in the long run wealth is income x horizon
+    means = state.skill * horizon
+    _scale(means, float(count))
+    holdings *= means
     for b in np.flatnonzero(layout.block_type == HOUSEHOLD).tolist():
         start, end = layout.block_start[b], layout.block_end[b]
         lots = 200.0 if layout.block_home[b] == CONSOL else 20.0
@@ -559,11 +566,20 @@ def _draw_pareto(first: int, alpha: float, cut: float, k0: np.uint32, k1: np.uin
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fill_household_money(skill: I32, relative: F64, income_per_hour: float, income_ema: I32, cash: I64) -> None:
+def _fill_horizons(out: F64) -> None:
+    """Write in how many days each household would spend its cash, income aside."""
+    for i in range(len(out)):
+        out[i] = 1.0 / cash_share(i)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_household_money(
+    skill: I32, relative: F64, horizon: F64, income_per_hour: float, income_ema: I32, cash: I64
+) -> None:
     for i in range(len(skill)):
         income = income_per_hour * skill[i]
         income_ema[i] = int(income / 1000.0)
-        cash[i] = int(income * (1.0 - INCOME_WEIGHT) * CASH_DAYS * relative[i])
+        cash[i] = int(income * (1.0 - INCOME_WEIGHT) * horizon[i] * relative[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -63,7 +63,8 @@ def run(
     first_segment: int,
     last_segment: int,
     producer_first: int,
-    tick: int,
+    hour: int,
+    next_hour: int,
     segment_start: I64,
     segment_end: I64,
     segment_market: I64,
@@ -150,9 +151,9 @@ def run(
 
         for b in range(first_block, last_block):
             low, high = block_start[b] - start, block_end[b] - start
-            kind = _kind(tick + block_phase[b], is_firm)
+            kind = _kind(hour + block_phase[b], is_firm)
             now[low:high] = kind
-            following[low:high] = _kind(tick + block_phase[b] + 1, is_firm)
+            following[low:high] = _kind(next_hour + block_phase[b], is_firm)
             market = _market_of(kind, first_market, second_market)
             fills(
                 limit[low:high], quantity[low:high], market, margin_level, margin_ration, margin_total,
@@ -176,7 +177,7 @@ def run(
         goods_flow[GOODS_PRODUCED, home] += _store(lots, stock)
 
         for b in range(first_block, last_block):
-            if (tick + block_phase[b]) % HOURS == BOOKING_HOUR:
+            if (hour + block_phase[b]) % HOURS == BOOKING_HOUR:
                 low, high = block_start[b] - start, block_end[b] - start
                 draw_all(block_start[b], sub_stream(k0, STREAM_BOOKING), k1, draws[low:high])
                 _ask(

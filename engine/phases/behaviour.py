@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.ladder import window
-from engine.layout import Layout, cuts
-from engine.markets import HOURS, MARKETS
+from engine.layout import Layout, clocks, cuts
+from engine.markets import MARKETS
 from engine.phases import _households, _producers, _traders
 from engine.phases._orders import stand
 from engine.state import FLOWS, MOODS, SLOTS, State
@@ -126,7 +126,7 @@ def rebuild_histogram(state: State, config: Config) -> None:
     state.touched[:, :, 0] = SLOTS
     state.touched[:, :, 1] = -1
     histogram, touched = state.histogram[0], state.touched[0]
-    markets = layout.block_market[(state.tick + 1) % HOURS]
+    markets = layout.markets_at(state.tick + 1)
     for b in range(layout.blocks):
         start, end, market = layout.block_start[b], layout.block_end[b], markets[b]
         if market >= 0:
@@ -166,8 +166,8 @@ def _run_households(state: State, first: int, last: int, whole: _Pass, sums: _Su
         layout.block_start,
         layout.block_end,
         layout.block_home,
-        layout.block_market[state.tick % HOURS],
-        layout.block_market[(state.tick + 1) % HOURS],
+        layout.markets_at(state.tick),
+        layout.markets_at(state.tick + 1),
         state.block_before,
         state.cash,
         state.ord_level,
@@ -217,7 +217,8 @@ def _run_producers(state: State, first: int, last: int, whole: _Pass, sums: _Sum
         first,
         last,
         layout.producer_first,
-        state.tick,
+        clocks(state.tick)[1],
+        clocks(state.tick + 1)[1],
         layout.segment_start,
         layout.segment_end,
         layout.segment_market,

@@ -90,7 +90,7 @@ def _halt(state: State, is_open: NDArray[np.bool_], down: int, up: int) -> None:
 def _lay_out_margins(state: State, outside: NDArray[np.int64]) -> None:
     """Write the running sums of marginal lots before every block's and segment's orders; outside ones come first."""
     layout = state.layout
-    markets = layout.block_market[state.tick % HOURS]
+    markets = layout.markets_at(state.tick)
     blocks, threads = layout.blocks, state.threads
 
     def sum_range(i: int) -> None:

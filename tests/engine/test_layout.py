@@ -18,6 +18,7 @@ from engine.layout import (
     TRADER,
     TRADER_MARKETS,
     Layout,
+    clocks,
     cuts,
     lay_out,
 )
@@ -160,6 +161,37 @@ def test_block_markets_follow_the_producers_day() -> None:
         assert day == [LABOUR, INPUT_1[home], INPUT_2[home], LABOUR] * 6
     traders = layout.block_market[:, layout.trader_block_first :]
     assert bool((traders == layout.block_home[layout.trader_block_first :]).all())
+
+
+def test_everybody_has_each_own_hour_once_a_day() -> None:
+    """The clocks jump at the start of a day, but within a day they pass every hour."""
+    for day in (0, 1, 2, 999, 100_000):
+        hours = [clocks(24 * day + k) for k in range(24)]
+
+        assert {household for household, _ in hours} == set(range(24))
+        assert {producer for _, producer in hours} == set(range(24))
+    assert [clocks(tick) for tick in range(24)] == [(tick, tick) for tick in range(24)]
+
+
+def test_every_cohort_meets_every_other_at_every_hour_equally_often() -> None:
+    """Over 10 000 days each pair of clocks comes up at the first tick of a day about as often as any other."""
+    met = Counter(clocks(24 * day) for day in range(10_000))
+
+    assert len(met) == 24 * 24
+    assert max(met.values()) - min(met.values()) <= 8
+
+
+def test_markets_of_a_tick_follow_the_clocks() -> None:
+    """Households read the table at their clock's hour, producers at theirs; traders are always at home."""
+    layout = lay_out(2_000)
+    first, last = layout.producer_block_first, layout.trader_block_first
+    for tick in (0, 23, 24, 1_000, 87_654_321):
+        household, producer = clocks(tick)
+        markets = layout.markets_at(tick)
+
+        assert bool((markets[:first] == layout.block_market[household, :first]).all())
+        assert bool((markets[first:last] == layout.block_market[producer, first:last]).all())
+        assert bool((markets[last:] == layout.block_home[last:]).all())
 
 
 def test_labour_is_offered_and_wanted_in_every_hour() -> None:

@@ -15,6 +15,8 @@ from engine.markets import HOUSEHOLD_DAY, INPUT_1, INPUT_2
 from engine.state import State
 
 WORD = 1 << 32
+PLASTIC = 1.324717957244746
+HOUSEHOLDS_TURN, PRODUCERS_TURN = round(WORD / PLASTIC), round(WORD / PLASTIC**2)
 LOTS_MAX = 10**9
 
 
@@ -50,6 +52,18 @@ GROUP = [group_of(byte) for byte in range(256)]
 def clip(x: int, low: int, high: int) -> int:
     """Return x kept in low .. high; high wins."""
     return min(max(x, low), high)
+
+
+def own_hour(tick: int, phase: int, jump: int) -> int:
+    """Return the own hour of a block in a tick: its clock jumps at the start of every day (a day is 2^32)."""
+    turned = tick // 24 * jump % WORD
+    return (tick + phase + turned * 24 // WORD) % 24
+
+
+def spent_a_day(household: int) -> float:
+    """Return the share of its cash that a household spends a day: 1/6400 to 1/160, even over the households."""
+    even = household * 2246822519 % WORD // 65536
+    return 1.0 / 6400.0 + even * ((1.0 / 160.0 - 1.0 / 6400.0) / 65536.0)
 
 
 class NaiveBehaviour:
@@ -170,8 +184,8 @@ class NaiveBehaviour:
 
     def households(self, b: int, members: range, home: int, phase: int) -> None:
         """One block of households."""
-        market = self.household_market(home, (self.tick + phase) % 24)
-        following = self.household_market(home, (self.tick + 1 + phase) % 24)
+        market = self.household_market(home, own_hour(self.tick, phase, HOUSEHOLDS_TURN))
+        following = self.household_market(home, own_hour(self.tick + 1, phase, HOUSEHOLDS_TURN))
         orders = [(self.ord_level[i], self.ord_qty[i]) for i in members]
         fills = self.fills(orders, market, *self.block_before[b])
         for i, fill in zip(members, fills, strict=True):
@@ -236,7 +250,7 @@ class NaiveBehaviour:
         """Goods order."""
         h = self.draw(i, 3)
         p, price = self.level[m], self.price[m]
-        spend = 703.125 * self.income_ema[i] + float(self.cash[i]) * (1.0 / 600.0)
+        spend = 703.125 * self.income_ema[i] + float(self.cash[i]) * spent_a_day(i)
         spend = spend * (0.81689 + self.confidence[i] * (0.25 / 32768.0)) * (self.macro["RHO_Q16"] / 65536.0)
         subsistence = self.macro["SUBSISTENCE"]
         taste = 192 + mix32(97 * i + 0x9E3779B9 * m) % 128
@@ -296,7 +310,7 @@ class NaiveBehaviour:
         group = self.group_draw[m][GROUP[(trait >> 16) % 256]]
         if trait % 65536 < self.chartists_q16[m]:
             trend = self.trend_fast[m] if (trait >> 24) % 2 else self.trend_slow[m]
-            value = (trend * 150 >> 12) + (sigma * 11 * group >> 12)
+            value = (trend * 100 >> 12) + (sigma * 11 * group >> 12)
         else:
             value = (clip(self.fundamental[m] - p, -2000, 2000) * 24 >> 12) + (sigma * group >> 10)
         value += (normal(mix32(h + 0x51ED270B)) * vm * 6 >> 15) - self.panic_bias[m]
@@ -332,7 +346,7 @@ class NaiveBehaviour:
         """One block of producers, without its offers."""
         first = self.layout.producer_first
         members = range(int(self.layout.block_start[b]), int(self.layout.block_end[b]))
-        hour, next_hour = (self.tick + phase) % 24, (self.tick + 1 + phase) % 24
+        hour, next_hour = own_hour(self.tick, phase, PRODUCERS_TURN), own_hour(self.tick + 1, phase, PRODUCERS_TURN)
         market = (0, INPUT_1[m], INPUT_2[m], 0)[hour % 4]
         orders = [(self.ord_level[i], self.ord_qty[i]) for i in members]
         fills = self.fills(orders, market, *self.block_before[b]) if market >= 0 else [0] * len(orders)

@@ -85,7 +85,8 @@ class NaiveMacro:
         vm = self.multiplier_of(fear, greed, herding, min(1, 8 * abs(mood - 0.5)))
         self.vm_q8[m] = int(vm * 256)
         r = self.market_return[m]
-        z = r / (20 if m in RAW else 5 if m in GOODS else 18 if m in SHARES else 9)
+        typical = 20 if m in RAW else 5 if m in GOODS else 18 if m in SHARES else 9
+        z = r / typical
         u, shock = self.macro[at.UNEMPLOYMENT], self.macro[at.SHOCK]
 
         def target(x: float) -> int:
@@ -118,7 +119,7 @@ class NaiveMacro:
         self.fundamentalists[m] = share
         self.chartists_q16[m] = int((1 - share) * 65536)
         base = 12 if m in RAW else 9 if m in SHARES else 4.5
-        self.sigma_q4[m] = int(16 * base * max(0.3, 1 + 4 * (vm - 1.15)))
+        self.sigma_q4[m] = int(16 * base * max(0.3, 1 + 4 * (vm - 1.15) - 0.5 * (self.trend_fast[m] / 16 / typical)))
 
     def normal(self, stream: int, index: int, sub: int = 0) -> float:
         """z of an index of a stream, byte by byte."""

@@ -7,7 +7,7 @@ import numpy as np
 from engine import state as places
 from engine.config import Config
 from engine.ladder import LEVELS
-from engine.markets import HOURS, MARKETS, SHARE_FIRST
+from engine.markets import MARKETS, SHARE_FIRST
 from engine.rng import seed_bytes, tick_keys
 from engine.state import SLOTS, Parallel, State, new_state, serial
 
@@ -97,7 +97,7 @@ def _fill_residents(state: State, random: np.random.Generator) -> None:
 
 def _fill_orders(state: State, random: np.random.Generator) -> None:
     layout = state.layout
-    markets = layout.block_market[state.tick % HOURS]
+    markets = layout.markets_at(state.tick)
     for b in range(layout.blocks):
         start, end, market = int(layout.block_start[b]), int(layout.block_end[b]), int(markets[b])
         if market < 0:

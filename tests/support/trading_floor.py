@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine import actions
 from engine.config import Config
-from engine.markets import GOOD_FIRST, GOOD_LAST, HOURS, MARKETS
+from engine.markets import GOOD_FIRST, GOOD_LAST, MARKETS
 from engine.messages import ACTION, Kind
 from engine.phases import prices
 from engine.state import (
@@ -138,7 +138,7 @@ class Floor:
             state.sell_level[resident - layout.producer_first] = level
             state.sell_qty[resident - layout.producer_first] = -lots
         else:
-            m = int(layout.block_market[(state.tick + 1) % HOURS, block])
+            m = int(layout.markets_at(state.tick + 1)[block])
             state.ord_level[resident], state.ord_qty[resident] = level, lots
         slot = CENTRE + level - int(state.level[m])
         state.histogram[thread, m, 0 if lots > 0 else 1, slot] += abs(lots)
@@ -158,7 +158,7 @@ class Floor:
         state, layout = self.state, self.state.layout
         first, offers = [0] * layout.residents, [0] * layout.producers
         for b in range(layout.blocks):
-            m = int(layout.block_market[state.tick % HOURS, b])
+            m = int(layout.markets_at(state.tick)[b])
             running = [int(state.block_before[b, side]) for side in range(2)]
             for i in range(int(layout.block_start[b]), int(layout.block_end[b])):
                 if m >= 0:

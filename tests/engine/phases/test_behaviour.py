@@ -17,7 +17,6 @@ from engine import state as places
 from engine.config import Config
 from engine.ladder import LEVELS
 from engine.layout import HOUSEHOLD
-from engine.markets import HOURS
 from engine.phases import behaviour
 from engine.phases._kernels import quotient
 from engine.phases._orders import fills
@@ -215,7 +214,7 @@ def test_standing_orders_are_covered(seed: int) -> None:
     cost = state.ord_qty[bids].astype(np.int64) * state.ladder[state.ord_level[bids]]
     assert bool((cost <= state.cash[bids]).all())
 
-    following = layout.block_market[(state.tick + 1) % HOURS]
+    following = layout.markets_at(state.tick + 1)
     works = np.repeat(following == 0, layout.block_end - layout.block_start)[: layout.households]
     sold = -state.ord_qty[: layout.households]
     assert bool((sold <= np.where(works, state.skill, state.shares)).all())
@@ -322,7 +321,7 @@ def test_consumption_is_neutral_at_the_initial_mood() -> None:
     behaviour.step(state, CONFIG)
 
     layout = state.layout
-    following = np.repeat(layout.block_market[(state.tick + 1) % HOURS], layout.block_end - layout.block_start)
+    following = np.repeat(layout.markets_at(state.tick + 1), layout.block_end - layout.block_start)
     shopping = (following >= 8) & (following < 24) & (np.arange(layout.residents) < layout.households)
     spent = (state.ord_qty[shopping] * state.price[following[shopping]]).mean() * 22
     assert spent == pytest.approx(0.703125 * 1e9 + 1e9 / 600, rel=0.02)

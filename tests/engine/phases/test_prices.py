@@ -165,7 +165,7 @@ def test_a_good_is_shared_in_the_order_of_the_rules(data: st.DataObject) -> None
     state, layout = floor.state, floor.state.layout
     agents = floor.join(4)
     tick = state.tick + 1
-    blocks = np.flatnonzero(layout.block_market[tick % HOURS] == ENERGY)
+    blocks = np.flatnonzero(layout.markets_at(tick) == ENERGY)
     segment = int(np.flatnonzero(layout.segment_market == ENERGY)[0])
     for agent in agents:
         floor.give(agent, ENERGY, 100)

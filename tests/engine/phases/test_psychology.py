@@ -76,9 +76,15 @@ def test_targets_stay_in_their_range() -> None:
 
 
 def test_shock_size_grows_with_the_multiplier_and_has_a_floor() -> None:
-    assert shock_size(9.0, 1.15) == pytest.approx(9.0)
-    assert shock_size(12.0, 1.40) == pytest.approx(24.0)
-    assert shock_size(4.5, 0.0) == pytest.approx(1.35)
+    assert shock_size(9.0, 1.15, 0.0) == pytest.approx(9.0)
+    assert shock_size(12.0, 1.40, 0.0) == pytest.approx(24.0)
+    assert shock_size(4.5, 0.0, 0.0) == pytest.approx(1.35)
+
+
+def test_losses_make_shocks_larger_than_gains_of_their_size() -> None:
+    assert shock_size(9.0, 1.15, -0.5) == pytest.approx(9.0 * 1.25)
+    assert shock_size(9.0, 1.15, 0.5) == pytest.approx(9.0 * 0.75)
+    assert shock_size(9.0, 1.15, 5.0) == pytest.approx(2.7)
 
 
 def test_strategy_mix_moves_toward_its_target_and_stays_inside() -> None:
