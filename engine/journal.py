@@ -1,11 +1,13 @@
 """The journal as bytes: records to bytes and back, the chain over them, and what is damage and what a torn tail.
 
-A segment is a header and then records. What is written and synced together is a batch: a BATCH record, then the
-records it announces. A batch begins only when everything before it is durable, so bytes that are wrong *before* the
+A journal is a row of segments; each begins where the one before ends, with the chain value of all that came before. A
+segment is a header and then records. What is written and synced together is a batch: a BATCH record, then the records
+it announces. A batch begins only when everything before it is durable, so bytes that are wrong *before* the
 last batch were good once: that is damage and refused. Bytes that are wrong inside the last batch may never have
-reached the disk, and nobody was told they did: that is a torn tail, to be cut.
+reached the disk, and nobody was told they did: that is a torn tail, to be cut. A segment is only begun when the one
+before is durable to its end, so only the last one can be torn.
 
-    segment = magic 8s | version u32 | 0 u32 | first sequence u64 | crc32 u32 of the bytes before
+    segment = magic 8s | version u32 | 0 u32 | first sequence u64 | chain 32s | crc32 u32 of the bytes before
     record  = length u32 | crc32 u32 | sequence u64 | kind u8 | payload
 
 A record's length and crc32 are those of its sequence and what follows. All integers are little-endian. A record's
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from engine.messages import ACTION
 
 MAGIC = b"ARENAJ\r\n"
 """The line break is there to be ruined by any transfer that translates text."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FINGERPRINT_SIZE = 16
 KEY_HASH_SIZE = 32
 CHAIN_START = bytes(32)
@@ -41,7 +43,8 @@ NO_HASH = -1
 RECORD_SIZE_MAX = 1 << 20
 """No record is longer, so a longer length is a wrong one."""
 
-_SEGMENT = struct.Struct("<8sIIQI")
+_SEGMENT = struct.Struct("<8sIIQ32sI")
+_VERSION = struct.Struct("<8sI")
 _FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<QB")
 _RECORD = struct.Struct("<IIQB")
@@ -127,9 +130,9 @@ class Torn(NamedTuple):
     reason: str
 
 
-def encode_segment(first_sequence: int) -> bytes:
-    """Return the header of a segment whose first record has that sequence."""
-    head = _SEGMENT.pack(MAGIC, FORMAT_VERSION, 0, first_sequence, 0)[:-4]
+def encode_segment(first_sequence: int, chain: bytes = CHAIN_START) -> bytes:
+    """Return the header of a segment whose first record has that sequence; chain: value over all records before."""
+    head = _SEGMENT.pack(MAGIC, FORMAT_VERSION, 0, first_sequence, chain, 0)[:-4]
     return head + struct.pack("<I", crc32(head))
 
 
@@ -212,28 +215,28 @@ class Chain:
 class Scan:
     """All records of one segment in order, BATCH records left out; may be read any number of times.
 
-    data: the segment's bytes (a memory map will do). path: named in errors. chain: value before the first record.
+    data: the segment's bytes (a memory map will do). path: named in errors. first_chain: value before the first record.
     After a reading that ran to its end: `end` is the offset behind the last good record, `next_sequence` what comes
     next, `torn` the tail to cut or None, `is_clean` whether the last record is a clean stop, `chain` the running
     chain. Reading raises JournalDamaged for bytes that were durable once, and for a mark whose chain value differs.
     """
 
-    def __init__(self, data: bytes | bytearray | memoryview, path: str = "journal", chain: bytes = CHAIN_START) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, path: str = "journal") -> None:
         self.data = memoryview(data)
         self.path = path
         self.end = SEGMENT_HEADER_SIZE
-        self.first_sequence = self.next_sequence = _segment_start(self.data, path)
+        self.first_sequence, self.first_chain = _segment_start(self.data, path)
+        self.next_sequence = self.first_sequence
         self.torn: Torn | None = None
         self.is_clean = False
-        self.chain = Chain(chain)
-        self._chain_start = chain
+        self.chain = Chain(self.first_chain)
 
     def __iter__(self) -> Iterator[Record]:
         self.end = SEGMENT_HEADER_SIZE
         self.next_sequence = self.first_sequence
         self.torn = None
         self.is_clean = False
-        self.chain = Chain(self._chain_start)
+        self.chain = Chain(self.first_chain)
         promised = self.first_sequence - 1
         while self.end < len(self.data):
             record = self._read()
@@ -285,17 +288,84 @@ class Scan:
         self.torn = Torn(self.end, self.next_sequence, reason)
 
 
-def _segment_start(data: memoryview, path: str) -> int:
-    if len(data) < _SEGMENT.size:
+class Segments:
+    """The records of consecutive segments as one sequence; may be read any number of times.
+
+    openers: give the Scan of each segment, oldest first, at least one. After a reading that ran to its end: path, end,
+    next_sequence, torn, is_clean and chain as of the last Scan. Reading raises JournalDamaged as a Scan does, and for
+    a segment that is torn though others follow, or that does not begin where the one before ends.
+    """
+
+    def __init__(self, openers: Sequence[Callable[[], Scan]]) -> None:
+        self._openers = openers
+        self._last = openers[0]()
+        self.is_clean = False
+
+    def __iter__(self) -> Iterator[Record]:
+        self.is_clean = False
+        before: Scan | None = None
+        for opener in self._openers:
+            scan = self._last = opener()
+            if before is not None:
+                _follows(before, scan)
+            yield from scan
+            if scan.next_sequence > scan.first_sequence:
+                self.is_clean = scan.is_clean
+            before = scan
+
+    @property
+    def path(self) -> str:
+        """The segment that was read last."""
+        return self._last.path
+
+    @property
+    def end(self) -> int:
+        """The offset in it behind the last good record."""
+        return self._last.end
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the record that comes next."""
+        return self._last.next_sequence
+
+    @property
+    def torn(self) -> Torn | None:
+        """The tail to cut."""
+        return self._last.torn
+
+    @property
+    def chain(self) -> Chain:
+        """The running chain."""
+        return self._last.chain
+
+
+def _follows(before: Scan, scan: Scan) -> None:
+    if before.torn is not None:
+        raise JournalDamaged(before.path, before.torn.offset, f"{before.torn.reason}, and {scan.path} follows it")
+    if scan.first_sequence != before.next_sequence:
+        raise JournalDamaged(
+            scan.path, 0, f"begins with record {scan.first_sequence}, {before.path} ends before {before.next_sequence}"
+        )
+    if scan.first_chain != before.chain.close():
+        raise JournalDamaged(scan.path, 0, f"its chain is not that of the records of {before.path}")
+
+
+def _segment_start(data: memoryview, path: str) -> tuple[int, bytes]:
+    """Return the first sequence of a segment and the chain value before it. Raises JournalDamaged for other bytes."""
+    if len(data) < _VERSION.size:
         raise JournalDamaged(path, 0, "shorter than its header")
-    magic, version, _, first, checksum = _SEGMENT.unpack_from(data)
+    magic, version = _VERSION.unpack_from(data)
     if magic != MAGIC:
         raise JournalDamaged(path, 0, "not a journal")
-    if checksum != crc32(data[: _SEGMENT.size - 4]):
-        raise JournalDamaged(path, 0, "the checksum of the header is wrong")
+    # asked first: another version's header may have another size
     if version != FORMAT_VERSION:
         raise JournalDamaged(path, 0, f"format version {version}, this release reads {FORMAT_VERSION}")
-    return int(first)
+    if len(data) < _SEGMENT.size:
+        raise JournalDamaged(path, 0, "shorter than its header")
+    *_, first, chain, checksum = _SEGMENT.unpack_from(data)
+    if checksum != crc32(data[: _SEGMENT.size - 4]):
+        raise JournalDamaged(path, 0, "the checksum of the header is wrong")
+    return int(first), bytes(chain)
 
 
 def _durable_batch(data: memoryview, start: int, lost: int) -> int | None:

@@ -249,6 +249,7 @@ def build(
     """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
     past = _Past(settings)
     world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks, workers=workers)
+    past.remember(world.past_events)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
     if not past.reports:
@@ -318,6 +319,11 @@ class _Past:
         self.history.record(report.tick, quantise(report.public), unix_ns)
         self.reports.append((report, unix_ns))
         self._events.extend(report.events)
+
+    def remember(self, events: list[Event]) -> None:
+        """Take the events of the time before the replayed ticks."""
+        if (room := EVENTS_MAX - len(self._events)) > 0:
+            self._events.extendleft(reversed(events[-room:]))
 
     def event_log(self, economy: Economy) -> EventLog:
         """Return the log of all events so far; the world counts them, so their numbers are the same after any start."""

@@ -110,6 +110,9 @@ class Settings:
     resume_frames: int = field(
         default=300, metadata=_whole(1, 100_000, "frames kept a channel for subscribers that come back")
     )
+    snapshot_ticks: int = field(
+        default=600, metadata=_whole(0, 10_000_000, "ticks between two snapshots of the world; 0: none are taken")
+    )
     heartbeat_s: float = field(
         default=15.0,
         metadata={

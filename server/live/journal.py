@@ -9,23 +9,41 @@ acknowledged again (DESIGN R6). Source: DESIGN D8, D19, R1, R5.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
-from engine.journal import Chain, RecordKind, Scan, Torn, encode, encode_batch, encode_segment
+from engine.errors import JournalDamaged
+from engine.journal import (
+    CHAIN_START,
+    Chain,
+    RecordKind,
+    Scan,
+    Segments,
+    Torn,
+    encode,
+    encode_batch,
+    encode_segment,
+)
 from server.clock import Clock
+from server.live.disk import write_all, write_whole
 from server.live.errors import JournalFailed
 from server.live.watermark import Watermark
 from server.live.workers import SYSTEM, Thread, Workers
 from server.metrics import Metrics
 
-SEGMENT_NAME = "journal-{:08d}.arj"
+SEGMENT_NAME = "journal-{:012d}.arj"
+"""By the sequence of its first record."""
+ARCHIVE_NAME = "archive"
+"""Folder of the segments no start needs any more, compressed."""
 GROUP_S = 0.002
 """Syncs begin at least this far apart: a lone record is synced at once, a flood in groups of two milliseconds."""
 PENDING_BYTES_MAX = 64 << 20
@@ -55,9 +73,7 @@ class DiskFile:
 
     def write(self, data: bytes) -> None:
         """Append all of data, in as many calls as the system needs."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        write_all(self._descriptor, data)
 
     def sync(self) -> None:
         """Sync data and size, but not the times of the file."""
@@ -69,10 +85,18 @@ class DiskFile:
         os.close(self._descriptor)
 
 
+class SegmentStart(NamedTuple):
+    """Where a segment begins. sequence: of its first record; chain: value over all records before."""
+
+    sequence: int
+    chain: bytes
+
+
 class Journal:
     """Appends records and tells when they are durable. Everything but the writing happens on one event loop's thread.
 
     next_seq: of the first record to come; everything before it is durable. chain: running over all records so far.
+    next_file: makes the file of a new segment, header and all, durably; called in the writer's thread.
     """
 
     def __init__(
@@ -83,6 +107,7 @@ class Journal:
         chain: Chain,
         metrics: Metrics,
         clock: Clock,
+        next_file: Callable[[SegmentStart], JournalFile],
         workers: Workers = SYSTEM,
     ) -> None:
         self.next_seq = next_seq
@@ -92,10 +117,10 @@ class Journal:
         self._reason: str | None = None
         self._counts = dict.fromkeys(RecordKind, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._buffer: list[bytes] = []
+        self._buffer: list[bytes | SegmentStart] = []
         self._buffer_size = 0
         self._lock = threading.Lock()
-        self._writer = _Writer(file, next_seq - 1, clock, workers, self._take, self._report)
+        self._writer = _Writer(file, next_file, next_seq - 1, clock, workers, self._take, self._report)
 
     @property
     def durable_seq(self) -> int:
@@ -136,6 +161,13 @@ class Journal:
         self._writer.wake()
         return seq
 
+    def rotate(self) -> SegmentStart:
+        """Let the segment end behind the last record appended; the next one begins a new segment. Return which."""
+        start = SegmentStart(self.next_seq, self.chain.close())
+        with self._lock:
+            self._buffer.append(start)
+        return start
+
     async def durable(self, seq: int) -> None:
         """Return when the record and all before it are on disk. Raises JournalFailed when that will never be known."""
         await self._durable.reached(seq)
@@ -149,7 +181,7 @@ class Journal:
             self._writer.stop()
             await asyncio.to_thread(self._writer.join)
 
-    def _take(self) -> list[bytes]:
+    def _take(self) -> list[bytes | SegmentStart]:
         with self._lock:
             batch, self._buffer = self._buffer, []
             self._buffer_size = 0
@@ -201,13 +233,15 @@ class _Writer:
     def __init__(
         self,
         file: JournalFile,
+        next_file: Callable[[SegmentStart], JournalFile],
         durable: int,
         clock: Clock,
         workers: Workers,
-        take: Callable[[], list[bytes]],
+        take: Callable[[], list[bytes | SegmentStart]],
         report: Callable[[_Batch | OSError], None],
     ) -> None:
         self._file = file
+        self._next_file = next_file
         self._durable = durable
         self._clock = clock
         self._workers = workers
@@ -252,8 +286,7 @@ class _Writer:
                 if (left := began + GROUP_S - self._clock.monotonic()) > 0:
                     self._never.wait(left)
                 began = self._clock.monotonic()
-                if records := self._take():
-                    self._report(self._commit(records, began))
+                self._write(self._take(), began)
             failure = None
         except OSError as error:
             failure = error
@@ -261,6 +294,22 @@ class _Writer:
             if failure is not None:
                 self._report(failure)
             self._file.close()
+
+    def _write(self, taken: list[bytes | SegmentStart], began: float) -> None:
+        """Commit what was taken; a new segment is begun only when the one before is durable to its end."""
+        records: list[bytes] = []
+        for item in taken:
+            if isinstance(item, bytes):
+                records.append(item)
+                continue
+            if records:
+                self._report(self._commit(records, began))
+                records, began = [], self._clock.monotonic()
+            following = self._next_file(item)
+            self._file.close()
+            self._file = following
+        if records:
+            self._report(self._commit(records, began))
 
     def _commit(self, records: list[bytes], began: float) -> _Batch:
         last = self._durable + len(records)
@@ -271,47 +320,47 @@ class _Writer:
         return _Batch(last, len(data), self._clock.monotonic() - began)
 
 
-def create_segment(folder: Path, genesis: bytes) -> Path:
-    """Write the first segment of a new world, all or nothing; return where. genesis: payload of its first record."""
-    record = encode(1, RecordKind.GENESIS, genesis)
-    path = folder / SEGMENT_NAME.format(1)
-    write_whole(path, [encode_segment(1), encode_batch(1, 1, 0), record])
+def create_segment(folder: Path, start: SegmentStart, genesis: bytes | None = None) -> Path:
+    """Write the beginning of a segment, all or nothing; return where. genesis: payload of a world's first record."""
+    path = folder / SEGMENT_NAME.format(start.sequence)
+    first = start.sequence
+    records = [] if genesis is None else [encode_batch(first, first, 0), encode(first, RecordKind.GENESIS, genesis)]
+    write_whole(path, [encode_segment(*start), *records])
     return path
 
 
-def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file that is there as a whole or not at all, whenever the power goes: temporary file, sync, rename."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(temporary, path)
-    sync_folder(path.parent)
+FIRST = SegmentStart(1, CHAIN_START)
+"""Where a world's first segment begins."""
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def segment_paths(folder: Path) -> list[Path]:
+    """Return the journal's segments in a data folder, oldest first, archived ones among them; none without a world."""
+    found = {first_sequence(path): path for path in (folder / ARCHIVE_NAME).glob("journal-*.arj.gz")}
+    # a segment that is being archived is in both places for a moment
+    found |= {first_sequence(path): path for path in folder.glob("journal-*.arj")}
+    return [found[sequence] for sequence in sorted(found)]
 
 
-def segment_path(folder: Path) -> Path | None:
-    """Return the journal's segment in a data folder, None when there is no world in it."""
-    path = folder / SEGMENT_NAME.format(1)
-    return path if path.exists() else None
+def read_segments(paths: Sequence[Path]) -> Segments:
+    """Return the records of consecutive segments. Raises JournalDamaged when the first does not begin as one."""
+    return Segments([partial(scan_segment, path) for path in paths])
+
+
+def first_sequence(path: Path) -> int:
+    """Return the sequence of a segment's first record, by its name."""
+    return int(path.name.removeprefix("journal-").split(".")[0])
 
 
 def scan_segment(path: Path) -> Scan:
-    """Return the records of a segment, read through a memory map that lives as long as they do.
+    """Return the records of a segment, read through a memory map that lives as long as they do, or from the archive.
 
-    Raises JournalDamaged when it does not begin as a segment.
+    Raises JournalDamaged when it does not begin as a segment, or its archive cannot be unpacked.
     """
+    if path.suffix == ".gz":
+        try:
+            return Scan(gzip.decompress(path.read_bytes()), str(path))
+        except (OSError, EOFError, zlib.error) as error:
+            raise JournalDamaged(str(path), 0, f"cannot be unpacked: {error}") from error
     with open(path, "rb") as file:
         # an empty file cannot be mapped
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""

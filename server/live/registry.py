@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from server.live.errors import OwnerFull, WorldFull
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
 
 NO_KEY = bytes(32)
+OWNERS_IDLE_MAX = 100_000
+"""About 30 MB."""
 _REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
 
 
@@ -42,7 +45,8 @@ class Agent:
 class AgentRegistry:
     """All agents that are registered or about to be, and every key that opens something.
 
-    An owner is known by the number of its first registration. Keys stay valid when the owner's last agent is gone.
+    An owner is known by the number of its first registration. Keys stay valid when the owner's last agent is gone; of
+    such owners OWNERS_IDLE_MAX are remembered, and the first of them is forgotten when there are more.
     """
 
     def __init__(self, config: Config) -> None:
@@ -59,6 +63,11 @@ class AgentRegistry:
         """Owners of agents that have left, for as long as a receipt of theirs may be kept."""
         self._left: deque[tuple[int, int]] = deque()
         """When each of them left, and its number, oldest first."""
+        self._keys_of_owner: dict[int, list[bytes]] = {}
+        self._idle_owners: dict[int, None] = {}
+        """Owners whose last agent has left, the one that did so first in front."""
+        self.owners_forgotten = 0
+        """Owners without agents whose keys had to go."""
         self._blocked_owner: NDArray[np.int64] = np.zeros(0, np.int64)
         self._blocked_until: NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -118,13 +127,18 @@ class AgentRegistry:
         """Take in an accepted registration. idempotency: what idempotency_hash gives, or empty."""
         agent = self._agents[number] = Agent(number, owner, idempotency)
         self._of_owner.setdefault(owner, set()).add(number)
+        self._idle_owners.pop(owner, None)
         if idempotency:
             self._by_idempotency[idempotency] = number
         return agent
 
     def issue(self, record: KeyRecord) -> None:
         """Take in a new key, and revoke the one it replaces."""
-        self._keys.pop(record.revoked, None)
+        owned = self._keys_of_owner.setdefault(record.owner, [])
+        if self._keys.pop(record.revoked, None) is not None:
+            owned.remove(record.revoked)
+        if record.key_hash not in self._keys:
+            owned.append(record.key_hash)
         self._keys[record.key_hash] = (record.key_hash, record.owner)
         if (agent := self._agents.get(record.registration)) is not None:
             agent.key_hash = record.key_hash
@@ -161,14 +175,80 @@ class AgentRegistry:
         mates.discard(number)
         if not mates:
             del self._of_owner[agent.owner]
+            self._idle_owners[agent.owner] = None
+            if len(self._idle_owners) > OWNERS_IDLE_MAX:
+                self._forget_owner(next(iter(self._idle_owners)))
         if agent.idempotency:
             del self._by_idempotency[agent.idempotency]
+
+    def _forget_owner(self, owner: int) -> None:
+        del self._idle_owners[owner]
+        for key_hash in self._keys_of_owner.pop(owner, ()):
+            del self._keys[key_hash]
+        self.owners_forgotten += 1
+
+    def copy(self) -> RegistryCopy:
+        """Return what is in it now, for a snapshot: what later records change of it, their replay changes again."""
+        return RegistryCopy(
+            list(self._agents.values()), list(self._keys.values()), list(self._left), dict(self._owner_of_left),
+            list(self._idle_owners),
+        )  # fmt: skip
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], state: State) -> None:
+        """Take back what RegistryCopy.arrays made. state: of the snapshot."""
+        known = set(state.agent_id[: int(state.counters[SLOTS_USED])].tolist())
+        rows = (arrays["registry.agents"], arrays["registry.agent_keys"], arrays["registry.idempotency"])
+        for (number, owner), key_hash, idempotency in zip(*(array.tolist() for array in rows), strict=True):
+            agent = self.begin(number, owner, bytes(idempotency).hex() if any(idempotency) else "")
+            agent.key_hash = bytes(key_hash)
+            agent.is_active = number in known
+            self._active += agent.is_active
+        for owner, key_hash in zip(arrays["registry.owners"].tolist(), arrays["registry.keys"].tolist(), strict=True):
+            self._keys[bytes(key_hash)] = (bytes(key_hash), owner)
+            self._keys_of_owner.setdefault(owner, []).append(bytes(key_hash))
+        for tick, number, owner in arrays["registry.left"].tolist():
+            self._left.append((tick, number))
+            self._owner_of_left[number] = owner
+        self._idle_owners = dict.fromkeys(arrays["registry.idle"].tolist())
+        self._tick = state.tick
+        self._block(state)
 
     def _block(self, state: State) -> None:
         used = int(state.counters[SLOTS_USED])
         is_blocked = state.blocked_until[:used] > state.tick
         self._blocked_owner = state.blocked_owner[:used][is_blocked]
         self._blocked_until = state.blocked_until[:used][is_blocked]
+
+
+class RegistryCopy(NamedTuple):
+    """What a registry held after a tick. keys: hash and owner; left: tick and number; idle: owners without agents."""
+
+    agents: list[Agent]
+    keys: list[tuple[bytes, int]]
+    left: list[tuple[int, int]]
+    owner_of_left: dict[int, int]
+    idle: list[int]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return it as arrays; AgentRegistry.restore takes them back."""
+        agents, keys = self.agents, self.keys
+        left = [(tick, number, self.owner_of_left[number]) for tick, number in self.left]
+        return {
+            "registry.agents": np.array([(one.number, one.owner) for one in agents], np.int64).reshape(-1, 2),
+            "registry.agent_keys": _bytes_array([one.key_hash for one in agents]),
+            "registry.idempotency": _bytes_array(
+                [bytes.fromhex(one.idempotency) if one.idempotency else NO_KEY for one in agents]
+            ),
+            "registry.owners": np.array([owner for _, owner in keys], np.int64),
+            "registry.keys": _bytes_array([key_hash for key_hash, _ in keys]),
+            "registry.left": np.array(left, np.int64).reshape(-1, 3),
+            "registry.idle": np.array(self.idle, np.int64),
+        }
+
+
+def _bytes_array(values: list[bytes]) -> NDArray[np.uint8]:
+    """Return hashes of 32 bytes as rows."""
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, len(NO_KEY))
 
 
 def idempotency_hash(owner: int | None, idempotency_key: str) -> str:

@@ -14,7 +14,7 @@ from engine.journal import Mark, RecordKind
 from engine.replay import HashDiffers, Watch
 from server.clock import Clock, SystemClock
 from server.live.errors import FolderInUse, WorldRefused
-from server.live.journal import scan_segment, segment_path
+from server.live.journal import read_segments, segment_paths
 from server.live.world import WARM_NAME, FolderLock, read_genesis, run_replay, start_economy
 
 OK, DIFFERS, REFUSED, DAMAGED = 0, 1, 2, 3
@@ -27,7 +27,7 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
     options = _parser().parse_args(args)
     clock = clock or SystemClock()
     try:
-        if segment_path(options.folder) is None:
+        if not segment_paths(options.folder):
             raise WorldRefused(f"{options.folder} holds no journal")
         lock = FolderLock(options.folder)
         try:
@@ -58,18 +58,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _replay(folder: Path, threads: int, clock: Clock, *, check: bool) -> int:
-    path = segment_path(folder)
-    assert path is not None
-    scan = scan_segment(path)
+    records = read_segments(segment_paths(folder))
     # read to the end first: damage is found before time is spent on ticks
-    marks = sum(record.kind is RecordKind.MARK for record in scan)
-    if scan.torn is not None:
-        _say(f"torn tail: {scan.torn.reason} at byte {scan.torn.offset}; the first record lost is {scan.torn.sequence}")
-    genesis = read_genesis(scan)
+    marks = sum(record.kind is RecordKind.MARK for record in records)
+    if (torn := records.torn) is not None:
+        _say(f"torn tail: {torn.reason} at byte {torn.offset}; the first record lost is {torn.sequence}")
+    genesis = read_genesis(folder)
     economy = start_economy(genesis, folder / WARM_NAME, threads)
     progress = _Progress(economy, marks, clock)
     began = clock.monotonic()
-    done = run_replay(economy, scan, progress, check=check)
+    done = run_replay(economy, records, progress, check=check)
     seconds = max(clock.monotonic() - began, 1e-9)
     checked = f", {done.hashes_checked} hashes checked, all equal" if check else ""
     _say(f"{done.marks} marks{checked}")

@@ -25,8 +25,10 @@ from engine.errors import InvariantBroken
 from engine.events import TickReport
 from engine.journal import NO_HASH, Mark, RecordKind, encode_mark
 from server.clock import Clock
+from server.live.array_file import Arrays
 from server.live.collector import Collector
 from server.live.errors import Frozen, JournalFailed
+from server.live.journal import SegmentStart
 from server.live.recorder import Recorder
 from server.live.view import View
 from server.live.watchdog import LoopWait, Watchdog
@@ -134,6 +136,10 @@ class Ticker:
         self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
         self._phases: list[tuple[str, float]] = []
+        self._segment: SegmentStart | None = None
+        """Where the journal goes on behind the snapshot that is due after the tick under way."""
+        self._copy: Arrays = []
+        """The world after that tick."""
 
     @property
     def published_tick(self) -> int:
@@ -253,7 +259,10 @@ class Ticker:
             state_hash=hashed.value if hashed else NO_STATE_HASH,
             chain=self._world.journal.chain.close(),
         )
-        return self._world.journal.append(RecordKind.MARK, encode_mark(mark))
+        seq = self._world.journal.append(RecordKind.MARK, encode_mark(mark))
+        # what follows the mark is what a start from the snapshot replays
+        self._segment = self._world.journal.rotate() if self._world.snapshots.is_due(mark.tick) else None
+        return seq
 
     def _take_hash(self) -> StateHash | None:
         if self._hash is None or not self._hash.done():
@@ -276,9 +285,12 @@ class Ticker:
         report = economy.advance(actions, observe)
         self._phases = phases
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
-        if report.tick % HASH_EVERY == 0 and self._hash is None:
+        is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
+        if is_hashed or self._segment is not None:
             at_tick, arrays = economy.copy_arrays()
-            self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
+            self._copy = arrays if self._segment is not None else []
+            if is_hashed:
+                self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
         return report
 
     def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
@@ -286,6 +298,11 @@ class Ticker:
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
+        world.events.add(report.events)
+        if self._segment is not None:
+            world.snapshots.take(report.tick, marked_unix_ns, self._segment, self._copy)
+            self._segment, self._copy = None, []
+        world.snapshots.flush_receipts()
         self.view = View(report, world.epoch, self._clock.unix_ns(), marked_unix_ns)
         for callback in self._on_publish:
             callback(self.view)

@@ -1,32 +1,21 @@
-"""Arrays of a world in one file, written all or nothing and checked when read: the warm start, and inspections.
-
-file = magic 8s | header length u32 | its crc32 u32 | header (JSON) | arrays one after another, little-endian
-"""
+"""The start of every world of a config, made once and kept: its arrays in a file with their state hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from engine.config import ENGINE_VERSION, Config
 from engine.economy import hash_copy
 from engine.state import LAYOUT_VERSION
-from server.live.journal import write_whole
+from server.live.array_file import Arrays, NotWhole, read_arrays, write_arrays
 
-Arrays = list[tuple[str, NDArray[Any]]]
-
-MAGIC = b"ARENAW\r\n"
-_FRAME = struct.Struct("<II")
 #: What an economy without outside agents does not depend on.
 OUTSIDE = frozenset(
     {
@@ -44,10 +33,6 @@ OUTSIDE = frozenset(
 log = structlog.get_logger("arena.world")
 
 
-class NotWarm(Exception):
-    """The file does not hold what it should; its message says why."""
-
-
 def warm_start(folder: Path, config: Config, ticks: int, make: Callable[[], tuple[int, Arrays]]) -> tuple[int, Arrays]:
     """Return the start of every world of a config after so many ticks alone: from the folder, or made and kept there.
 
@@ -58,7 +43,7 @@ def warm_start(folder: Path, config: Config, ticks: int, make: Callable[[], tupl
     if path.exists():
         try:
             return load(path)
-        except (NotWarm, OSError) as error:
+        except (NotWhole, OSError) as error:
             log.warning("warm_start_remade", path=str(path), reason=str(error))
     at_tick, arrays = make()
     try:
@@ -71,45 +56,28 @@ def warm_start(folder: Path, config: Config, ticks: int, make: Callable[[], tupl
 
 def save(path: Path, at_tick: int, arrays: Arrays) -> None:
     """Write the arrays of a world after a tick, with their state hash."""
-    little = [(name, np.ascontiguousarray(array, array.dtype.newbyteorder("<"))) for name, array in arrays]
-    header = {
+    write_arrays(path, world_header(at_tick, hash_copy(at_tick, arrays).hex()), arrays)
+
+
+def world_header(at_tick: int, state_hash: str) -> dict[str, Any]:
+    """Return what a file says of the world whose arrays it holds."""
+    return {
         "engine_version": ENGINE_VERSION,
         "layout_version": LAYOUT_VERSION,
         "tick": at_tick,
-        "state_hash": hash_copy(at_tick, arrays).hex(),
-        "arrays": [[name, array.dtype.str, array.shape] for name, array in little],
+        "state_hash": state_hash,
     }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    bodies = (array.tobytes() for _, array in little)
-    write_whole(path, (MAGIC, _FRAME.pack(len(text), crc32(text)), text, *bodies))
 
 
 def load(path: Path) -> tuple[int, Arrays]:
-    """Return the tick and arrays of a file. Raises NotWarm when it is not whole or of another release."""
-    data = path.read_bytes()
-    try:
-        if data[: len(MAGIC)] != MAGIC:
-            raise NotWarm("not a file of arrays")
-        length, checksum = _FRAME.unpack_from(data, len(MAGIC))
-        begin = len(MAGIC) + _FRAME.size
-        end = begin + length
-        if crc32(data[begin:end]) != checksum:
-            raise NotWarm("damaged: the checksum of its header is wrong")
-        header = json.loads(data[begin:end])
-        if (header["engine_version"], header["layout_version"]) != (ENGINE_VERSION, LAYOUT_VERSION):
-            raise NotWarm("of another release")
-        arrays: Arrays = []
-        for name, dtype, shape in header["arrays"]:
-            count = int(np.prod(shape))
-            array = np.frombuffer(data, np.dtype(dtype), count, end).reshape(shape)
-            arrays.append((name, array))
-            end += array.nbytes
-        tick, expected = int(header["tick"]), header["state_hash"]
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise NotWarm(f"damaged: {error}") from error
-    if hash_copy(tick, arrays).hex() != expected:
-        raise NotWarm("damaged: the hash of its arrays is not the one it names")
-    return tick, arrays
+    """Return the tick and arrays of a file. Raises NotWhole when it is not whole or of another release."""
+    header, arrays = read_arrays(path)
+    if (header.get("engine_version"), header.get("layout_version")) != (ENGINE_VERSION, LAYOUT_VERSION):
+        raise NotWhole("of another release")
+    tick, named = int(header["tick"]), list(arrays.items())
+    if hash_copy(tick, named).hex() != header["state_hash"]:
+        raise NotWhole("damaged: the hash of its arrays is not the one it names")
+    return tick, named
 
 
 def _name(config: Config, ticks: int) -> str:

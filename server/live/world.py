@@ -1,6 +1,7 @@
 """The world as it is opened: one process owns its folder, its past is replayed, and it goes on where it stood.
 
-    lock -> genesis (new world) or journal (cut a torn tail) -> warm start -> replay of every record -> World
+    lock -> genesis (new world) or journal (cut a torn tail) -> snapshot, or the warm start -> replay of what follows
+         -> World
 
 A first start and a start after a crash are the same path. Source: DESIGN D19 to D23, R4, R5, R12.
 """
@@ -9,28 +10,30 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from engine.config import ENGINE_VERSION, Config
 from engine.economy import WARM_UP_SEED, WARM_UP_TICKS, Economy, hash_copy
 from engine.errors import JournalDamaged
-from engine.events import TickReport
+from engine.events import Event, TickReport
 from engine.journal import (
     ActionRecord,
     Genesis,
     Mark,
     Record,
     RecordKind,
-    Scan,
+    Segments,
     decode_genesis,
     decode_key,
+    decode_mark,
     encode_genesis,
 )
 from engine.market_queue import MarketQueue
@@ -41,12 +44,30 @@ from engine.state import LAYOUT_VERSION, Parallel, serial
 from server import keys
 from server.clock import Clock
 from server.config import Settings
+from server.live import snapshots
+from server.live.array_file import Arrays, NotWhole
 from server.live.errors import FolderInUse, WorldRefused
-from server.live.journal import DiskFile, Journal, JournalFile, create_segment, cut_tail, scan_segment, segment_path
-from server.live.receipts import Receipts
+from server.live.event_store import FILE_NAME as EVENTS_NAME
+from server.live.event_store import EventStore
+from server.live.history import EVENTS_MAX
+from server.live.journal import (
+    FIRST,
+    DiskFile,
+    Journal,
+    JournalFile,
+    create_segment,
+    cut_tail,
+    first_sequence,
+    read_segments,
+    scan_segment,
+    segment_paths,
+)
+from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.receipts import RETENTION_TICKS, Receipts
 from server.live.registry import AgentRegistry
+from server.live.snapshots import Snapshot, Snapshots, list_snapshots
 from server.live.view import iso_time
-from server.live.warm import Arrays, save, warm_start
+from server.live.warm import save, warm_start
 from server.live.workers import SYSTEM, Workers
 from server.metrics import Metrics
 
@@ -97,6 +118,12 @@ class World:
     queue: MarketQueue
     receipts: Receipts
     registry: AgentRegistry
+    events: EventStore
+    past_events: list[Event]
+    """The newest events up to `opened_at`, oldest first: what the replay did not tell of."""
+    snapshots: Snapshots
+    opened_at: int
+    """The tick the replay began after."""
     replayed: Replayed
     lock: FolderLock
 
@@ -118,8 +145,10 @@ class World:
     async def close(self) -> None:
         """Mark a clean stop and let go of the folder. The ticker must have ended. Raises JournalFailed."""
         try:
+            await self.snapshots.close()
             await self.journal.close()
         finally:
+            self.events.close()
             self.lock.release()
 
     def write_inspection(self) -> Path:
@@ -142,14 +171,14 @@ def open_world(
 ) -> World:
     """Open the world in settings.data, make a new one when there is none. Takes as long as the replay; needs no loop.
 
+    on_replayed: told of the ticks behind the snapshot it begins with, or of all when it begins with none.
     Raises FolderInUse, WorldRefused (other settings, other release), HashDiffers, JournalDamaged, OSError.
     """
     lock = FolderLock(settings.data)
     try:
-        path = segment_path(settings.data)
-        if path is None:
-            path = _begin(settings, clock, warm_up_ticks)
-        return _open(settings, metrics, clock, path, lock, on_replayed, open_file, workers)
+        if not segment_paths(settings.data):
+            _begin(settings, clock, warm_up_ticks)
+        return _open(settings, metrics, clock, lock, on_replayed, open_file, workers)
     except BaseException:
         lock.release()
         raise
@@ -160,8 +189,12 @@ def commitment(seed: bytes) -> str:
     return blake2b(seed, digest_size=32).hexdigest()
 
 
-def read_genesis(scan: Scan) -> Genesis:
-    """Return a journal's first record. Raises JournalDamaged when there is none, WorldRefused for another release."""
+def read_genesis(folder: Path) -> Genesis:
+    """Return the first record of a folder's journal.
+
+    Raises JournalDamaged when there is none, WorldRefused for another release.
+    """
+    scan = scan_segment(segment_paths(folder)[0])
     first = next(iter(scan), None)
     if first is None or first.kind is not RecordKind.GENESIS:
         raise JournalDamaged(scan.path, scan.end, "no genesis record at the beginning")
@@ -216,7 +249,7 @@ def parallel_in(threads: int) -> Parallel:
     return run
 
 
-def _begin(settings: Settings, clock: Clock, warm_up_ticks: int) -> Path:
+def _begin(settings: Settings, clock: Clock, warm_up_ticks: int) -> None:
     """Make a new world: its seed, its epoch, its start, and the journal's first record of all that."""
     config = settings.engine
     parallel = parallel_in(settings.threads)
@@ -238,7 +271,7 @@ def _begin(settings: Settings, clock: Clock, warm_up_ticks: int) -> Path:
         start_hash=hash_copy(at_tick, arrays).hex(),
         created=iso_time(clock.unix_ns()),
     )
-    return create_segment(settings.data, encode_genesis(genesis))
+    create_segment(settings.data, FIRST, encode_genesis(genesis))
 
 
 def _warm_up(config: Config, ticks: int, threads: int, parallel: Parallel) -> tuple[int, Arrays]:
@@ -248,76 +281,166 @@ def _warm_up(config: Config, ticks: int, threads: int, parallel: Parallel) -> tu
     return economy.copy_arrays()
 
 
+class Begin(NamedTuple):
+    """Where a replay begins. snapshot: None for the start of the world; records: all that follow it."""
+
+    snapshot: Snapshot | None
+    records: Segments
+
+
 def _open(
     settings: Settings,
     metrics: Metrics,
     clock: Clock,
-    path: Path,
     lock: FolderLock,
     on_replayed: OnReplayed | None,
     open_file: Callable[[Path], JournalFile],
     workers: Workers,
 ) -> World:
-    scan = _whole_scan(path)
-    genesis = read_genesis(scan)
+    folder = settings.data
+    genesis = read_genesis(folder)
     _check_settings(settings, genesis)
-    economy = start_economy(genesis, settings.data / WARM_NAME, settings.threads)
-    receipts = Receipts(economy.tick)
-    registry = AgentRegistry(economy.config)
-    rebuild = _Rebuild(economy, receipts, registry, on_replayed)
-    replayed = run_replay(economy, scan, rebuild)
+    cut_torn(segment_paths(folder)[-1])
+    events = EventStore(folder / EVENTS_NAME)
+    # who was connected may resume from as many ticks as are replayed
+    for begin in _begins(folder, genesis, settings.resume_frames + 1):
+        registry = AgentRegistry(Config(**genesis.config))
+        try:
+            economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
+            receipts = Receipts(economy.tick)
+            past_events = _restore(begin, folder, economy, receipts, registry, events)
+        except (NotWhole, OSError, ValueError, KeyError) as error:
+            if begin.snapshot is None:
+                raise
+            log.warning("snapshot_unusable", tick=begin.snapshot.tick, reason=str(error))
+            continue
+        break
+    opened_at, records = economy.tick, begin.records
+    replayed = run_replay(economy, records, _Rebuild(economy, receipts, registry, events, on_replayed))
     queue = MarketQueue(max(settings.queue_actions_max, len(replayed.pending)))
     for row in replayed.pending:
         queue.append(row)
     journal = Journal(
-        open_file(path),
-        next_seq=scan.next_sequence,
-        chain=scan.chain,
+        open_file(Path(records.path)),
+        next_seq=records.next_sequence,
+        chain=records.chain,
         metrics=metrics,
         clock=clock,
+        next_file=lambda start: open_file(create_segment(folder, start)),
         workers=workers,
     )
     log.info(
         "world_opened",
         epoch=genesis.epoch,
         tick=economy.tick,
+        snapshot_tick=None if begin.snapshot is None else opened_at,
         ticks_replayed=replayed.marks,
         hashes_checked=replayed.hashes_checked,
         actions_pending=len(replayed.pending),
         agents=len(registry),
-        clean=scan.is_clean,
+        clean=records.is_clean,
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
     )
-    return World(settings.data, genesis, economy, journal, queue, receipts, registry, replayed, lock)
+    taking = Snapshots(
+        folder, genesis.epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, workers
+    )
+    return World(
+        folder, genesis, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at, replayed,
+        lock,
+    )  # fmt: skip
 
 
-def run_replay(economy: Economy, scan: Scan, watch: Watch | None = None, *, check: bool = True) -> Replayed:
-    """Replay a whole journal, hashing in a second thread. Raises HashDiffers, WorldRefused for ticks out of order."""
+def _begins(folder: Path, genesis: Genesis, ticks: int) -> Iterator[Begin]:
+    """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start."""
+    paths = segment_paths(folder)
+    for named in reversed(list_snapshots(folder)):
+        try:
+            snapshot = snapshots.load(named.path)
+        except (NotWhole, OSError) as error:
+            log.warning("snapshot_unusable", tick=named.tick, reason=str(error))
+            continue
+        following = [path for path in paths if first_sequence(path) >= snapshot.sequence]
+        if snapshot.header.get("epoch") != genesis.epoch or not following:
+            log.warning("snapshot_unusable", tick=named.tick, reason="it is not of this journal")
+            continue
+        records = read_segments(following)
+        if last_tick(records, snapshot.tick) - snapshot.tick >= ticks:
+            yield Begin(snapshot, records)
+    yield Begin(None, read_segments(paths))
+
+
+def last_tick(records: Segments, before: int) -> int:
+    """Return the tick of the last mark, before when there is none."""
+    marks = [record for record in records if record.kind is RecordKind.MARK]
+    return decode_mark(marks[-1].payload).tick if marks else before
+
+
+def economy_of(snapshot: Snapshot | None, genesis: Genesis, folder: Path, threads: int = 1) -> Economy:
+    """Return the economy of a snapshot, or that at the world's start. Raises WorldRefused, ValueError."""
+    if snapshot is None:
+        return start_economy(genesis, folder / WARM_NAME, threads)
+    return Economy(
+        Config(**genesis.config),
+        bytes.fromhex(genesis.seed),
+        threads=threads,
+        parallel=parallel_in(threads),
+        start=(snapshot.tick, snapshot.world),
+    )
+
+
+def _restore(
+    begin: Begin,
+    folder: Path,
+    economy: Economy,
+    receipts: Receipts,
+    registry: AgentRegistry,
+    events: EventStore,
+) -> list[Event]:
+    """Put back what a snapshot holds beside the economy; return the newest events until then."""
+    snapshot, kept = begin.snapshot, folder / RECEIPTS_NAME
+    files: list[Path] = []
+    past: list[Event] = []
+    if snapshot is None:
+        events.restore(0, 0)
+    else:
+        past = events.restore(snapshot.header["events_bytes"], EVENTS_MAX)
+        registry.restore(snapshot.arrays, economy.state)
+        receipts.restore(snapshot.arrays)
+        ended = last_tick(begin.records, snapshot.tick) - RETENTION_TICKS
+        # one whose receipts have all ended meanwhile may be gone already
+        files = [kept / name for name, ends in snapshot.receipt_files if ends >= ended or (kept / name).exists()]
+        receipts.index.open(files)
+    for path in kept.glob("*"):
+        # written after the snapshot: the replay brings the same receipts
+        if path not in files:
+            path.unlink()
+    return past
+
+
+def run_replay(economy: Economy, records: Segments, watch: Watch | None = None, *, check: bool = True) -> Replayed:
+    """Replay all records, hashing in a second thread. Raises HashDiffers, WorldRefused for ticks out of order."""
     with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
         try:
             return replay(
                 economy,
-                scan,
+                records,
                 watch,
                 hasher=lambda at_tick, arrays: pool.submit(hash_copy, at_tick, arrays).result,
                 check=check,
             )
         except ValueError as error:
-            raise WorldRefused(f"{scan.path}: {error}") from error
+            raise WorldRefused(f"{records.path}: {error}") from error
 
 
-def _whole_scan(path: Path) -> Scan:
-    """Return the records of a segment after reading it once to its end and cutting off what is torn."""
+def cut_torn(path: Path) -> None:
+    """Read the last segment to its end and cut off what is torn."""
     scan = scan_segment(path)
     for _ in scan:
         pass
-    if scan.torn is None:
-        return scan
-    torn = scan.torn
-    # the old map must not be read behind the cut: the system answers that with a signal, not an exception
-    del scan
-    cut_tail(path, torn)
-    return scan_segment(path)
+    if (torn := scan.torn) is not None:
+        # the old map must not be read behind the cut: the system answers that with a signal, not an exception
+        del scan
+        cut_tail(path, torn)
 
 
 def _check_settings(settings: Settings, genesis: Genesis) -> None:
@@ -342,11 +465,17 @@ class _Rebuild(Watch):
     """Rebuilds receipts, owners, keys and agents while a journal is replayed."""
 
     def __init__(
-        self, economy: Economy, receipts: Receipts, registry: AgentRegistry, on_replayed: OnReplayed | None
+        self,
+        economy: Economy,
+        receipts: Receipts,
+        registry: AgentRegistry,
+        events: EventStore,
+        on_replayed: OnReplayed | None,
     ) -> None:
         self._economy = economy
         self._receipts = receipts
         self._registry = registry
+        self._events = events
         self._on_replayed = on_replayed
 
     def record(self, record: Record) -> None:
@@ -372,6 +501,7 @@ class _Rebuild(Watch):
         """Take what a tick decided, and pass it on."""
         self._receipts.apply(report)
         self._registry.apply(report, self._economy.state)
+        self._events.add(report.events)
         if self._on_replayed is not None:
             self._on_replayed(report, mark.unix_ns)
         if (mark.tick + 1) % PROGRESS_TICKS == 0:

@@ -9,7 +9,7 @@ import numpy as np
 from engine.economy import NO_ACTIONS, Economy
 from engine.journal import RecordKind, decode_action
 from engine.state import State, persistent
-from server.live.journal import scan_segment, segment_path
+from server.live.journal import scan_segment, segment_paths
 from server.live.world import WARM_NAME, World, start_economy
 
 
@@ -18,8 +18,7 @@ def twin_without(world: World, left_out: Container[int] = ()) -> Economy:
 
     Nothing is checked on the way: what differs in the end is what the missing actions did.
     """
-    path = segment_path(world.folder)
-    assert path is not None
+    path = segment_paths(world.folder)[0]
     economy = start_economy(world.genesis, world.folder / WARM_NAME)
     rows = []
     for record in scan_segment(path):

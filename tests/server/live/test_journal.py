@@ -12,16 +12,17 @@ import pytest
 
 from engine.journal import RecordKind, Scan
 from server.clock import SystemClock
+from server.live.disk import write_whole
 from server.live.errors import JournalFailed
 from server.live.journal import (
+    FIRST,
     DiskFile,
     Journal,
     JournalFile,
     create_segment,
     cut_tail,
     scan_segment,
-    segment_path,
-    write_whole,
+    segment_paths,
 )
 from server.metrics import Metrics
 from tests.support.disks import FailingFile, GatedFile
@@ -30,7 +31,7 @@ from tests.support.live import soon, until
 
 def new_segment(folder: Path) -> Path:
     """Write a segment with a genesis record in it."""
-    return create_segment(folder, b"{}")
+    return create_segment(folder, FIRST, b"{}")
 
 
 def open_journal(
@@ -46,6 +47,7 @@ def open_journal(
         chain=scan.chain,
         metrics=metrics or Metrics(),
         clock=SystemClock(),
+        next_file=lambda start: open_file(create_segment(path.parent, start)),
     )
     journal.start()
     return journal
@@ -190,8 +192,8 @@ def test_nobody_else_may_read_a_segment_for_it_holds_the_seed(tmp_path: Path) ->
     path = new_segment(tmp_path)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert segment_path(tmp_path) == path
-    assert segment_path(tmp_path / "nowhere") is None
+    assert segment_paths(tmp_path) == [path]
+    assert segment_paths(tmp_path / "nowhere") == []
 
 
 def test_a_torn_tail_is_cut_once(tmp_path: Path) -> None:

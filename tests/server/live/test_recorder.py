@@ -12,7 +12,7 @@ from engine.journal import RecordKind, decode_action, decode_key
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION, Kind
 from server.live.errors import Full, IdReused, OwnerFull, ReadOnly, ReceiptsFull, WorldFull
-from server.live.journal import scan_segment, segment_path
+from server.live.journal import scan_segment, segment_paths
 from server.live.receipts import Receipts
 from server.live.recorder import Recorder
 from server.live.world import World
@@ -29,7 +29,7 @@ def make(folder: Path, *, queue: int = 100, receipts: int = 100, **changes: Any)
     """Return a recorder on a new world whose journal is not being written yet."""
     world, metrics = open_small(folder, **changes), Metrics()
     world.queue = MarketQueue(queue)
-    world.receipts = Receipts(world.economy.tick, receipts)
+    world.receipts = Receipts(world.economy.tick, limit=receipts)
     return world, Recorder(world.journal, world.queue, world.receipts, world.registry, metrics), metrics
 
 
@@ -207,8 +207,7 @@ async def test_the_journal_holds_what_was_taken_and_no_secret(tmp_path: Path) ->
         seq = arena.act(made.agent, "a-1", market=12, side=1, quantity=3, level=17_000)
         await soon(arena.recorder.durable(seq))
 
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     records = list(scan_segment(path))
     actions = [decode_action(record.payload) for record in records if record.kind is RecordKind.ACTION]
     keys = [decode_key(record.payload) for record in records if record.kind is RecordKind.KEY]

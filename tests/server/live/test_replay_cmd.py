@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.journal import Mark, RecordKind, encode_mark
-from server.live.journal import segment_path
+from server.live.journal import segment_paths
 from server.live.replay_cmd import main
 from tests.support.live import live_world, open_small, soon
 
@@ -24,8 +24,7 @@ async def lived(folder: Path, ticks: int = 25) -> bytes:
 async def test_a_sound_world_is_said_to_be_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Marks and hashes are counted, the last state hash is shown, nothing in the folder changes."""
     last = await lived(tmp_path)
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     before = path.read_bytes()
 
     status = main([str(tmp_path), "--check"])
@@ -68,8 +67,7 @@ async def test_a_world_that_differs_leaves_1_and_the_tick(tmp_path: Path, capsys
 async def test_damage_leaves_3_and_the_offset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Damaged bytes are named before any time goes into ticks."""
     await lived(tmp_path)
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     data = bytearray(path.read_bytes())
     data[1_000] ^= 1
     path.write_bytes(data)
@@ -83,8 +81,7 @@ async def test_damage_leaves_3_and_the_offset(tmp_path: Path, capsys: pytest.Cap
 async def test_a_torn_tail_is_reported_and_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command only reads: what would be cut on a start is named, and stays."""
     await lived(tmp_path)
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     torn = path.read_bytes()[:-5]
     path.write_bytes(torn)
 

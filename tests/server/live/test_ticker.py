@@ -15,7 +15,7 @@ import pytest
 from engine.journal import NO_HASH, RecordKind, decode_mark
 from engine.messages import Kind
 from server.live.errors import Frozen, ReadOnly
-from server.live.journal import scan_segment, segment_path
+from server.live.journal import scan_segment, segment_paths
 from server.live.ticker import HASH_EVERY, Schedule
 from server.live.view import View
 from server.live.watchdog import Stall
@@ -28,8 +28,7 @@ FOOD = 8
 
 def marks(folder: Path) -> list[tuple[int, int, int]]:
     """Return sequence, tick and number of actions of every mark in a folder's journal."""
-    path = segment_path(folder)
-    assert path is not None
+    path = segment_paths(folder)[0]
     found = [(record, decode_mark(record.payload)) for record in scan_segment(path) if record.kind is RecordKind.MARK]
     return [(record.sequence, mark.tick, mark.actions) for record, mark in found]
 
@@ -188,8 +187,7 @@ async def test_every_tenth_tick_has_its_hash_in_a_later_mark(tmp_path: Path) -> 
         await arena.tick(5 * HASH_EVERY)
         latest, genesis = arena.ticker.latest_hash, arena.world.genesis
 
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     scan = scan_segment(path)
     found = [decode_mark(record.payload) for record in scan if record.kind is RecordKind.MARK]
     hashed = {mark.hashed_tick: (mark.tick, mark.state_hash) for mark in found if mark.hashed_tick != NO_HASH}
@@ -305,8 +303,7 @@ async def test_stopping_finishes_the_tick_under_way(tmp_path: Path) -> None:
     await soon(running)
     await soon(arena.world.close())
 
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     assert arena.ticker.published_tick == tick + 1
     assert [record.kind.name for record in scan_segment(path)] == ["GENESIS", "MARK", "CLEAN_STOP"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.economy import hash_copy
-from server.live.warm import Arrays, NotWarm, load, save, warm_start
+from server.live.array_file import Arrays, NotWhole
+from server.live.warm import load, save, warm_start
 from tests.support.worlds import small_config
 
 ARRAYS: Arrays = [
@@ -68,12 +69,12 @@ def test_every_kind_of_damage_is_noticed(tmp_path: Path) -> None:
 
     for position in range(len(whole)):
         path.write_bytes(whole[:position])
-        with pytest.raises(NotWarm):
+        with pytest.raises(NotWhole):
             load(path)
         flipped = bytearray(whole)
         flipped[position] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(NotWarm):
+        with pytest.raises(NotWhole):
             load(path)
 
 

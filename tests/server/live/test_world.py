@@ -19,7 +19,7 @@ from engine.messages import Kind
 from engine.replay import HashDiffers
 from server.clock import ManualClock
 from server.live.errors import FolderInUse, WorldRefused
-from server.live.journal import create_segment, segment_path
+from server.live.journal import FIRST, create_segment, segment_paths
 from server.live.world import World, open_world, parallel_in
 from server.metrics import Metrics
 from tests.support.live import WARM_UP_TICKS, LiveWorld, live_world, open_small, small_settings, soon
@@ -60,7 +60,7 @@ def test_a_new_world_has_a_seed_an_epoch_and_a_start(tmp_path: Path) -> None:
     assert world.seed_commitment == hashlib.blake2b(bytes.fromhex(world.genesis.seed), digest_size=32).hexdigest()
     assert len(world.epoch) == 16
     assert world.genesis.created == "2023-11-14T22:13:20.000Z"
-    assert stat.S_IMODE((tmp_path / "journal-00000001.arj").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "journal-000000000001.arj").stat().st_mode) == 0o600
     world.lock.release()
 
 
@@ -237,7 +237,7 @@ def test_another_release_is_refused(tmp_path: Path) -> None:
     """An engine that computes other worlds does not continue this one."""
     world = open_small(tmp_path)
     world.lock.release()
-    create_segment(tmp_path, encode_genesis(world.genesis._replace(engine_version=99)))
+    create_segment(tmp_path, FIRST, encode_genesis(world.genesis._replace(engine_version=99)))
 
     with pytest.raises(WorldRefused, match="engine version 99"):
         open_small(tmp_path)
@@ -247,7 +247,7 @@ def test_a_start_that_cannot_be_reproduced_is_refused(tmp_path: Path) -> None:
     """If the warm start is not the one the journal names, the world is not begun."""
     world = open_small(tmp_path)
     world.lock.release()
-    create_segment(tmp_path, encode_genesis(world.genesis._replace(start_hash="00" * 16)))
+    create_segment(tmp_path, FIRST, encode_genesis(world.genesis._replace(start_hash="00" * 16)))
 
     with pytest.raises(WorldRefused, match="the start of the world is tick 25"):
         open_small(tmp_path)
@@ -256,9 +256,9 @@ def test_a_start_that_cannot_be_reproduced_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [b"{}", b"not json"])
 def test_a_journal_without_a_genesis_is_damaged(tmp_path: Path, payload: bytes) -> None:
     """Whatever stands where the genesis belongs, the offset is named."""
-    create_segment(tmp_path, payload)
+    create_segment(tmp_path, FIRST, payload)
 
-    with pytest.raises(JournalDamaged, match="byte 69"):
+    with pytest.raises(JournalDamaged, match="byte 101"):
         open_small(tmp_path)
 
 
@@ -270,9 +270,8 @@ async def test_a_torn_tail_is_cut_and_the_world_goes_on(tmp_path: Path) -> None:
         for name in ("x", "y"):
             arena.act(agents[0], name, Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
         await soon(arena.recorder.durable(arena.world.journal.next_seq - 1))
-        whole = (tmp_path / "one" / "journal-00000001.arj").read_bytes()
-    path = segment_path(folder)
-    assert path is not None
+        whole = (tmp_path / "one" / "journal-000000000001.arj").read_bytes()
+    path = segment_paths(folder)[0]
     begin = path.stat().st_size
 
     kept = set()
@@ -293,8 +292,7 @@ async def test_damage_is_refused_with_its_offset(tmp_path: Path) -> None:
     """A flipped bit in what was durable keeps the world shut, and the folder free for whoever repairs it."""
     async with live_world(tmp_path) as arena:
         await live_a_little(arena, 3)
-    path = segment_path(tmp_path)
-    assert path is not None
+    path = segment_paths(tmp_path)[0]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)

@@ -1,0 +1,290 @@
+"""Snapshots: the whole world after a tick in one file, so that a start replays minutes instead of everything.
+
+    mark n -> journal begins a new segment -> tick n -> copies of arrays, receipts, agents (event loop)
+           -> receipts, events, snapshot on disk, old snapshots and segments put away (a thread) -> done (event loop)
+
+A snapshot begins with its tick's mark behind it: what follows is in the segments from `sequence` on. It is written in
+slices, each synced by itself, so that neither a tick nor a sync of the journal waits for much of it.
+Source: DESIGN D21, D23, R4; specification 004, automatic data archival and cleanup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from engine.economy import hash_copy
+from server.clock import Clock
+from server.live.array_file import Arrays, NotWhole, read_arrays, read_header, write_arrays
+from server.live.disk import remove, write_whole
+from server.live.event_store import EventStore
+from server.live.journal import ARCHIVE_NAME, SegmentStart, first_sequence, segment_paths
+from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.receipt_index import Generation, write_generation
+from server.live.receipts import OpenReceipts, Receipts, open_arrays
+from server.live.registry import AgentRegistry, RegistryCopy
+from server.live.warm import world_header
+from server.live.workers import SYSTEM, Workers
+from server.metrics import Metrics
+
+FOLDER_NAME = "snapshots"
+NEWEST_KEPT = 3
+HOUR_S, DAY_S = 3_600, 86_400
+HOURLY_FOR_S, DAILY_FOR_S = DAY_S, 7 * DAY_S
+PAUSE_S = 0.001
+"""Between two slices of a file."""
+_SUFFIX = ".arf"
+
+log = structlog.get_logger("arena.snapshots")
+
+
+class Named(NamedTuple):
+    """A snapshot by its name. unix_s: wall clock when its tick began."""
+
+    tick: int
+    unix_s: int
+    path: Path
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds. arrays: of the world and of what was rebuilt with it, by name."""
+
+    header: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @property
+    def tick(self) -> int:
+        """The last tick that is in it."""
+        return int(self.header["tick"])
+
+    @property
+    def sequence(self) -> int:
+        """The first record that is not in it."""
+        return int(self.header["sequence"])
+
+    @property
+    def receipt_files(self) -> list[tuple[str, int]]:
+        """Name and last valid tick of each file of settled receipts."""
+        return [(str(name), int(ends)) for name, ends in self.header["receipts"]]
+
+    @property
+    def world(self) -> Arrays:
+        """The persistent arrays of the economy."""
+        return [(name, self.arrays[name]) for name in self.header["world"]]
+
+
+class _Job(NamedTuple):
+    """A snapshot to be written."""
+
+    tick: int
+    unix_ns: int
+    start: SegmentStart
+    world: Arrays
+    receipts: Path
+    settled: dict[bytes, bytes]
+    opened: OpenReceipts
+    registry: RegistryCopy
+    events_size: int
+
+
+class Snapshots:
+    """Takes the snapshots of a running world, one at a time. Everything but the writing is on one event loop's thread.
+
+    every: ticks between two; 0: none are taken.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        epoch: str,
+        receipts: Receipts,
+        registry: AgentRegistry,
+        events: EventStore,
+        metrics: Metrics,
+        clock: Clock,
+        every: int,
+        workers: Workers = SYSTEM,
+    ) -> None:
+        self.newest: int | None = None
+        """Tick of the last one that was taken in this process."""
+        self._folder = folder
+        self._epoch = epoch
+        self._receipts = receipts
+        self._registry = registry
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._every = every
+        self._is_taking = False
+        self._writing: asyncio.Future[None] | None = None
+        """The last write that was begun; each begins when the one before has ended."""
+        self._hurry = workers.event()
+        self._thread = workers.executor("snapshot")
+
+    def is_due(self, tick: int) -> bool:
+        """Whether a snapshot is to be taken after that tick."""
+        if not self._every or tick % self._every or self._events.failed:
+            return False
+        if self._is_taking:
+            self._metrics.snapshots.labels("skipped").inc()
+            log.warning("snapshot_skipped", tick=tick, reason="the one before is still being written")
+            return False
+        return True
+
+    def take(self, tick: int, unix_ns: int, start: SegmentStart, world: Arrays) -> None:
+        """Begin to write the world as it is after a tick. start: what follows it; world: copies of its arrays."""
+        self._is_taking = True
+        job = _Job(
+            tick, unix_ns, start, world, self._receipts_path(), self._receipts.flush(), self._receipts.open_now(),
+            self._registry.copy(), self._events.size,
+        )  # fmt: skip
+        self._run(lambda generations: self._write(job, generations), lambda done: self._taken(tick, done))
+
+    def flush_receipts(self) -> None:
+        """Write settled receipts to the index when there are many; a snapshot does it anyhow."""
+        if self._receipts.should_flush:
+            path, settled = self._receipts_path(), self._receipts.flush()
+            self._run(lambda _: write_generation(path, settled, self._pause), self._receipts.index.adopt)
+
+    async def close(self) -> None:
+        """Wait for the one that is being written; it does not pause any more."""
+        self._hurry.set()
+        if self._writing is not None:
+            await self._writing
+        self._thread.shutdown()
+
+    def _run(
+        self,
+        work: Callable[[tuple[Generation, ...]], Generation | None],
+        done: Callable[[Generation | None], None],
+    ) -> None:
+        """Do work in a thread, given the generations before it, and then done on the loop; one after another."""
+        before = self._writing
+
+        async def run() -> None:
+            if before is not None:
+                await before
+            began = self._clock.monotonic()
+            try:
+                generations = self._receipts.index.generations
+                generation = await asyncio.get_running_loop().run_in_executor(self._thread, work, generations)
+            except OSError as error:
+                # the receipts stay in memory, and nothing is lost but time at the next start
+                self._receipts.take_back()
+                self._is_taking = False
+                self._metrics.snapshots.labels("failed").inc()
+                log.error("snapshot_failed", error=str(error))
+                return
+            done(generation)
+            self._metrics.snapshot_seconds.observe(self._clock.monotonic() - began)
+
+        self._writing = asyncio.ensure_future(run())
+
+    def _taken(self, tick: int, generation: Generation | None) -> None:
+        self._receipts.index.adopt(generation)
+        self._is_taking = False
+        self.newest = tick
+        self._metrics.snapshots.labels("taken").inc()
+        self._metrics.snapshot_tick.set(tick)
+
+    def _write(self, job: _Job, generations: tuple[Generation, ...]) -> Generation | None:
+        """Write everything a start from here needs, the snapshot itself last; then put away what is old."""
+        generation = write_generation(job.receipts, job.settled, self._pause)
+        self._events.sync()
+        # a file whose receipts all ended is removed; the snapshot says until when it is needed
+        files = [*generations, *([generation] if generation else [])]
+        more = job.registry.arrays() | open_arrays(job.opened)
+        header = {
+            **world_header(job.tick, hash_copy(job.tick, job.world).hex()),
+            "epoch": self._epoch,
+            "sequence": job.start.sequence,
+            "chain": job.start.chain.hex(),
+            "unix_ns": job.unix_ns,
+            "world": [name for name, _ in job.world],
+            "receipts": [[one.path.name, one.ends] for one in files],
+            "events_bytes": job.events_size,
+        }
+        folder = self._folder / FOLDER_NAME
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / name_of(job.tick, job.unix_ns)
+        write_arrays(path, header, [*job.world, *more.items()], self._pause)
+        log.info("snapshot_taken", tick=job.tick, bytes=path.stat().st_size, sequence=job.start.sequence)
+        self._put_away(job.unix_ns // 1_000_000_000)
+        return generation
+
+    def _put_away(self, now_s: int) -> None:
+        """Remove snapshots no rule keeps, and pack the segments that none of the newest needs."""
+        known = list_snapshots(self._folder)
+        for old in superfluous(known, now_s):
+            remove(old.path)
+        if len(known) >= NEWEST_KEPT:
+            archive(self._folder, read_header(known[-NEWEST_KEPT].path)["sequence"], self._pause)
+
+    def _receipts_path(self) -> Path:
+        return self._folder / RECEIPTS_NAME / f"receipts-{self._receipts.tick:012d}{_SUFFIX}"
+
+    def _pause(self, descriptor: int) -> None:
+        # little at a time: a sync of the journal may have to wait for all of a file's bytes that are not on disk yet
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+        self._hurry.wait(PAUSE_S)
+
+
+def name_of(tick: int, unix_ns: int) -> str:
+    """Return the name of a snapshot's file."""
+    return f"snapshot-{tick:012d}-{unix_ns // 1_000_000_000}{_SUFFIX}"
+
+
+def list_snapshots(folder: Path) -> list[Named]:
+    """Return the snapshots in a data folder by their names, oldest first."""
+    found = []
+    for path in (folder / FOLDER_NAME).glob(f"snapshot-*{_SUFFIX}"):
+        _, tick, unix_s = path.name.removesuffix(_SUFFIX).split("-")
+        found.append(Named(int(tick), int(unix_s), path))
+    return sorted(found)
+
+
+def superfluous(known: Iterable[Named], now_s: int) -> list[Named]:
+    """Return which snapshots to remove: all but the newest three, the first of each hour for a day, of each day for a
+    week.
+    """
+    ordered = sorted(known)
+    kept = set(ordered[-NEWEST_KEPT:])
+    for period, age in ((HOUR_S, HOURLY_FOR_S), (DAY_S, DAILY_FOR_S)):
+        first: dict[int, Named] = {}
+        for one in ordered:
+            if now_s - one.unix_s <= age:
+                first.setdefault(one.unix_s // period, one)
+        kept |= set(first.values())
+    return [one for one in ordered if one not in kept]
+
+
+def load(path: Path) -> Snapshot:
+    """Return a snapshot. Raises NotWhole when it is damaged or of another release, OSError."""
+    header, arrays = read_arrays(path)
+    mine = world_header(0, "")
+    if any(header.get(key) != mine[key] for key in ("engine_version", "layout_version")):
+        raise NotWhole("of another release")
+    return Snapshot(header, arrays)
+
+
+def archive(folder: Path, sequence: int, pause: Callable[[int], None]) -> int:
+    """Compress the segments that end before a record into the archive; return how many."""
+    paths = [path for path in segment_paths(folder) if path.suffix != ".gz"]
+    (folder / ARCHIVE_NAME).mkdir(mode=0o700, exist_ok=True)
+    count = 0
+    for path, following in pairwise(paths):
+        if first_sequence(following) > sequence:
+            break
+        # the same bytes for the same segment: no time in it
+        packed = gzip.compress(path.read_bytes(), mtime=0)
+        write_whole(folder / ARCHIVE_NAME / f"{path.name}.gz", [packed], pause)
+        remove(path)
+        count += 1
+    return count

@@ -1,0 +1,244 @@
+"""Snapshots: a start from one is the start from the beginning, to the bit; what is wrong with one costs only time."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import JournalDamaged
+from engine.journal import RecordKind
+from engine.messages import Kind
+from server.live import snapshots
+from server.live.journal import ARCHIVE_NAME, read_segments, scan_segment, segment_paths
+from server.live.snapshots import DAY_S, HOUR_S, NEWEST_KEPT, Named, list_snapshots, superfluous
+from server.live.world import World
+from tests.support.live import LiveWorld, live_world, open_small, soon
+
+GOOD = 12
+EVERY, RESUME = 10, 4
+OFTEN = {"snapshot_ticks": EVERY, "resume_frames": RESUME}
+"""A snapshot every few ticks, and few to be replayed."""
+
+
+async def live(arena: LiveWorld, ticks: int, agents: list[int] | None = None) -> list[int]:
+    """Let two agents act for so many ticks: fills, resting orders, refusals."""
+    if agents is None:
+        agents = [(await arena.register(f"key {i}", idempotency=f"word {i}")).agent for i in range(2)]
+    for _ in range(ticks):
+        tick = arena.world.economy.tick
+        level = int(arena.world.economy.state.level[GOOD]) + (200 if tick % 3 else -3_000)
+        for agent in agents:
+            arena.act(agent, f"a-{tick}", market=GOOD, side=1, quantity=1 + tick % 7, level=level)
+        await arena.tick()
+        await written(arena)
+    return agents
+
+
+async def written(arena: LiveWorld) -> None:
+    """Wait for the snapshot that is being written."""
+    if (writing := arena.world.snapshots._writing) is not None:
+        await soon(writing)
+
+
+def documents(world: World, agents: list[int], ticks: range) -> list[Any]:
+    """Return the receipts of what live() did in those ticks."""
+    found = [world.receipts.get(agent, f"a-{tick}") for agent in agents for tick in ticks]
+    return [receipt and receipt.document(False) for receipt in found]
+
+
+def open_again(folder: Path, **changes: Any) -> World:
+    """Open a world and let go of it at once."""
+    world = open_small(folder, **{**OFTEN, **changes})
+    world.lock.release()
+    return world
+
+
+async def test_a_start_from_a_snapshot_is_the_start_from_the_beginning(tmp_path: Path) -> None:
+    """State, receipts settled and open, agents, keys, events, chain: everything is what a whole replay makes."""
+    async with live_world(tmp_path / "one", **OFTEN) as arena:
+        agents = await live(arena, 3 * EVERY)
+        events = arena.world.events.size
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "snapshots")
+
+    quick, whole = open_again(tmp_path / "one"), open_again(tmp_path / "two")
+
+    ticks = range(25, 25 + 3 * EVERY)
+    assert quick.opened_at >= 3 * EVERY
+    assert whole.opened_at == 25
+    assert quick.replayed.marks < whole.replayed.marks == 3 * EVERY
+    assert quick.economy.state_hash() == whole.economy.state_hash()
+    assert documents(quick, agents, ticks) == documents(whole, agents, ticks)
+    assert None not in documents(quick, agents, ticks)
+    assert quick.journal.next_seq == whole.journal.next_seq
+    assert quick.journal.chain.close() == whole.journal.chain.close()
+    assert quick.events.size == whole.events.size == events
+    for world in (quick, whole):
+        assert world.registry.owner_of_key(b"key 1".ljust(32, b".")) == agents[1]
+        found = world.registry.find_registration(None, "word 0")
+        assert found is not None
+        assert (found.number, found.is_active, world.registry.active) == (agents[0], True, 2)
+    assert quick.economy.copy_arrays()[0] == whole.economy.copy_arrays()[0]
+
+
+async def test_a_resting_order_of_before_the_snapshot_is_followed_after_it(tmp_path: Path) -> None:
+    """Its receipt was open when the snapshot was taken: what happens later is told all the same."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        agent = (await arena.register()).agent
+        await arena.tick()
+        level = int(arena.world.economy.state.level[GOOD]) - 5_000
+        seq = arena.act(agent, "resting", market=GOOD, side=1, quantity=3, level=level)
+        await live(arena, 2 * EVERY, [])
+
+    async with live_world(tmp_path, **OFTEN) as again:
+        assert again.world.opened_at > 25
+        before = again.world.receipts.get(agent, "resting")
+        assert before is not None
+        assert before.outcome is not None
+        assert (before.outcome["status"], before.seq) == ("resting", seq)
+        again.act(agent, "cancel", Kind.CANCEL, order_id=seq)
+        await again.tick()
+        after = again.world.receipts.get(agent, "resting")
+        assert after is not None
+        assert after.outcome is not None
+        assert after.outcome["status"] == "cancelled"
+
+
+async def test_enough_ticks_are_replayed_for_those_who_resume(tmp_path: Path) -> None:
+    """The newest snapshot is passed over when less than the resume ring lies behind it."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 2 * EVERY + 3 - (25 % EVERY))
+        newest = list_snapshots(tmp_path)[-1].tick
+        assert arena.world.economy.tick - newest < RESUME
+
+    world = open_again(tmp_path)
+
+    assert world.opened_at == newest - EVERY
+    assert world.replayed.marks > RESUME
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "receipts gone", "events cut"])
+async def test_a_snapshot_that_cannot_be_used_costs_only_time(tmp_path: Path, harm: str) -> None:
+    """The one before it does, or the whole journal; the world is the same."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        agents = await live(arena, 3 * EVERY)
+        expected = arena.world.economy.state_hash()
+        receipts = documents(arena.world, agents, range(25, 25 + 3 * EVERY))
+    best = open_again(tmp_path).opened_at
+    path = next(one.path for one in list_snapshots(tmp_path) if one.tick == best)
+    data = bytearray(path.read_bytes())
+    match harm:
+        case "cut":
+            path.write_bytes(data[:-100])
+        case "flipped":
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+        case "receipts gone":
+            shutil.rmtree(tmp_path / "receipts")
+        case "events cut":
+            (tmp_path / "events.jsonl").write_bytes(b"")
+
+    world = open_again(tmp_path)
+
+    assert world.opened_at < best
+    assert world.economy.state_hash() == expected
+    assert documents(world, agents, range(25, 25 + 3 * EVERY)) == receipts
+
+
+async def test_old_segments_are_archived_and_still_read(tmp_path: Path) -> None:
+    """The journal is one row of records, wherever its segments are; a record of an archived one is found damaged."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 6 * EVERY)
+    paths = segment_paths(tmp_path)
+    archived = [path for path in paths if path.suffix == ".gz"]
+
+    marks = [record.sequence for record in read_segments(paths) if record.kind is RecordKind.MARK]
+    sequences = [record.sequence for record in read_segments(paths)]
+
+    assert len(archived) >= 2
+    assert len(paths) - len(archived) == NEWEST_KEPT
+    assert len(marks) == 6 * EVERY
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert all(path.parent.name == ARCHIVE_NAME for path in archived)
+    whole = open_again(tmp_path)
+    shutil.rmtree(tmp_path / "snapshots")
+    assert open_again(tmp_path).economy.state_hash() == whole.economy.state_hash()
+    data = bytearray(gzip.decompress(archived[1].read_bytes()))
+    data[len(data) // 2] ^= 1
+    archived[1].write_bytes(gzip.compress(data))
+    with pytest.raises(JournalDamaged, match="archive"):
+        open_again(tmp_path)
+
+
+async def test_a_missing_segment_is_damage(tmp_path: Path) -> None:
+    """Records that are not there were acknowledged once."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 3 * EVERY)
+    shutil.rmtree(tmp_path / "snapshots")
+    paths = segment_paths(tmp_path)
+    paths[1].unlink()
+
+    with pytest.raises(JournalDamaged, match="begins with record"):
+        open_again(tmp_path)
+
+
+async def test_a_full_disk_costs_snapshots_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted and said; receipts stay in memory; the next snapshot has everything."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with live_world(tmp_path, **OFTEN) as arena:
+        with monkeypatch.context() as broken:
+            broken.setattr(snapshots, "write_arrays", full)
+            agents = await live(arena, EVERY)
+        failed = arena.metrics.snapshots.labels("failed")._value.get()
+        in_memory = arena.world.receipts.in_memory
+        await live(arena, EVERY, agents)
+        receipts = documents(arena.world, agents, range(25, 25 + 2 * EVERY))
+
+        assert failed == 1
+        assert in_memory == 2 * EVERY
+        assert arena.world.receipts.in_memory < len(arena.world.receipts) == 4 * EVERY
+        assert None not in receipts
+    assert documents(open_again(tmp_path), agents, range(25, 25 + 2 * EVERY)) == receipts
+
+
+async def test_a_segment_ends_with_the_mark_of_its_snapshot(tmp_path: Path) -> None:
+    """What a start replays begins with the first record the snapshot does not have."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 2 * EVERY)
+    paths = segment_paths(tmp_path)
+
+    kinds = [[record.kind for record in scan_segment(path)] for path in paths]
+
+    assert [segment[-1] for segment in kinds[:-1]] == [RecordKind.MARK] * (len(paths) - 1)
+    assert [one.tick % EVERY for one in list_snapshots(tmp_path)] == [0] * len(list_snapshots(tmp_path))
+    loaded = snapshots.load(list_snapshots(tmp_path)[-1].path)
+    assert loaded.sequence == scan_segment(paths[-1]).first_sequence
+
+
+@given(st.lists(st.integers(0, 3 * DAY_S), min_size=1, max_size=60, unique=True))
+def test_the_newest_and_the_first_of_each_hour_and_day_are_kept(times: list[int]) -> None:
+    """Whatever times there are: at most three, and one for each hour of a day and each day of a week."""
+    known = [Named(i, unix_s, Path(str(i))) for i, unix_s in enumerate(sorted(times))]
+    now_s = known[-1].unix_s
+
+    gone = superfluous(known, now_s)
+
+    kept = [one for one in known if one not in gone]
+    assert kept[-NEWEST_KEPT:] == known[-NEWEST_KEPT:]
+    hours = {one.unix_s // HOUR_S for one in known if now_s - one.unix_s <= DAY_S}
+    assert hours <= {one.unix_s // HOUR_S for one in kept}
+    days = {one.unix_s // DAY_S for one in known}
+    assert days <= {one.unix_s // DAY_S for one in kept}
+    assert len(kept) <= NEWEST_KEPT + len(hours) + len(days)
+    assert superfluous(kept, now_s) == []
