@@ -6,7 +6,8 @@ auction of the same tick fills them, and completes their outcomes.
 Decided where the rules are silent: registering and leaving know neither valid_until nor the limit of actions; a
 replace names the lots that shall stay open, keeps the order's time in force, and its id too unless it loses priority;
 a default ends the agent as if it had unregistered; who leaves takes its hours of labour along, for hours are no
-estate; a slot freed with a write-off is taken by nobody while it counts for its old owner.
+estate; a slot freed with a write-off is taken by nobody while it counts for its old owner (but by whoever held it in
+the world a fork follows).
 Source: ECONOMY A13, DESIGN D22, D24.
 """
 
@@ -547,22 +548,32 @@ def _set_sentiment(
 
 @kernel
 def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accounts, world: World, rules: Rules) -> int:
-    """Give the agent the lowest free slot and its endowment; return the lowest slot that may be free after it."""
+    """Give the agent the lowest free slot and its endowment; return the lowest slot that may be free after it.
+
+    A row may name the slot, as quantity - 1: its agent was let in already, in the world a fork follows. It gets that
+    slot if it is free, and its owner's agents are not counted again. Rows of the door name none.
+    """
     number = action["agent_id"] if action["agent_id"] > 0 else action["seq"]
     owner = action["owner"] if action["owner"] > 0 else number
     if number <= 0 or find(accounts.by_number, accounts.id, number) >= 0:
         _refuse(outcome, _MALFORMED, 0, 0)
         return free_from
-    slot = free_from
-    while slot < len(accounts.id) and (accounts.id[slot] != 0 or accounts.blocked_until[slot] > rules.tick):
-        slot += 1
-    if slot == len(accounts.id):
-        _refuse(outcome, _AGENTS_FULL, slot + 1, slot)
-        return slot
-    owned = _owned(accounts, owner, rules.tick)
+    named = _whole(action["quantity"]) - 1
+    if 0 <= named < len(accounts.id) and accounts.id[named] == 0:
+        slot = named
+    else:
+        while free_from < len(accounts.id) and (
+            accounts.id[free_from] != 0 or accounts.blocked_until[free_from] > rules.tick
+        ):
+            free_from += 1
+        if free_from == len(accounts.id):
+            _refuse(outcome, _AGENTS_FULL, free_from + 1, free_from)
+            return free_from
+        slot = free_from
+    owned = 0 if named >= 0 else _owned(accounts, owner, rules.tick)
     if owned >= rules.agents_per_owner_max:
         _refuse(outcome, _AGENTS_PER_OWNER, owned + 1, rules.agents_per_owner_max)
-        return slot
+        return free_from
     unlist_slot(accounts.by_owner, accounts.slot_owner, accounts.owner_next, slot)
     accounts.blocked_owner[slot] = accounts.blocked_until[slot] = 0
     accounts.id[slot], accounts.owner[slot] = number, owner
@@ -576,7 +587,8 @@ def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accou
     world.counters[SLOTS_USED] = max(world.counters[SLOTS_USED], slot + 1)
     world.counters[AGENT_COUNT] += 1
     outcome["agent_id"], outcome["status"], outcome["value"] = number, _DONE, rules.endowment
-    return slot + 1
+    outcome["available"] = slot
+    return free_from
 
 
 @kernel

@@ -98,7 +98,7 @@ ACTION = np.dtype(
         ("seq", "<i8"),  # journal sequence number; the id of the order it places
         ("agent_id", "<i8"),
         ("owner", "<i8"),  # REGISTER only
-        ("quantity", "<i8"),  # lots, 1..10^9
+        ("quantity", "<i8"),  # lots, 1..10^9; REGISTER in a fork: the slot to take + 1
         ("amount", "<i8"),  # ucr: borrow, repay
         ("order_id", "<i8"),  # cancel, replace
         ("order_until", "<i8"),  # GTT: last tick the order takes part in
@@ -122,7 +122,7 @@ OUTCOME = np.dtype(
         ("value", "<i8"),  # ucr paid (< 0) or received (> 0) in this tick
         ("open", "<i8"),  # lots left resting
         ("needed", "<i8"),  # when refused: what was needed (ucr, lots or tick to retry)
-        ("available", "<i8"),  # when refused: what was there
+        ("available", "<i8"),  # when refused: what was there; of a registration the slot it got
         ("price", "<i8"),  # ucr a lot of the fill, 0 = none
         ("code", "<i4"),  # Reject
         ("kind", "u1"),

@@ -67,6 +67,8 @@ ORDER = {
         "economy",
         "journal",
         "replay",
+        "effects",
+        "fork",
         "analysis",
     ),
     "server": (

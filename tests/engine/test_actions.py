@@ -585,6 +585,25 @@ class TestSlots:
         assert floor.state.agent_id[:5].tolist() == [agents[0], *newcomers[:2], agents[3], newcomers[2]]
         assert floor.state.counters[AGENT_COUNT] == floor.state.counters[SLOTS_USED] == 5
 
+    def test_a_registration_may_name_its_slot(self) -> None:
+        """What a fork does: the named slot if it is free, owner and block notwithstanding, the lowest one otherwise."""
+        floor = Floor(max_agents=6, agents_per_owner_max=1, blocked_ticks=10)
+        first, second = floor.join(2)
+        floor.state.agent_cash[0] -= 1
+        floor.tick(floor.row(first, Kind.UNREGISTER))
+
+        outcomes = floor.tick(
+            floor.row(801, Kind.REGISTER, owner=second, quantity=4 + 1),
+            floor.row(802, Kind.REGISTER, quantity=1 + 1),
+            floor.row(803, Kind.REGISTER, quantity=0 + 1),
+            floor.row(804, Kind.REGISTER, owner=first, quantity=6 + 1),
+            floor.row(805, Kind.REGISTER),
+        )
+
+        assert outcomes["available"].tolist() == [4, 2, 0, 3, 5]
+        assert floor.state.agent_id.tolist() == [803, second, 802, 804, 801, 805]
+        assert floor.state.blocked_owner[0] == floor.state.blocked_until[0] == 0
+
     def test_leaving_settles_everything(self) -> None:
         """Orders end, debt then advance are repaid, the rest of the cash goes to the treasury, goods to the estate."""
         floor = Floor()
