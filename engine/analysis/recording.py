@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -157,11 +158,12 @@ class Recording:
         """The population."""
         return int(self.config.get("residents", 0))
 
-    @property
+    @cached_property
     def returns(self) -> I64:
         """Shape (T, 32): log return of each tick in bp, the difference of levels."""
         levels = np.concatenate([self.level_before[None, :], self.level.astype(np.int64)])
-        return levels[1:] - levels[:-1]
+        steps: I64 = levels[1:] - levels[:-1]
+        return steps
 
     def day(self, name: str) -> F64:
         """Return a column of DAY_FIELDS, shape (D,). Raises ValueError for a name that is none."""
