@@ -22,7 +22,7 @@ from engine.markets import FINAL, NAMES
 from engine.replay import Watch
 from server.live.accounts import AccountReader
 from server.live.frames import quantise
-from server.live.journal import scan_segment, segment_paths
+from server.live.journal import read_segments, segment_paths
 from server.live.world import WARM_NAME, read_genesis, run_replay, start_economy
 from tests.support.arena import RunningServer, run_server
 from tests.support.deadlines import seconds
@@ -369,13 +369,12 @@ async def settle(played: Played, client: ArenaClient) -> None:
 # --- afterwards --------------------------------------------------------------------------------------------------
 def replay(folder: Path) -> Replay:
     """Compute a world again from its journal. Raises when a stored hash differs."""
-    path = segment_paths(folder)[0]
-    scan = scan_segment(path)
-    economy = start_economy(read_genesis(scan), folder / WARM_NAME)
+    records = read_segments(segment_paths(folder))
+    economy = start_economy(read_genesis(folder), folder / WARM_NAME)
     watch = Replay(economy=economy)
-    done = run_replay(economy, scan, watch)
-    assert scan.is_clean
-    assert scan.torn is None
+    done = run_replay(economy, records, watch)
+    assert records.is_clean
+    assert records.torn is None
     assert done.hashes_checked >= TICKS // 10 - 2
     return watch
 
