@@ -36,15 +36,18 @@ PACKAGES = {
     "examples": ("clients/python/examples", STANDARD | {"arena_client"}),
 }
 
-#: What one file of the server may do beside its package, because it is the one door for it.
+#: What one file may import beside what its package may, because it is the one door for it.
 DOORS = {
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/app.py": {"uvloop"},  # the event loop
+    # each runs in the environment of the library it shows
+    "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
+    "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
 }
 #: Modules that only the files named may import: time and entropy enter by one file each.
 ONLY_IN = {
-    "time": {"server/clock.py", "server/bench.py"},
+    "time": {"server/clock.py", "server/bench_ticks.py", "server/bench_peers.py"},
     "secrets": {"server/keys.py"},
     "random": set[str](),
     "uuid": set[str](),
@@ -80,6 +83,8 @@ ORDER = {
         "openapi asyncapi pages",
         "routes",
         "app",
+        "bench_row",
+        "bench_ticks bench_peers",
         "bench",
         "cli",
         "__main__",

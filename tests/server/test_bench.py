@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from server import bench
-from server.bench import Row
+from engine.economy import Economy
+from engine.markets import MARKETS
+from engine.state import ORDER_COUNT
+from server import bench, bench_peers, bench_ticks
+from server.bench_row import Row
+from tests.support.worlds import small_config
 
-KEYS = {"id", "value", "unit", "bar", "pass", "spread", "revision", "machine", "includes", "excludes"}
+KEYS = {"id", "value", "unit", "bar", "at_least", "pass", "spread", "revision", "machine", "includes", "excludes"}
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure a small world that is hardly warm, beside a small buffer."""
-    monkeypatch.setattr(bench, "RESIDENTS", 2_000)
-    monkeypatch.setattr(bench, "WARM_UP_TICKS", 2)
-    monkeypatch.setattr(bench, "COPY_BYTES", 800_000)
+    monkeypatch.setattr(bench_ticks, "RESIDENTS", 2_000)
+    monkeypatch.setattr(bench_ticks, "RESIDENTS_LARGE", 4_000)
+    monkeypatch.setattr(bench_ticks, "LARGE", {"tick_1m": 4_000, "tick_10m": 40_000})
+    monkeypatch.setattr(bench_ticks, "WARM_UP_TICKS", 2)
+    monkeypatch.setattr(bench_ticks, "COPY_BYTES", 800_000)
+    monkeypatch.setattr(bench_ticks, "CROWD", 40)
+    monkeypatch.setattr(bench_peers, "RESIDENTS", 2_000)
+    monkeypatch.setattr(bench_peers, "WARM_UP_TICKS", 2)
 
 
-def row(value: float, bar: float = 3.0) -> Row:
+def row(value: float, bar: float = 3.0, at_least: bool = False) -> Row:
     """Return a row of that value."""
-    return Row(id="start_warm", value=value, unit="s", bar=bar, spread="", includes="a", excludes="b")
+    return Row(
+        id="start_warm", value=value, unit="s", bar=bar, spread="", includes="a", excludes="b", at_least=at_least
+    )
 
 
 def test_a_row_passes_up_to_its_bar() -> None:
     """The bar itself is reached."""
     assert [row(value).passes for value in (2.9, 3.0, 3.1)] == [True, True, False]
+    assert [row(value, at_least=True).passes for value in (2.9, 3.0, 3.1)] == [False, True, True]
 
 
 @pytest.mark.usefixtures("small")
 def test_the_rows_of_a_tick_are_measured() -> None:
     """A tick's rows come with ratio, tail and pricing, all above zero, and say what is in them."""
-    rows = bench.tick_rows(["tick_100k", "pricing_100k"], quick=True)
+    rows = bench_ticks.tick_rows(["tick_100k", "pricing_100k"], quick=True)
 
     assert [row.id for row in rows] == ["tick_100k", "tick_100k_p99", "pricing_100k"]
     assert all(row.value > 0 for row in rows)
@@ -47,7 +61,81 @@ def test_the_rows_of_a_tick_are_measured() -> None:
 @pytest.mark.usefixtures("small")
 def test_only_what_was_asked_for_is_reported() -> None:
     """Rows that share a measurement are reported one by one."""
-    assert [row.id for row in bench.tick_rows(["pricing_100k"], quick=True)] == ["pricing_100k"]
+    assert [row.id for row in bench_ticks.tick_rows(["pricing_100k"], quick=True)] == ["pricing_100k"]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_rows_of_large_worlds_are_measured() -> None:
+    """Both sizes in two threads; ten million with the time of a tick and the memory of the process."""
+    rows = bench_ticks.large_rows(["tick_1m", "tick_10m"], quick=True)
+
+    assert [row.id for row in rows] == ["tick_1m", "tick_10m", "tick_10m_ms", "memory_10m"]
+    assert all(row.value > 0 for row in rows)
+    assert rows[1].value != rows[2].value
+    assert "2 threads" in rows[0].includes
+
+
+@pytest.mark.usefixtures("small")
+def test_the_row_of_outside_orders_is_measured() -> None:
+    """Its orders are taken and filled, or it would measure refusals."""
+    [row] = bench_ticks.outside_rows(["outside_orders"], quick=True)
+
+    accepted, filled = (float(share) for share in re.findall(r"([0-9.]+)% (?:accepted|filled)", row.includes))
+    assert accepted > 90
+    assert 10 < filled < 90
+
+
+def test_a_crowd_orders_all_over_the_markets_and_comes_back() -> None:
+    """Every agent orders once in a tick, some buy and some sell, no order is left when the tick is over."""
+    economy = Economy(small_config(endowment_credits=100_000), 1)
+    crowd = bench_ticks.Crowd(economy, 64)
+    sides = set()
+    for _ in range(20):
+        rows = crowd.orders()
+        economy.advance(rows)
+        sides |= set(rows["side"].tolist())
+        assert sorted(rows["agent_id"].tolist()) == sorted(crowd.numbers.tolist())
+        assert set(rows["market"].tolist()) == set(range(MARKETS))
+        assert economy.state.counters[ORDER_COUNT] == 0
+    assert sides == {-1, 1}
+
+
+class TestPeers:
+    """Other libraries, in an environment of their own."""
+
+    def test_the_environment_is_made_from_hashed_requirements(self) -> None:
+        """Every version is pinned with its hashes; the direct requirements are the libraries that are compared."""
+        lines = [line for line in bench_peers.LOCK.read_text().splitlines() if line and not line.startswith((" ", "#"))]
+        wanted = (bench_peers.PEERS / "requirements.in").read_text().splitlines()[1:]
+        assert all("==" in line for line in lines)
+        assert bench_peers.LOCK.read_text().count("--hash=sha256:") >= len(lines)
+        assert {name.split("==")[0] for name in wanted} == {library for _, library, _, _ in bench_peers.ROWS.values()}
+        assert all(any(line.startswith(name) for line in lines) for name in wanted)
+
+    def test_missing_requirements_are_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """An installed package has no peers: the message names the way."""
+        monkeypatch.setattr(bench_peers, "LOCK", tmp_path / "requirements.lock")
+
+        with pytest.raises(OSError, match="in a clone"):
+            bench_peers.environment(print)
+
+    @pytest.mark.usefixtures("small")
+    def test_a_peer_is_measured_beside_us(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Blocks take turns; the row names the fastest idiom and passes from its bar upwards."""
+        monkeypatch.setattr(bench_peers, "environment", lambda say: Path(sys.executable))
+        monkeypatch.setattr(bench_peers, "PACKAGE", "tests.support.peers")
+        monkeypatch.setitem(bench_peers.ROWS, "vs_mesa", ("small_market", "numpy", 0.001, 2))
+
+        [row] = bench_peers.peer_rows(["vs_mesa"], True, print)
+
+        assert row.passes
+        assert row.at_least
+        assert "idiom 'quick'" in row.includes
+
+    def test_a_peer_that_ends_is_an_error(self) -> None:
+        """A library that does not run is never a number."""
+        with bench_peers.Peer(Path(sys.executable), "nowhere", 10) as peer, pytest.raises(OSError, match="nowhere"):
+            peer.read()
 
 
 @pytest.mark.parametrize(("value", "status"), [(1.0, 0), (9.0, 1)])
