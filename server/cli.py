@@ -23,6 +23,7 @@ A living economy of 100,000 residents that anyone can join over REST and WebSock
 commands:
   serve      run the economy and its server (the default)
   replay     compute a world again from its journal and check every recorded hash
+  verify     check every record of a journal, its chain and its snapshots, and say what they are
   bench      measure this machine's numbers against their bars
 
   arena COMMAND --help shows what a command takes.
@@ -31,6 +32,7 @@ examples:
   arena                                  serve on http://127.0.0.1:8000, world in ./arena-data
   arena serve --port 9000 --data world   another port, another world
   arena replay world --check             prove that the journal leads to what was shown
+  arena verify world --records           what every record is, in words
   arena bench tick_100k --quick          one number, here and now
 """
 
@@ -75,6 +77,12 @@ def _replay(arguments: list[str]) -> int:
     return replay(arguments)
 
 
+def _verify(arguments: list[str]) -> int:
+    from server.live.verify_cmd import main as verify
+
+    return verify(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from server.bench import main as bench
 
@@ -82,7 +90,12 @@ def _bench(arguments: list[str]) -> int:
 
 
 #: Modules are imported when their command is asked for: --help and a wrong flag answer at once.
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "replay": _replay, "bench": _bench}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "replay": _replay,
+    "verify": _verify,
+    "bench": _bench,
+}
 
 
 def _version() -> str:

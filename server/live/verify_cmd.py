@@ -1,0 +1,198 @@
+"""`arena verify DIR`: whether a world's files are what was written: records, chain, hashes, snapshots."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from engine.errors import JournalDamaged
+from engine.journal import (
+    NO_HASH,
+    Genesis,
+    Record,
+    RecordKind,
+    Segments,
+    decode_action,
+    decode_genesis,
+    decode_key,
+    decode_mark,
+)
+from engine.markets import NAMES
+from engine.messages import Kind
+from engine.replay import HashDiffers
+from server.live.array_file import NotWhole
+from server.live.errors import WorldRefused
+from server.live.journal import read_segments, segment_paths
+from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.snapshots import list_snapshots, load
+from server.live.view import iso_time
+from server.live.world import WARM_NAME, read_genesis, run_replay, start_economy
+
+OK, BROKEN, REFUSED, DAMAGED = 0, 1, 2, 3
+"""What the command leaves: all holds; a snapshot or hash does not; there is nothing to verify; damaged bytes."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Check a folder and print what came of it; return the exit status. A running server is not disturbed."""
+    options = _parser().parse_args(args)
+    paths = segment_paths(options.folder)
+    if not paths:
+        _say(f"{options.folder} holds no journal")
+        return REFUSED
+    try:
+        records = read_segments(paths)
+        seen = _records(records, options.first, options.last if options.records else -1)
+        _summary(paths, records, seen)
+        is_whole = _snapshots(options.folder)
+        if options.replay:
+            _replay(options.folder, records)
+    except JournalDamaged as error:
+        _say(f"DAMAGED  {error}")
+        return DAMAGED
+    except HashDiffers as error:
+        _say(f"DIFFERS  {error}")
+        return BROKEN
+    except (WorldRefused, OSError) as error:
+        _say(str(error))
+        return REFUSED
+    _say("all of it holds" if is_whole else "the journal holds; what is named above does not")
+    return OK if is_whole else BROKEN
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arena verify",
+        description="Check every record of a world's journal, the chain over them, and its snapshots. Nothing is"
+        " changed; a running server may own the folder.",
+        epilog="examples: arena verify arena-data; arena verify arena-data --records --from 100 --to 120;"
+        " arena verify arena-data --replay",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="data folder of the world")
+    parser.add_argument("--records", action="store_true", help="say in words what every record is")
+    parser.add_argument("--from", dest="first", type=int, default=1, metavar="N", help="first record to say, default 1")
+    parser.add_argument(
+        "--to", dest="last", type=int, default=sys.maxsize, metavar="N", help="last record to say, default all"
+    )
+    parser.add_argument("--replay", action="store_true", help="compute the world again and compare every stored hash")
+    return parser
+
+
+class _Seen:
+    """What a journal holds."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.hashes = 0
+        self.first_tick: int | None = None
+        self.last_tick: int | None = None
+        self.genesis: Genesis | None = None
+
+
+def _records(records: Segments, first: int, last: int) -> _Seen:
+    """Read all records, and say those from first to last."""
+    seen = _Seen()
+    for record in records:
+        seen.kinds[record.kind.name.lower()] += 1
+        if record.kind is RecordKind.MARK:
+            mark = decode_mark(record.payload)
+            seen.hashes += mark.hashed_tick != NO_HASH
+            seen.first_tick = mark.tick if seen.first_tick is None else seen.first_tick
+            seen.last_tick = mark.tick
+        elif record.kind is RecordKind.GENESIS:
+            seen.genesis = decode_genesis(record.payload)
+        if first <= record.sequence <= last:
+            _say(f"{record.sequence:>10}  {describe(record)}")
+    return seen
+
+
+def describe(record: Record) -> str:
+    """Return in words what a record is."""
+    match record.kind:
+        case RecordKind.GENESIS:
+            genesis = decode_genesis(record.payload)
+            return (
+                f"the world begins: epoch {genesis.epoch}, {genesis.config['residents']} residents, after tick"
+                f" {genesis.start_tick}, {genesis.created}"
+            )
+        case RecordKind.KEY:
+            key = decode_key(record.payload)
+            replaces = " in place of an older one" if any(key.revoked) else ""
+            return f"owner {key.owner} gets a key for agent a{key.registration}{replaces}"
+        case RecordKind.ACTION:
+            return _action(record)
+        case RecordKind.MARK:
+            mark = decode_mark(record.payload)
+            hashed = "" if mark.hashed_tick == NO_HASH else f"; state hash of tick {mark.hashed_tick}"
+            return f"tick {mark.tick} begins at {iso_time(mark.unix_ns)} with {mark.actions} actions{hashed}"
+        case _:
+            return "the server stopped cleanly"
+
+
+def _action(record: Record) -> str:
+    action = decode_action(record.payload)
+    row = action.row[0]
+    kind, agent = Kind(int(row["kind"])), f"agent a{int(row['agent_id'])}"
+    if kind is Kind.REGISTER:
+        return f"{agent} of owner {int(row['owner'])} registers"
+    parts = [kind.name.lower().replace("_", " ")]
+    if kind in (Kind.LIMIT, Kind.MARKET, Kind.REPLACE):
+        parts.append(f"{'buy' if row['side'] > 0 else 'sell'} {int(row['quantity'])}")
+    if int(row["market"]) >= 0:
+        parts.append(NAMES[int(row["market"])])
+    if int(row["order_id"]):
+        parts.append(f"order {int(row['order_id'])}")
+    return f"{agent}: {' '.join(parts)}, id {action.client_action_id!r}"
+
+
+def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:
+    archived = sum(path.suffix == ".gz" for path in paths)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(seen.kinds.items()))
+    _say(f"{len(paths)} segments ({archived} archived), {sum(seen.kinds.values())} records: {counts}")
+    if seen.genesis is not None:
+        seed = hashlib.blake2b(bytes.fromhex(seen.genesis.seed), digest_size=32).hexdigest()
+        _say(f"epoch {seen.genesis.epoch}, engine version {seen.genesis.engine_version}, seed commitment {seed}")
+    if seen.last_tick is not None:
+        _say(f"ticks {seen.first_tick} to {seen.last_tick}, {seen.hashes} state hashes, the chain holds at every mark")
+    if records.torn is not None:
+        torn = records.torn
+        _say(
+            f"torn tail at byte {torn.offset} of {records.path}: {torn.reason}; the first record lost is {torn.sequence}"
+        )
+    elif not records.is_clean:
+        _say("the last record is no clean stop: the server is running, or was killed")
+
+
+def _snapshots(folder: Path) -> bool:
+    """Check every snapshot and the files it needs; say which cannot be used."""
+    known, good = list_snapshots(folder), 0
+    for named in known:
+        try:
+            snapshot = load(named.path)
+            missing = _missing(folder, (name for name, _ in snapshot.receipt_files)) if named == known[-1] else []
+            if missing:
+                raise NotWhole(f"receipts are missing: {', '.join(missing)}")
+            good += 1
+        except (NotWhole, OSError) as error:
+            _say(f"SNAPSHOT  {named.path.name}: {error}")
+    _say(f"{len(known)} snapshots, {good} whole")
+    return good == len(known)
+
+
+def _missing(folder: Path, names: Iterable[str]) -> list[str]:
+    return [name for name in names if not (folder / RECEIPTS_NAME / name).exists()]
+
+
+def _replay(folder: Path, records: Segments) -> None:
+    economy = start_economy(read_genesis(folder), folder / WARM_NAME)
+    done = run_replay(economy, records)
+    _say(f"replayed {done.marks} ticks, {done.hashes_checked} hashes checked, all equal")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
