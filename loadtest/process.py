@@ -115,6 +115,14 @@ class ServerProcess:
         finally:
             self._log_file.close()
 
+    def kill(self) -> int:
+        """Kill the server at once (SIGKILL); return the last tick it had published a moment before."""
+        tick = int(self.document("/api/time")["tick"])
+        self._process.kill()
+        self._process.wait()
+        self._log_file.close()
+        return tick
+
     def last_lines(self) -> str:
         """Return the end of the server's log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-2_000:]

@@ -90,7 +90,7 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (bytes_rows, ("bytes_per_resident",)),
     (outside_rows, ("outside_orders",)),
     (peer_rows, ("vs_mesa", "vs_mesa_frames")),
-    (server_rows, ("start_warm", "memory_100k", "cpu_100k")),
+    (server_rows, ("start_warm", "memory_100k", "cpu_100k", "recovery_100k", "replay_100k")),
 )
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
 

@@ -159,10 +159,8 @@ def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:
     if seen.last_tick is not None:
         _say(f"ticks {seen.first_tick} to {seen.last_tick}, {seen.hashes} state hashes, the chain holds at every mark")
     if records.torn is not None:
-        torn = records.torn
-        _say(
-            f"torn tail at byte {torn.offset} of {records.path}: {torn.reason}; the first record lost is {torn.sequence}"
-        )
+        offset, lost, reason = records.torn
+        _say(f"torn tail at byte {offset} of {records.path}: {reason}; the first record lost is {lost}")
     elif not records.is_clean:
         _say("the last record is no clean stop: the server is running, or was killed")
 
