@@ -66,6 +66,7 @@ class RecordKind(IntEnum):
     ACTION = 3
     MARK = 4
     CLEAN_STOP = 5
+    EPOCH = 6
 
 
 class Record(NamedTuple):
@@ -87,6 +88,21 @@ class Genesis(NamedTuple):
     epoch: str
     start_tick: int
     start_hash: str
+    created: str
+
+
+class NewEpoch(NamedTuple):
+    """From here on the timeline has another name: what followed its parent's tick once was lost or put aside.
+
+    epoch: the new one. parent_epoch, parent_tick, parent_chain: what it goes on from, the chain in hexadecimal.
+    reason, created: for people.
+    """
+
+    epoch: str
+    parent_epoch: str
+    parent_tick: int
+    parent_chain: str
+    reason: str
     created: str
 
 
@@ -158,6 +174,19 @@ def decode_genesis(payload: memoryview) -> Genesis:
         return Genesis(**json.loads(bytes(payload)))
     except TypeError as error:
         raise ValueError(f"not a genesis record: {error}") from error
+
+
+def encode_epoch(epoch: NewEpoch) -> bytes:
+    """Return the payload of EPOCH: canonical JSON."""
+    return json.dumps(epoch._asdict(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_epoch(payload: memoryview) -> NewEpoch:
+    """Return what encode_epoch was given. Raises ValueError when it is something else."""
+    try:
+        return NewEpoch(**json.loads(bytes(payload)))
+    except TypeError as error:
+        raise ValueError(f"not an epoch record: {error}") from error
 
 
 def encode_key(record: KeyRecord) -> bytes:

@@ -17,6 +17,7 @@ from engine.journal import (
     RecordKind,
     Segments,
     decode_action,
+    decode_epoch,
     decode_genesis,
     decode_key,
     decode_mark,
@@ -24,10 +25,12 @@ from engine.journal import (
 from engine.markets import NAMES
 from engine.messages import Kind
 from engine.replay import HashDiffers
+from server.clock import SystemClock
 from server.live.array_file import NotWhole
-from server.live.errors import WorldRefused
+from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import read_segments, segment_paths
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.salvage import salvage
 from server.live.snapshots import list_snapshots, load
 from server.live.view import iso_time
 from server.live.world import WARM_NAME, read_genesis, run_replay, start_economy
@@ -39,11 +42,13 @@ OK, BROKEN, REFUSED, DAMAGED = 0, 1, 2, 3
 def main(args: Sequence[str]) -> int:
     """Check a folder and print what came of it; return the exit status. A running server is not disturbed."""
     options = _parser().parse_args(args)
-    paths = segment_paths(options.folder)
-    if not paths:
+    if not segment_paths(options.folder):
         _say(f"{options.folder} holds no journal")
         return REFUSED
     try:
+        if options.salvage:
+            _salvage(options.folder)
+        paths = segment_paths(options.folder)
         records = read_segments(paths)
         seen = _records(records, options.first, options.last if options.records else -1)
         _summary(paths, records, seen)
@@ -56,7 +61,7 @@ def main(args: Sequence[str]) -> int:
     except HashDiffers as error:
         _say(f"DIFFERS  {error}")
         return BROKEN
-    except (WorldRefused, OSError) as error:
+    except (FolderInUse, WorldRefused, OSError) as error:
         _say(str(error))
         return REFUSED
     _say("all of it holds" if is_whole else "the journal holds; what is named above does not")
@@ -67,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="arena verify",
         description="Check every record of a world's journal, the chain over them, and its snapshots. Nothing is"
-        " changed; a running server may own the folder.",
+        " changed unless you ask for --salvage; a running server may own the folder.",
         epilog="examples: arena verify arena-data; arena verify arena-data --records --from 100 --to 120;"
         " arena verify arena-data --replay",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", dest="first", type=int, default=1, metavar="N", help="first record to say, default 1")
     parser.add_argument(
         "--to", dest="last", type=int, default=sys.maxsize, metavar="N", help="last record to say, default all"
+    )
+    parser.add_argument(
+        "--salvage",
+        action="store_true",
+        help="first put aside what is damaged and all behind it, and let the world go on from the last good tick under"
+        " a new epoch; inputs that were acknowledged later are lost to it, and kept in a folder of their own",
     )
     parser.add_argument("--replay", action="store_true", help="compute the world again and compare every stored hash")
     return parser
@@ -129,6 +140,9 @@ def describe(record: Record) -> str:
             mark = decode_mark(record.payload)
             hashed = "" if mark.hashed_tick == NO_HASH else f"; state hash of tick {mark.hashed_tick}"
             return f"tick {mark.tick} begins at {iso_time(mark.unix_ns)} with {mark.actions} actions{hashed}"
+        case RecordKind.EPOCH:
+            new = decode_epoch(record.payload)
+            return f"epoch {new.epoch} begins, behind tick {new.parent_tick} of {new.parent_epoch}: {new.reason}"
         case _:
             return "the server stopped cleanly"
 
@@ -147,6 +161,16 @@ def _action(record: Record) -> str:
     if int(row["order_id"]):
         parts.append(f"order {int(row['order_id'])}")
     return f"{agent}: {' '.join(parts)}, id {action.client_action_id!r}"
+
+
+def _salvage(folder: Path) -> None:
+    saved = salvage(folder, SystemClock())
+    if saved is None:
+        _say("nothing is damaged: there is nothing to salvage")
+        return
+    _say(f"damage: {saved.damage}")
+    _say(f"the world goes on behind tick {saved.tick} as epoch {saved.epoch}; the first record lost is {saved.lost}")
+    _say(f"what was cut off is in {saved.aside}")
 
 
 def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:

@@ -31,6 +31,7 @@ from engine.journal import (
     Record,
     RecordKind,
     Segments,
+    decode_epoch,
     decode_genesis,
     decode_key,
     decode_mark,
@@ -107,12 +108,14 @@ class FolderLock:
 class World:
     """A world that is ready to go on, and everything that was rebuilt with it.
 
-    epoch: 16 hex characters. seed_commitment: BLAKE2b-256 of the seed, hex; says nothing about it but binds it.
+    epoch: name of its timeline, 16 hex characters. seed_commitment: BLAKE2b-256 of the seed, hex; says nothing about
+    it but binds it.
     start_tick: the last tick before the world's first own. replayed: what the journal held.
     """
 
     folder: Path
     genesis: Genesis
+    epoch: str
     economy: Economy
     journal: Journal
     queue: MarketQueue
@@ -126,11 +129,6 @@ class World:
     """The tick the replay began after."""
     replayed: Replayed
     lock: FolderLock
-
-    @property
-    def epoch(self) -> str:
-        """The name of the world's timeline."""
-        return self.genesis.epoch
 
     @property
     def seed_commitment(self) -> str:
@@ -303,7 +301,7 @@ def _open(
     cut_torn(segment_paths(folder)[-1])
     events = EventStore(folder / EVENTS_NAME)
     # who was connected may resume from as many ticks as are replayed
-    for begin in _begins(folder, genesis, settings.resume_frames + 1):
+    for begin in _begins(folder, settings.resume_frames + 1):
         registry = AgentRegistry(Config(**genesis.config))
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
@@ -316,7 +314,10 @@ def _open(
             continue
         break
     opened_at, records = economy.tick, begin.records
-    replayed = run_replay(economy, records, _Rebuild(economy, receipts, registry, events, on_replayed))
+    epoch = genesis.epoch if begin.snapshot is None else str(begin.snapshot.header["epoch"])
+    rebuild = _Rebuild(epoch, economy, receipts, registry, events, on_replayed)
+    replayed = run_replay(economy, records, rebuild)
+    epoch = rebuild.epoch
     queue = MarketQueue(max(settings.queue_actions_max, len(replayed.pending)))
     for row in replayed.pending:
         queue.append(row)
@@ -331,7 +332,7 @@ def _open(
     )
     log.info(
         "world_opened",
-        epoch=genesis.epoch,
+        epoch=epoch,
         tick=economy.tick,
         snapshot_tick=None if begin.snapshot is None else opened_at,
         ticks_replayed=replayed.marks,
@@ -341,16 +342,14 @@ def _open(
         clean=records.is_clean,
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
     )
-    taking = Snapshots(
-        folder, genesis.epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, workers
-    )
+    taking = Snapshots(folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, workers)
     return World(
-        folder, genesis, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at, replayed,
-        lock,
+        folder, genesis, epoch, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at,
+        replayed, lock,
     )  # fmt: skip
 
 
-def _begins(folder: Path, genesis: Genesis, ticks: int) -> Iterator[Begin]:
+def _begins(folder: Path, ticks: int) -> Iterator[Begin]:
     """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start."""
     paths = segment_paths(folder)
     for named in reversed(list_snapshots(folder)):
@@ -360,7 +359,8 @@ def _begins(folder: Path, genesis: Genesis, ticks: int) -> Iterator[Begin]:
             log.warning("snapshot_unusable", tick=named.tick, reason=str(error))
             continue
         following = [path for path in paths if first_sequence(path) >= snapshot.sequence]
-        if snapshot.header.get("epoch") != genesis.epoch or not following:
+        # the chain binds a snapshot to all that came before it
+        if not following or scan_segment(following[0]).first_chain.hex() != snapshot.header.get("chain"):
             log.warning("snapshot_unusable", tick=named.tick, reason="it is not of this journal")
             continue
         records = read_segments(following)
@@ -466,12 +466,14 @@ class _Rebuild(Watch):
 
     def __init__(
         self,
+        epoch: str,
         economy: Economy,
         receipts: Receipts,
         registry: AgentRegistry,
         events: EventStore,
         on_replayed: OnReplayed | None,
     ) -> None:
+        self.epoch = epoch
         self._economy = economy
         self._receipts = receipts
         self._registry = registry
@@ -479,9 +481,11 @@ class _Rebuild(Watch):
         self._on_replayed = on_replayed
 
     def record(self, record: Record) -> None:
-        """Take a key."""
+        """Take a key, or a new name of the timeline."""
         if record.kind is RecordKind.KEY:
             self._registry.issue(decode_key(record.payload))
+        elif record.kind is RecordKind.EPOCH:
+            self.epoch = decode_epoch(record.payload).epoch
 
     def action(self, action: ActionRecord) -> None:
         """Take a registration, or the receipt of any other action."""
