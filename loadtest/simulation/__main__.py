@@ -1,0 +1,69 @@
+"""Many runs of the simulation, one after another; prints one JSON object and leaves 1 when one failed.
+
+python -m loadtest.simulation --seeds 100 --minutes 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from server import kernel_cache
+
+
+def main() -> int:
+    """Read the command line, run the seeds, print."""
+    given = _arguments()
+    # before any kernel is imported
+    kernel_cache.choose()
+    from loadtest.simulation.run import Failed, run_seed
+    from server import logs
+
+    log = io.StringIO()
+    logs.configure("json", "error", log)
+    began = time.monotonic()
+    total: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+    failed: list[dict[str, Any]] = []
+    for seed in range(given.first, given.first + given.seeds):
+        log.seek(0)
+        log.truncate()
+        try:
+            summary = run_seed(seed, given.minutes)
+        except Failed as error:
+            failed.append({"seed": seed, "said": str(error)})
+            sys.stderr.write(f"{error}\n")
+            continue
+        ends += summary.ends
+        for name in ("seconds", "lives", "ticks", "steps", "acknowledged", "twins"):
+            total[name] += getattr(summary, name)
+        if given.verbose:
+            sys.stderr.write(f"{summary}\n")
+    result = {
+        "seeds": given.seeds,
+        "simulated_minutes": round(total["seconds"] / 60, 1),
+        **{name: total[name] for name in ("lives", "ticks", "steps", "acknowledged", "twins")},
+        "ends": dict(sorted(ends.items())),
+        "failed": failed,
+        "took_s": round(time.monotonic() - began, 1),
+    }
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="how many runs")
+    parser.add_argument("--first", type=int, default=1, help="the first seed; the others follow it")
+    parser.add_argument("--minutes", type=float, default=5.0, help="virtual minutes of each run")
+    parser.add_argument("--verbose", action="store_true", help="say what each run did")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

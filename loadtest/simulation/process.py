@@ -1,0 +1,196 @@
+"""The server as one process of a run: all its parts over a virtual loop, its door for requests, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from engine.events import TickReport
+from loadtest.simulation.loop import VirtualClock, VirtualLoop, VirtualWorkers
+from loadtest.simulation.network import Answer, Lost, Request
+from loadtest.simulation.witness import Intent, Witness
+from server.app import GRACEFUL_S, Opening, build, routes_of
+from server.config import Settings
+from server.live import frames
+from server.metrics import Metrics
+from server.middleware import Envelope, Gate
+from server.routes import EXCEPTION_HANDLERS
+
+WARM_UP_TICKS = 26
+"""A day and a little: enough for a market to have traded."""
+_SHOWN = ("/api/indicators", "/api/psychology", "/api/monetary", "/api/scarcity", "/api/markets")
+
+
+class Process:
+    """A server that has opened its world; requests come in by handle()."""
+
+    def __init__(
+        self, settings: Settings, loop: VirtualLoop, clock: VirtualClock, workers: VirtualWorkers, witness: Witness
+    ) -> None:
+        metrics = Metrics()
+        self.arena, _, _ = build(settings, metrics, clock, WARM_UP_TICKS, workers)
+        self.durable_seq = self.arena.world.journal.next_seq - 1
+        """The last sequence that is surely on the disk; raised by whoever watches the disk."""
+        self._opening = Opening()
+        self._opening.arena = self.arena
+        self._witness = witness
+        self._is_listening = True
+        self._in_flight = 0
+        self._answered = asyncio.Event()
+        self._app = Starlette(
+            middleware=[
+                Middleware(Envelope, metrics=metrics, clock=clock, tick=self._opening.tick),
+                Middleware(Gate, alive=frozenset(), shut=self._opening.refusal),
+            ],
+            exception_handlers=EXCEPTION_HANDLERS,
+            routes=routes_of(self.arena),
+        )
+
+    async def run(self) -> None:
+        """Tick and publish until drained."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.arena.ticker.run())
+            tasks.create_task(self.arena.hub.run())
+
+    async def watch(self) -> None:
+        """Witness every tick as a subscriber would."""
+        ticker = self.arena.ticker
+        while True:
+            await ticker.wait_tick(ticker.published_tick + 1)
+            assert ticker.view is not None
+            self._witness.published(ticker.view.tick, digest(ticker.view.report))
+
+    async def drain(self) -> bool:
+        """Do what SIGTERM does; return whether everything in flight was answered."""
+        self._is_listening = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACEFUL_S):
+                while self._in_flight:
+                    await self._answered.wait()
+                    self._answered.clear()
+        is_answered = not self._in_flight
+        self._opening.is_stopping = True
+        await self.arena.hub.close()
+        self.arena.ticker.stop()
+        return is_answered
+
+    async def handle(self, request: Request) -> Answer:
+        """Answer a request, before witnesses. Raises Lost when nobody listens any more."""
+        if not self._is_listening:
+            raise Lost
+        intents = self._intents(request)
+        for intent in intents:
+            intent.arrivals += 1
+        self._in_flight += 1
+        try:
+            answer = await self._ask(request)
+        finally:
+            self._in_flight -= 1
+            self._answered.set()
+        self._witness.statuses[str(answer.status)] += 1
+        self._note(request, intents, answer)
+        return answer
+
+    async def _ask(self, request: Request) -> Answer:
+        path, _, query = request.path.partition("?")
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(b"host", b"arena"), *request.headers],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        status, body = 0, b""
+        incoming = [{"type": "http.request", "body": request.body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return incoming.pop(0) if incoming else await asyncio.Event().wait()  # type: ignore[return-value]  # never
+
+        async def send(message: Any) -> None:
+            nonlocal status, body
+            status = message.get("status", status)
+            body += message.get("body", b"")
+
+        await self._app(scope, receive, send)
+        return Answer(status, body)
+
+    def _intents(self, request: Request) -> list[Intent]:
+        """Return the intents a request carries out: none when it asks for something else under their name."""
+        if request.method != "POST" or not request.body:
+            return []
+        document = orjson.loads(request.body)
+        agent_id = request.path.split("/")[3] if request.path.startswith("/api/agents/") else None
+        found = []
+        for action in document.get("actions", [document]):
+            agent = action.pop("agent_id", agent_id)
+            intent = self._witness.intents.get((agent, action.get("client_action_id", "")))
+            if intent is not None and intent.body == action:
+                found.append(intent)
+        return found
+
+    def _note(self, request: Request, intents: list[Intent], answer: Answer) -> None:
+        path = request.path.partition("?")[0]
+        if answer.status == 500:
+            self._witness.contradictions.append(f"{request.method} {path} was answered 500")
+        elif request.method == "POST" and path.endswith("/register"):
+            self._note_registration(request, answer)
+        elif request.method == "POST" and path == "/api/actions" and answer.status == 202:
+            for intent, result in zip(intents, answer.document["results"], strict=True):
+                self._note_answer(intent, result["status"], result.get("receipt"))
+        elif request.method == "POST":
+            for intent in intents:
+                document = answer.document
+                receipt = document.get("receipt") if answer.status == 422 else document
+                self._note_answer(intent, answer.status, receipt)
+        elif answer.status == 200 and path in _SHOWN:
+            if (tick := answer.document["tick"]) > self.arena.world.start_tick:
+                self._witness.shown(path, tick, answer.body)
+        elif answer.status == 200 and path == "/api/events":
+            for event in answer.document["events"]:
+                self._witness.event(event)
+        elif answer.status == 200 and "/actions/" in path:
+            _, _, _, agent_id, _, client_action_id = path.split("/")
+            intent = self._witness.intents[agent_id, client_action_id]
+            self._check_durable(intent.client_action_id, answer.document["seq"])
+            self._witness.receipt(intent, answer.document, is_answer=False)
+
+    def _note_registration(self, request: Request, answer: Answer) -> None:
+        if answer.status == 201:
+            key = dict(request.headers)[b"idempotency-key"].decode()
+            self._check_durable(key, answer.document["seq"])
+            self._witness.registered(key, answer.document["agent_id"])
+
+    def _note_answer(self, intent: Intent, status: int, receipt: dict[str, Any] | None) -> None:
+        intent.answers.append(status)
+        if status in (200, 202, 422):
+            assert receipt is not None
+            self._check_durable(intent.client_action_id, receipt["seq"])
+            self._witness.receipt(intent, receipt, is_answer=True)
+
+    def _check_durable(self, name: str, seq: int) -> None:
+        if seq > self.durable_seq:
+            self._witness.contradictions.append(
+                f"{name} was acknowledged as {seq} when only {self.durable_seq} was on the disk"
+            )
+
+
+def digest(report: TickReport) -> bytes:
+    """Return 16 bytes over everything that was told of a tick."""
+    told = blake2b(repr((report.tick, frames.quantise(report.public), report.events)).encode(), digest_size=16)
+    told.update(report.outcomes.tobytes())
+    told.update(report.updates.tobytes())
+    return told.digest()

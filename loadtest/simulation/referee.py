@@ -1,0 +1,135 @@
+"""What must be true of a data folder after everything that was done to it, held against what clients were told."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from engine.events import TickReport
+from engine.journal import ActionRecord, Mark, RecordKind, decode_action
+from engine.messages import Kind
+from engine.replay import Watch
+from loadtest.simulation.process import WARM_UP_TICKS, digest
+from loadtest.simulation.witness import Witness
+from server.clock import SystemClock
+from server.config import Settings
+from server.live.journal import read_segments, segment_paths
+from server.live.registry import idempotency_hash
+from server.live.world import WARM_NAME, World, open_world, read_genesis, run_replay, start_economy
+from server.metrics import Metrics
+
+
+class NullFile:
+    """A journal file of a twin: it is opened to be looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, data: bytes) -> None:
+        """Take nothing."""
+        raise OSError("a twin does not write")
+
+    def sync(self) -> None:
+        """Sync nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def actions_of(folder: Path) -> Iterator[ActionRecord]:
+    """Yield every accepted input of a world, in the journal's order."""
+    for record in read_segments(segment_paths(folder)):
+        if record.kind is RecordKind.ACTION:
+            yield decode_action(record.payload)
+
+
+def check_journal(folder: Path, witness: Witness) -> list[str]:
+    """Return what contradicts the witness: acknowledged actions missing, doubled or renumbered, refused ones there."""
+    found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    registered: defaultdict[str, list[str]] = defaultdict(list)
+    for action in actions_of(folder):
+        row = action.row[0]
+        agent_id = f"a{row['agent_id']}"
+        if row["kind"] == Kind.REGISTER:
+            registered[action.client_action_id].append(agent_id)
+        else:
+            found[agent_id, action.client_action_id].append(int(row["seq"]))
+    wrong = [f"{key} is in the journal as {sequences}" for key, sequences in found.items() if len(sequences) > 1]
+    wrong += [f"one Idempotency-Key made {agents}" for key, agents in registered.items() if key and len(agents) > 1]
+    for key, intent in witness.intents.items():
+        sequences = found.get(key, [])
+        if intent.seq is not None and sequences != [intent.seq]:
+            wrong.append(f"{key} was acknowledged as {intent.seq}, the journal has {sequences}")
+        elif intent.surely_refused and sequences:
+            wrong.append(f"{key} was only answered {intent.answers}, the journal has {sequences}")
+    for word, agent_id in witness.agents.items():
+        agents = registered[idempotency_hash(None, word)]
+        if agents != [agent_id]:
+            wrong.append(f"{agent_id} was registered, the journal has {agents}")
+    return wrong
+
+
+def check_twin(copy: Path, settings: Settings, world: World, witness: Witness) -> list[str]:
+    """Recover a copy of the folder as it was found, and return in what it differs from the world recovered from it."""
+    told: list[TickReport] = []
+    twin = open_world(
+        settings_at(settings, copy),
+        Metrics(),
+        SystemClock(),
+        on_replayed=lambda report, unix_ns: told.append(report),
+        warm_up_ticks=WARM_UP_TICKS,
+        open_file=NullFile,
+    )
+    twin.events.close()
+    twin.lock.release()
+    wrong = contradicting(told, witness)
+    if twin.economy.state_hash() != world.economy.state_hash():
+        wrong.append(f"a twin stands at another state after tick {world.economy.tick}")
+    pairs = {
+        "tick": (twin.economy.tick, world.economy.tick),
+        "next sequence": (twin.journal.next_seq, world.journal.next_seq),
+        "waiting actions": (len(twin.queue), len(world.queue)),
+        "receipts": (len(twin.receipts), len(world.receipts)),
+    }
+    wrong += [f"{name}: a twin has {one}, the world {two}" for name, (one, two) in pairs.items() if one != two]
+    newest = max(witness.ticks, default=-1)
+    if world.economy.tick < newest:
+        wrong.append(f"tick {newest} was published, the world came back at {world.economy.tick}")
+    shutil.rmtree(copy)
+    return wrong
+
+
+def check_from_the_start(folder: Path, witness: Witness) -> list[str]:
+    """Replay a world from its first tick, all stored hashes checked, and return what contradicts the witness."""
+    economy = start_economy(read_genesis(folder), folder / WARM_NAME)
+    told = _Told()
+    run_replay(economy, read_segments(segment_paths(folder)), told)
+    missing = [f"tick {tick} was published, the journal has none" for tick in witness.ticks if tick > economy.tick]
+    return contradicting(told.reports, witness) + missing
+
+
+def contradicting(reports: list[TickReport], witness: Witness) -> list[str]:
+    """Return the ticks that are not what was published of them."""
+    return [
+        f"tick {report.tick} is not what was published"
+        for report in reports
+        if witness.ticks.get(report.tick, shown := digest(report)) != shown
+    ]
+
+
+def settings_at(settings: Settings, folder: Path) -> Settings:
+    """Return the same settings over another folder."""
+    return replace(settings, data=folder)
+
+
+class _Told(Watch):
+    def __init__(self) -> None:
+        self.reports: list[TickReport] = []
+
+    def tick(self, report: TickReport, mark: Mark) -> None:
+        """Keep a report."""
+        self.reports.append(report)
+

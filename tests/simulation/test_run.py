@@ -1,0 +1,159 @@
+"""The simulation: promises hold under its seeds, the same seed is the same run, and each planted mistake is found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from engine.journal import ActionRecord, RecordKind
+from loadtest.simulation.run import Failed, run_seed
+from server.live import journal, recorder, world
+from server.live.errors import Full
+from server.live.journal import DiskFile, Journal
+from server.live.recorder import Recorder, Submitted
+from tests.support.deadlines import seconds
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Seeds that have found something, with what; they stay.
+FOUND: dict[int, str] = {}
+MINUTES = 0.4
+SEEDS = range(1, 9)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Keep the lines of many small worlds out of the report."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.configure(**before)
+
+
+def test_what_was_acknowledged_is_kept() -> None:
+    """Crashes, power cuts, failing and slow disks, a bad network: nobody was told what does not hold.
+
+    All of that does happen in the few seeds that run each time.
+    """
+    ends: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    for seed in (*SEEDS, *FOUND):
+        summary = run_seed(seed, MINUTES)
+        ends += summary.ends
+        statuses += summary.statuses
+
+    assert {"kill", "power", "stop"} <= ends.keys()
+    assert any("opening" in end for end in ends)
+    assert any("disk" in end for end in ends)
+    assert {"200", "201", "202", "409", "422", "429", "503", "504", "lost"} <= statuses.keys()
+
+
+ONE_RUN = """
+from server import kernel_cache
+kernel_cache.choose()
+from loadtest.simulation.run import run_seed
+summary = run_seed(5, 0.2)
+print("run", summary.steps, summary.acknowledged, summary.trace)
+"""
+
+
+def test_a_seed_is_the_same_run_in_any_process() -> None:
+    """Callback by callback, whatever Python makes of hashes and addresses."""
+    lines = set()
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", ONE_RUN],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/clients/python"},
+            capture_output=True,
+            text=True,
+            timeout=seconds(100),
+            check=True,
+        )
+        lines.add(next(line for line in done.stdout.splitlines() if line.startswith("run ")))
+
+    assert len(lines) == 1
+
+
+def finds(seeds: range = range(1, 30)) -> str:
+    """Run seeds until one fails and return what it says."""
+    for seed in seeds:
+        try:
+            run_seed(seed, MINUTES)
+        except Failed as failure:
+            return str(failure)
+    pytest.fail("nothing was found")
+
+
+def test_an_early_acknowledgement_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: answers do not wait for the disk."""
+
+    async def at_once(self: Journal, seq: int) -> None:
+        pass
+
+    monkeypatch.setattr(Recorder, "durable", at_once)
+
+    assert "was on the disk" in finds()
+
+
+def test_a_sync_that_is_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: batches are written and not synced."""
+    monkeypatch.setattr(DiskFile, "sync", lambda self: None)
+
+    assert "was on the disk" in finds()
+
+
+def test_a_tick_published_before_its_mark_is_durable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the ticker does not wait for the disk."""
+    append = Journal.append
+
+    def pretend(self: Journal, kind: RecordKind, payload: bytes) -> int:
+        seq = append(self, kind, payload)
+        return 0 if kind is RecordKind.MARK else seq
+
+    monkeypatch.setattr(Journal, "append", pretend)
+
+    assert "published" in finds(range(30, 60))
+
+
+def test_forgotten_receipts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a start does not remember every action it finds in the journal, so a retry is taken as new."""
+    action = world._Rebuild.action
+
+    def forget(self: Any, record: ActionRecord) -> None:
+        if int(record.row["seq"][0]) % 3:
+            action(self, record)
+
+    monkeypatch.setattr(world._Rebuild, "action", forget)
+
+    said = finds()
+    assert any(word in said for word in ("taken", "twice", "gone", "versions", "is in the journal as"))
+
+
+def test_a_name_that_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: new files are synced, their names are not."""
+    monkeypatch.setattr(journal, "sync_folder", lambda folder: None)
+
+    assert "seed" in finds()
+
+
+def test_a_refusal_after_the_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: an action is journaled, and then refused because there is no room."""
+    submit = Recorder.submit
+
+    def refuse_late(self: Recorder, row: Any, client_action_id: str, fingerprint: bytes) -> Submitted:
+        done = submit(self, row, client_action_id, fingerprint)
+        if done.receipt.seq % 7 == 0 and not done.duplicate:
+            raise Full("no room")
+        return done
+
+    monkeypatch.setattr(recorder.Recorder, "submit", refuse_late)
+
+    assert "was only answered [429" in finds()
