@@ -132,4 +132,3 @@ class _Told(Watch):
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Keep a report."""
         self.reports.append(report)
-

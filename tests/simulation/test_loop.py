@@ -10,7 +10,6 @@ import pytest
 
 from loadtest.simulation.loop import Crashed, Deadlock, VirtualClock, VirtualLoop, VirtualWorkers
 
-
 A_WHILE = 1.0
 """Virtual seconds."""
 
