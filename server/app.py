@@ -29,6 +29,8 @@ from engine.economy import WARM_UP_TICKS, Economy
 from engine.events import CATASTROPHE, DISCOVERY, Event, TickReport
 from engine.ladder import REFERENCE_LOW
 from engine.messages import ACTION, Kind
+from engine.order_book import estate_offer
+from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
 from server import __version__, keys, logs
 from server.clock import Clock, SystemClock
@@ -36,6 +38,8 @@ from server.config import Settings
 from server.errors import Code
 from server.live.accounts import AccountReader
 from server.live.admission import Admission, RateLimiter, to_level
+from server.live.analytics import Analytics
+from server.live.anomaly_log import AnomalyLog
 from server.live.cache import AnswerCache
 from server.live.collector import Collector
 from server.live.frames import quantise
@@ -52,7 +56,7 @@ from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
 from server.registry import OPERATIONS
-from server.routes import EXCEPTION_HANDLERS, agents, bind, economy, history, service
+from server.routes import EXCEPTION_HANDLERS, agents, analysis, bind, economy, history, service
 from server.routes.stream import stream_endpoint
 
 BACKLOG = 4_096
@@ -77,6 +81,8 @@ class Arena:
     history: History
     events: EventLog
     hub: Hub
+    anomalies: AnomalyLog
+    analytics: Analytics
 
     @property
     def economy(self) -> Economy:
@@ -231,6 +237,7 @@ async def _run(
     finally:
         collector.stop()
         watchdog.stop()
+        await arena.analytics.close()
         await arena.world.close()
     log.info("stopped", tick=arena.published.view.tick)
 
@@ -247,15 +254,15 @@ def build(
     settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int, workers: Workers = SYSTEM
 ) -> tuple[Arena, Watchdog, Collector]:
     """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
-    past = _Past(settings)
+    past = _Past(settings, metrics)
     world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks, workers=workers)
     past.remember(world.past_events)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
     if not past.reports:
-        past.take(world.economy.report(), clock.unix_ns())
+        past.begin(world.economy.report(), clock.unix_ns())
     report, unix_ns = past.reports[-1]
-    published = Published(View(report, world.epoch, unix_ns), world.economy.state)
+    published = Published(View(report, world.epoch, unix_ns), world.economy.state, past.history.day)
     events = past.event_log(world.economy)
 
     def authenticate(api_key: str) -> list[str] | None:
@@ -278,10 +285,35 @@ def build(
         clock=clock,
         watchdog=watchdog,
         collector=collector,
-        on_publish=(published.publish, remember, hub.publish, log_tick),
+        on_publish=(published.publish, remember, hub.publish, log_tick, past.anomalies.follow),
         workers=workers,
     )
-    arena = Arena(settings, metrics, clock, world, recorder, admission, ticker, published, past.history, events, hub)
+    analytics = Analytics(
+        past.history,
+        published,
+        world.economy,
+        ticker,
+        tick_rate_ms=settings.tick_rate,
+        expiry_ms=settings.cache_expiry,
+        clock=clock,
+        metrics=metrics,
+        workers=workers,
+    )
+    arena = Arena(
+        settings,
+        metrics,
+        clock,
+        world,
+        recorder,
+        admission,
+        ticker,
+        published,
+        past.history,
+        events,
+        hub,
+        past.anomalies,
+        analytics,
+    )
     return arena, watchdog, collector
 
 
@@ -289,7 +321,8 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
     """Return the routes of everything the registry names, over these parts."""
     published, clock = arena.published, arena.clock
     handlers = {
-        **economy.handlers(published),
+        **economy.handlers(published, arena.analytics),
+        **analysis.handlers(published, arena.analytics, arena.anomalies),
         **agents.handlers(arena.admission, arena.recorder, AccountReader(arena.economy), arena.ticker, published),
         **history.handlers(published, arena.history, arena.events, AnswerCache(arena.settings.cache_expiry, clock)),
         **service.handlers(
@@ -309,14 +342,16 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
 class _Past:
     """What a replay leaves for those who are asked about the time before this start."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.history = History(settings.history_limit)
+        self.anomalies = AnomalyLog(metrics)
         self.reports: deque[tuple[TickReport, int]] = deque(maxlen=settings.resume_frames + 1)
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
 
     def take(self, report: TickReport, unix_ns: int) -> None:
         """Take a replayed tick; unix_ns: when its mark was made."""
         self.history.record(report.tick, quantise(report.public), unix_ns)
+        self.anomalies.replay(report.public)
         self.reports.append((report, unix_ns))
         self._events.extend(report.events)
 
@@ -324,6 +359,11 @@ class _Past:
         """Take the events of the time before the replayed ticks."""
         if (room := EVENTS_MAX - len(self._events)) > 0:
             self._events.extendleft(reversed(events[-room:]))
+
+    def begin(self, report: TickReport, unix_ns: int) -> None:
+        """Take the state a new world begins with: it is shown, but after a restart nobody has it any more."""
+        self.history.begin(report.tick, quantise(report.public), unix_ns)
+        self.reports.append((report, unix_ns))
 
     def event_log(self, economy: Economy) -> EventLog:
         """Return the log of all events so far; the world counts them, so their numbers are the same after any start."""
@@ -359,6 +399,9 @@ def warm_kernels() -> None:
     reader.document(1)
     reader.verdict(rows[1:2], "warm")
     to_level(Decimal("1.5"), "sell")
+    estate_offer(1)
+    share_value(1.0, 0.04)
+    consol_value(1.0, 0.04)
 
 
 T = TypeVar("T")

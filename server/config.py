@@ -98,7 +98,9 @@ class Settings:
         default=5_000, metadata=_whole(0, 3_600_000, "how long a computed answer may be reused, ms")
     )
     rate_limit: int = field(default=1_000, metadata=_whole(1, 10_000_000, "requests a minute and key"))
-    history_limit: int = field(default=1_000, metadata=_whole(10, 1_000_000, "points of each series kept hot"))
+    history_limit: int = field(
+        default=1_000, metadata=_whole(10, 100_000, "points of each series kept hot, about 10 KB each")
+    )
     threads: int = field(default=1, metadata=_whole(1, 64, "threads the tick's kernels are cut for"))
     queue_actions_max: int = field(
         default=65_536, metadata=_whole(16, 4_194_304, "actions that may wait for the next tick")

@@ -162,6 +162,306 @@ class Agent(Document):
     last_action_tick: int | None
 
 
+# --- analyses ----------------------------------------------------------------------------------------------------
+class Missing(Document):
+    """Why a figure is not there."""
+
+    reason: str
+    have: Annotated[int | None, Field(description="observations there are")]
+    need: Annotated[int | None, Field(description="observations it takes")]
+
+
+_MISSING = Field(description="null when the figures are there")
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Window(Document):
+    """The ticks an analysis looked at, both ends included."""
+
+    first_tick: int
+    last_tick: int
+    ticks: Annotated[int, Field(ge=1)]
+
+
+class Analysed(Document):
+    """What every analysis of the past carries."""
+
+    tick: Annotated[int, Field(description="last tick it looked at")]
+    epoch: str
+    window: Window
+
+
+class Curve(Document):
+    """A curve by its points: rising prices and the lots at each of them. Exact where it has a point."""
+
+    prices: Annotated[list[float], Field(description="rising [credits]")]
+    lots: Annotated[list[int], Field(description="lots demanded at that price or above, or supplied at it or below")]
+
+
+class OutsideLots(Document):
+    """Lots of outside agents, and of the estate of those that left, that are in the curves."""
+
+    bids: Annotated[int, Field(ge=0)]
+    asks: Annotated[int, Field(ge=0)]
+
+
+class Crossing(Document):
+    """Where the curves meet, by the rules of the auction."""
+
+    price: Annotated[float, Field(description="[credits]")]
+    volume: Annotated[int, Field(ge=1, description="lots")]
+    demand: Annotated[int, Field(ge=1, description="lots demanded at the price")]
+    supply: Annotated[int, Field(ge=1, description="lots supplied at the price")]
+    consumer_surplus: Annotated[float, Field(ge=0, description="integral of (demand curve - price) [credits]")]
+    producer_surplus: Annotated[float, Field(ge=0, description="integral of (price - supply curve) [credits]")]
+
+
+class Elasticities(Document):
+    """(dQ/Q) / (dP/P) over a price change of 1 % around the reference price, both positive."""
+
+    demand: Annotated[float, Field(ge=0)]
+    supply: Annotated[float, Field(ge=0)]
+
+
+class CostInput(Document):
+    """What a lot takes of one market."""
+
+    market: str
+    per_lot: Annotated[float, Field(gt=0, description="hours or lots")]
+
+
+class MarginalCost(Document):
+    """What another lot costs to make when hours and inputs are bought from the asks that stood for the same auction."""
+
+    inputs: list[CostInput]
+    lots: Annotated[list[float], Field(description="up to which the cost beside holds, rising")]
+    costs: Annotated[list[float], Field(description="of each of those lots, rising [credits]")]
+
+
+class Curves(Document):
+    """What stood in a market for the auction of `tick`."""
+
+    tick: Annotated[int, Field(description="tick of the auction; it is over")]
+    epoch: str
+    id: int
+    name: str
+    is_open: Annotated[bool, Field(description="whether the market cleared in that tick")]
+    reference_price: Annotated[float, Field(description="price before the auction [credits]")]
+    demand: Curve
+    supply: Curve
+    outside_lots: OutsideLots
+    crossing: Annotated[Crossing | None, Field(description="null where they do not meet")]
+    elasticity: Elasticities
+    marginal_cost: Annotated[MarginalCost | None, Field(description="null where nothing is made: labour, shares")]
+
+
+class Kyle(Document):
+    """Kyle's lambda: regression of the price change of a tick on the imbalance of its orders."""
+
+    missing: Annotated[Missing | None, _MISSING]
+    slope: Annotated[float | None, Field(description="lambda [bp/lot]")] = None
+    standard_error: Annotated[float | None, Field(ge=0, description="of lambda, after White 1980 [bp/lot]")] = None
+    intercept: Annotated[float | None, Field(description="[bp]")] = None
+    r_squared: Annotated[float | None, Field(le=1, description="share of the changes' variance explained")] = None
+    observations: Annotated[int | None, Field(description="ticks")] = None
+
+
+class ImpactBin(Document):
+    """Ticks whose imbalance was of about the same size."""
+
+    flow_lots: Annotated[float, Field(gt=0, description="mean size of the imbalance")]
+    impact_bp: Annotated[float, Field(description="mean price change in its direction")]
+    standard_error: Annotated[float, Field(ge=0, description="of that mean [bp]")]
+    count: Annotated[int, Field(ge=1, description="ticks")]
+
+
+class ImpactCurve(Document):
+    """Impact by size: impact = a x flow^exponent; 1 is linear (Kyle), .5 the square-root law."""
+
+    missing: Annotated[Missing | None, _MISSING]
+    bins: Annotated[list[ImpactBin] | None, Field(description="12, by rising size")] = None
+    exponent: Annotated[float | None, Field(description="null with fewer than three usable bins")] = None
+    exponent_error: Annotated[float | None, Field(ge=0)] = None
+
+
+class Impact(Analysed):
+    """Price impact in one market."""
+
+    id: int
+    name: str
+    kyle: Kyle
+    curve: ImpactCurve
+
+
+class Ratio(Document):
+    """Variance of returns over a horizon over that of a random walk with the same variance a tick."""
+
+    horizon: Annotated[int, Field(ge=2, description="ticks")]
+    ratio: Annotated[float, Field(ge=0, description="1: a random walk; above: trends; below: reverts")]
+    z: Annotated[float, Field(description="robust to changing variance, standard normal for a random walk")]
+    p: _Share
+
+
+class Joint(Document):
+    """A test of several autocorrelations together."""
+
+    lags: int
+    statistic: Annotated[float, Field(ge=0, description="chi-square of so many degrees without autocorrelation")]
+    p: _Share
+
+
+class Tests(Document):
+    """What the returns of a market say."""
+
+    missing: Annotated[Missing | None, _MISSING]
+    observations: Annotated[int | None, Field(description="returns")] = None
+    autocorrelations: Annotated[list[float] | None, Field(description="at lags 1 to 10")] = None
+    ratios: Annotated[list[Ratio] | None, Field(description="variance ratios over 2, 4, 8 and 16 ticks")] = None
+    hurst: Annotated[float | None, Field(description=".5 independent, above persistent, below reverting")] = None
+    hurst_error: Annotated[float | None, Field(gt=0, description="its standard error for unpredictable returns")] = None
+    ljung_box: Annotated[Joint | None, Field(description="rejects clustered volatility as well")] = None
+    robust: Annotated[Joint | None, Field(description="the same, allowing for clustered volatility")] = None
+    verdict: Annotated[
+        Literal["unpredictable", "trending", "reverting", "mixed"] | None,
+        Field(description="unpredictable: no test rejects; the others say which way the rejecting ones point"),
+    ] = None
+
+
+class TestedMarket(Document):
+    """One market."""
+
+    id: int
+    name: str
+    tests: Tests
+
+
+class Efficiency(Analysed):
+    """Efficiency of every market."""
+
+    significance: Annotated[float, Field(description="of a verdict, all tests of a market together")]
+    markets: list[TestedMarket]
+
+
+class Gap(Document):
+    """Two sides that are tied to each other, and how far they have come apart."""
+
+    kind: Annotated[
+        Literal["production", "products", "dividend", "coupon"],
+        Field(description="a good and its costs; an input and its good; a share and its dividends; consol and rate"),
+    ]
+    market: str
+    others: list[str]
+    price: Annotated[float, Field(description="[credits]")]
+    value: Annotated[float, Field(description="what the tie says it should be [credits]")]
+    gap_bp: Annotated[float, Field(description="log price over value [bp]")]
+    usual_bp: Annotated[float, Field(description="median of the gap in the window [bp]")]
+    deviation_bp: Annotated[float, Field(ge=0, description="its standard deviation, by the median deviation [bp]")]
+    spread_bp: Annotated[float | None, Field(ge=0, description="half the mean spreads of all legs; null: no quotes")]
+    threshold_bp: Annotated[float, Field(ge=0, description="how far from usual_bp the gap is out of bounds")]
+    is_outside: bool
+    profit_bp: Annotated[
+        float | None,
+        Field(description="of buying the inputs at the best asks and selling the lot at the best bid, of its cost"),
+    ]
+
+
+class Arbitrage(Analysed):
+    """Every link between markets."""
+
+    outside: Annotated[int, Field(ge=0, description="gaps out of bounds")]
+    width_deviations: Annotated[float, Field(description="deviations a threshold has, beyond the spreads")]
+    links: list[Gap]
+    missing: Annotated[Missing | None, Field(description="why there are no links; null when there are")]
+
+
+class Forecast(Document):
+    """An indicator some simulated days ahead, with the score of the method over the window."""
+
+    days: Annotated[int, Field(ge=1, description="horizon, of 24 ticks each")]
+    missing: Annotated[Missing | None, _MISSING]
+    value: Annotated[float | None, Field(description="expected, in the indicator's unit")] = None
+    low: Annotated[float | None, Field(description="lower end of the band")] = None
+    high: Annotated[float | None, Field(description="upper end of the band")] = None
+    method: Annotated[Literal["random_walk", "half", "regression", "mean"] | None, Field(description="in use")] = None
+    mae: Annotated[float | None, Field(ge=0, description="mean absolute error of the forecasts as they were")] = None
+    mae_random_walk: Annotated[float | None, Field(ge=0, description="of saying that nothing changes")] = None
+    mae_mean: Annotated[float | None, Field(ge=0, description="of saying the mean so far")] = None
+    skill: Annotated[float | None, Field(le=1, description="1 - mae / mae_random_walk")] = None
+    covered: Annotated[float | None, Field(ge=0, le=1, description="share of outcomes inside their bands")] = None
+    scored: Annotated[int | None, Field(ge=1, description="forecasts the score is made from, a day apart")] = None
+
+
+class ForecastIndicator(Document):
+    """One indicator."""
+
+    name: str
+    unit: str
+    now: float
+    forecasts: list[Forecast]
+
+
+class Backtest(Document):
+    """What the warnings of calm days were worth."""
+
+    days: int
+    onsets: Annotated[int, Field(description="crises that began")]
+    auc: Annotated[float, Field(ge=0, le=1, description="chance that a day before a crisis scored higher than another")]
+    hit_rate: Annotated[float, Field(ge=0, le=1, description="share of days before a crisis that were warned of")]
+    false_alarm_rate: Annotated[float, Field(ge=0, le=1, description="share of the other days that were")]
+
+
+class EarlyWarning(Document):
+    """How near a crisis looks: mean rank of its signs among all days of the window. Crisis: an asset market panics."""
+
+    missing: Annotated[Missing | None, _MISSING]
+    horizon_days: Annotated[int, Field(description="days within which a warning counts as right")]
+    alarm: Annotated[float, Field(description="score from which a day is warned of")]
+    signs: list[str]
+    score: Annotated[float | None, Field(ge=0, le=1, description="1: never more alarming")] = None
+    is_alarm: bool | None = None
+    is_crisis: Annotated[bool | None, Field(description="one is under way")] = None
+    days: int | None = None
+    backtest: Annotated[Backtest | None, Field(description="null while the window holds no crisis to judge by")] = None
+
+
+class Forecasts(Analysed):
+    """Forecasts of indicators."""
+
+    coverage: Annotated[float, Field(description="share of outcomes a band is made to contain")]
+    indicators: list[ForecastIndicator]
+    early_warning: EarlyWarning
+
+
+class Anomaly(Document):
+    """An episode in which a series was out of its ordinary.
+
+    Values: return and spread in bp; volume as log(1 + lots); imbalance as bids minus asks over all lots; an indicator
+    as its change in a tick, of levels (cpi, wage, equity_index, consumption_real, money_supply) as a fraction.
+    """
+
+    id: Annotated[int, Field(ge=1, description="number in the order in which they began: the cursor")]
+    kind: Literal["return", "volume", "spread", "imbalance", "indicator"]
+    subject: Annotated[str, Field(description="market or indicator")]
+    begin: Annotated[int, Field(description="tick")]
+    end: Annotated[int | None, Field(description="last unusual tick, null while it lasts")]
+    score: Annotated[float, Field(ge=0, description="highest distance over the 1-in-500 distance of the series itself")]
+    value: Annotated[float, Field(description="at the peak")]
+    usual: Annotated[float, Field(description="what was expected there")]
+    peak: Annotated[int, Field(description="tick of the highest score")]
+
+
+class Anomalies(Document):
+    """A page of anomalies."""
+
+    tick: int
+    epoch: str
+    open: Annotated[int, Field(ge=0, description="anomalies that last")]
+    oldest: Annotated[int, Field(description="first number that is kept")]
+    newest: Annotated[int, Field(description="last number given")]
+    anomalies: list[Anomaly]
+    next_cursor: str | None
+
+
 # --- the economy -------------------------------------------------------------------------------------------------
 def _values(model: str, text: str, channel: str, only: Collection[str] | None = None, **more: Any) -> type[BaseModel]:
     """Make a model of a channel's values, the numbers a mirror of the channel shows."""
@@ -209,17 +509,31 @@ class Production(Document):
     second_per_lot: float
 
 
+class Day(Document):
+    """The last 24 ticks of a market: open, high, low, last, volume and mean price. Money in credits a lot."""
+
+    ticks: Annotated[int, Field(ge=1, le=24, description="ticks there are; fewer at the begin of history")]
+    open: Annotated[float, Field(description="price of the first of them [credits]")]
+    high: Annotated[float, Field(description="[credits]")]
+    low: Annotated[float, Field(description="[credits]")]
+    last: Annotated[float, Field(description="price of this tick [credits]")]
+    volume: Annotated[int, Field(ge=0, description="lots traded")]
+    vwap: Annotated[float | None, Field(description="mean price a lot traded, null without a trade [credits]")]
+
+
 _INDICATORS = {field.name for field in INDICATOR_FIELDS}
 _MONETARY = {field.name for field in MONETARY_FIELDS}
 _KEY: dict[str, Any] = {"id": (int, ...), "name": (str, ...)}
 _MARKET = _values("MarketValues", "One market.", MARKET_TICK)
-_ROW = _values("MarketRow", "One market of the list.", MARKET_TICK, **_KEY)
+_DAY: dict[str, Any] = {"day": (Day | None, Field(description="the last 24 ticks; null before there is one"))}
+_ROW = _values("MarketRow", "One market of the list.", MARKET_TICK, **_KEY, **_DAY)
 _RESOURCE = _values("Resource", "One resource.", SCARCITY, **_KEY)
 
 Indicators = _stamped(
     "Indicators",
     "All indicators.",
     values=(_values("IndicatorValues", "The whole economy.", INFLATION, _INDICATORS), ...),
+    forecast=(Forecasts | None, Field(None, description="with forecast=true")),
 )
 Psychology = _stamped(
     "Psychology",
@@ -242,6 +556,7 @@ Market = _stamped(
     production=(Production | None, ...),
     values=(_MARKET, ...),
     book=(BookTop, ...),
+    **_DAY,
 )
 
 

@@ -54,6 +54,7 @@ class Code(IntEnum):
     READ_ONLY = 502
     STOPPING = 503
     UNKNOWN_FATE = 504
+    TICK_LATE = 505
 
 
 #: One sentence per code for the pages; the detail of a problem says more about the case at hand.
@@ -86,6 +87,7 @@ CODE_TEXT = {
     Code.READ_ONLY: "the world takes no input: reads and streams go on",
     Code.STOPPING: "the server is stopping",
     Code.UNKNOWN_FATE: "it is not known whether the input is on disk: ask for its receipt",
+    Code.TICK_LATE: "the tick that the answer waits for has not come in time",
 }
 
 

@@ -28,6 +28,9 @@ from engine.messages import Kind, Status
 PREFIX = "arena_"
 PHASES = ("intake", "prices", "behaviour", "psychology", "monetary", "scarcity", "indicators", "emission")
 
+ANALYSES = ("curves", "impact", "efficiency", "arbitrage", "forecasts")
+ANOMALY_KINDS = ("return", "volume", "spread", "imbalance", "indicator")
+
 #: Upper bounds, seconds. A phase takes tens of microseconds, a request milliseconds, a stalled disk seconds.
 _FAST_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _TIMES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -148,6 +151,10 @@ class Metrics:
         self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
         self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
         self.history_points = self._gauge("history_points", "points kept hot in each series")
+        self.analyses_asked = self._counter("analyses_asked", "analyses asked for, by kind", "analysis")
+        self.analysis_seconds = self._histogram(
+            "analysis_seconds", "time to make an analysis, beside the tick", _TIMES_S, "analysis"
+        )
 
         # the economy
         self.market_price = self._gauge("market_price", "reference price of a lot, credits", "market")
@@ -169,10 +176,23 @@ class Metrics:
         self.volatility_multiplier = self._gauge("volatility_multiplier", "what psychology does to volatility, global")
         self.panic_markets = self._gauge("panic_markets", "markets in panic")
         self.euphoria_markets = self._gauge("euphoria_markets", "markets in euphoria")
+        self.sentiment_variance = self._gauge("sentiment_variance", "variance of sentiment over residents")
+        self.disagreement = self._gauge("disagreement", "mean distance of a resident's sentiment from neutral")
+        self.market_kyle_lambda = self._gauge("market_kyle_lambda", "price impact of a lot of imbalance, bp", "market")
+        self.market_spread = self._gauge("market_spread", "best unfilled ask over bid, bp, -1 without both", "market")
         self.world_events = self._counter("world_events", "events of the world, by name", "name")
+        self.anomalies = self._counter("anomalies", "anomalies that began, by kind", "kind")
+        self.anomalies_open = self._gauge("anomalies_open", "anomalies that last")
+        self.anomalies_forgotten = self._counter("anomalies_forgotten", "anomalies dropped from the log, oldest first")
 
         for phase in PHASES:
             self.tick_seconds.labels(phase)
+        # a counter that begins when something happens hides that it happened
+        for kind in ANOMALY_KINDS:
+            self.anomalies.labels(kind)
+        for analysis in ANALYSES:
+            self.analyses_asked.labels(analysis)
+            self.analysis_seconds.labels(analysis)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -209,6 +229,8 @@ class Metrics:
             self.market_price.labels(market).set(float(public.market["price"][m]) / UCR)
             self.market_volatility.labels(market).set(float(public.market["volatility"][m]))
             self.market_volume.labels(market).set(float(public.market["volume"][m]))
+            self.market_kyle_lambda.labels(market).set(float(public.market["kyle_lambda"][m]))
+            self.market_spread.labels(market).set(float(public.market["spread_bp"][m]))
         for r, resource in enumerate(NAMES[RAW_FIRST : RAW_LAST + 1]):
             self.resource_scarcity.labels(resource).set(float(public.resource["scarcity"][r]))
         for gauge, value in (
@@ -225,6 +247,8 @@ class Metrics:
             (self.confidence, public.psychology["confidence"]),
             (self.herding, public.psychology["herding"]),
             (self.volatility_multiplier, public.psychology["volatility_multiplier"]),
+            (self.sentiment_variance, public.psychology["sentiment_variance"]),
+            (self.disagreement, public.psychology["disagreement"]),
             (self.panic_markets, public.psychology["panic_markets"]),
             (self.euphoria_markets, public.psychology["euphoria_markets"]),
         ):

@@ -93,6 +93,10 @@ _PREFER = Header(
     name="Prefer", text="'respond-async': answer 202 with the receipt at once", pattern=r"^[\x20-\x7e]{0,256}$"
 )
 _STATE_TEXT = "The state after the last published tick. ETag changes with every tick; If-None-Match answers 304."
+_ANALYSIS_TEXT = (
+    "Made when somebody asks, from the ticks kept hot (historyLimit, at most a simulated year), and reused for "
+    "cacheExpiry: `tick` says how old it is. What there is too little history for is left out, and `missing` says why."
+)
 _ACTION_TEXT = (
     "The shape is checked at once: 4xx, nothing is kept. Everything that needs the world is decided in the tick: 202 "
     "says that the action is on disk, its outcome follows in the receipt. With wait=outcome the answer waits for it: "
@@ -108,7 +112,8 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/indicators",
         summary="All indicators of the economy",
         tag="economy",
-        text=_STATE_TEXT,
+        text=_STATE_TEXT + " Past values: /api/history/{indicator}; forecasts: forecast=true.",
+        query=schemas.IndicatorsQuery,
         answers=(_ok("indicators", documents.Indicators),),
     ),
     Operation(
@@ -157,6 +162,65 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="economy",
         text=_STATE_TEXT,
         answers=(_ok("resources", documents.Scarcity),),
+    ),
+    # analyses
+    Operation(
+        name="curves",
+        method="GET",
+        path="/api/markets/{id}/curves",
+        summary="Demand and supply curves of a market's next auction, once it is over; marginal cost of another lot",
+        tag="analysis",
+        text="Waits for the next tick: until then the residents' orders are sealed. What stood for that tick when it "
+        "was asked for; the orders that came with the tick itself are not in it.",
+        query=schemas.CurvesQuery,
+        answers=(_ok("the curves", documents.Curves),),
+        problems=(404, 503),
+    ),
+    Operation(
+        name="impact",
+        method="GET",
+        path="/api/markets/{id}/impact",
+        summary="Price impact in a market: Kyle's lambda with its standard error, and the curve over sizes",
+        tag="analysis",
+        text=_ANALYSIS_TEXT,
+        answers=(_ok("the impact", documents.Impact),),
+        problems=(404,),
+    ),
+    Operation(
+        name="efficiency",
+        method="GET",
+        path="/api/analysis/efficiency",
+        summary="Market efficiency: variance ratios, Hurst exponent, tests for autocorrelation, a verdict a market",
+        tag="analysis",
+        text=_ANALYSIS_TEXT,
+        answers=(_ok("the tests", documents.Efficiency),),
+    ),
+    Operation(
+        name="arbitrage",
+        method="GET",
+        path="/api/analysis/arbitrage",
+        summary="Gaps between markets that are tied to each other, and which of them are out of bounds",
+        tag="analysis",
+        text=_ANALYSIS_TEXT,
+        answers=(_ok("the gaps", documents.Arbitrage),),
+    ),
+    Operation(
+        name="forecasts",
+        method="GET",
+        path="/api/analysis/forecasts",
+        summary="Forecasts of indicators with error bands and scores; early warning of crises with its backtest",
+        tag="analysis",
+        text=_ANALYSIS_TEXT,
+        answers=(_ok("the forecasts", documents.Forecasts),),
+    ),
+    Operation(
+        name="anomalies",
+        method="GET",
+        path="/api/analysis/anomalies",
+        summary="Anomalies of returns, volumes, spreads, imbalances and indicators, numbered as they began",
+        tag="analysis",
+        query=schemas.AnomaliesQuery,
+        answers=(_ok("a page", documents.Anomalies),),
     ),
     # agents
     Operation(

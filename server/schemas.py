@@ -405,6 +405,40 @@ class EventsQuery(Query):
     cursor: Cursor = None
 
 
+class IndicatorsQuery(Query):
+    """What comes with the indicators."""
+
+    forecast: Annotated[
+        Literal["true", "false"],
+        Field(description="'true': with the forecasts of /api/analysis/forecasts, made now if they are not there"),
+    ] = "false"
+
+
+class CurvesQuery(Query):
+    """How fine curves are."""
+
+    points: Annotated[
+        int, Field(ge=2, le=2_000), BeforeValidator(_whole), Field(description="most points of a curve, 2 to 2000")
+    ] = 200
+
+
+class AnomaliesQuery(Query):
+    """A page of the anomalies."""
+
+    kind: Annotated[
+        Literal["return", "volume", "spread", "imbalance", "indicator"] | None,
+        Field(description="only of this kind: 'return', 'volume', 'spread', 'imbalance' or 'indicator'"),
+    ] = None
+    state: Annotated[
+        Literal["open", "ended"] | None, Field(description="'open': only those that last; 'ended': only the others")
+    ] = None
+    order: Annotated[Literal["asc", "desc"], Field(description="'asc' oldest first, 'desc' newest first")] = "asc"
+    limit: Annotated[
+        int, Field(ge=1, le=1_000), BeforeValidator(_whole), Field(description="anomalies a page, 1 to 1000")
+    ] = 100
+    cursor: Cursor = None
+
+
 # --- mistakes ----------------------------------------------------------------------------------------------------
 def mistakes(error: ValidationError, model: type[BaseModel] | None = None) -> list[dict[str, Any]]:
     """Return a refused shape as errors[]: per mistake the field, the problem and what is allowed.

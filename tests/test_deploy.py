@@ -30,6 +30,9 @@ KEY_FIGURES = {
     "agent activity distribution": "arena_agent_actions",
     "resource scarcity": "arena_resource_scarcity",
     "psychology extreme events": "arena_panic_markets",
+    "sentiment variance": "arena_sentiment_variance",
+    "Kyle's lambda": "arena_market_kyle_lambda",
+    "anomalies": "arena_anomalies_total",
 }
 
 

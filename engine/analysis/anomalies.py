@@ -2,7 +2,7 @@
 
 Online and small: per series a location, a deviation and a learned tail quantile, a few operations on arrays a tick. The
 detector is a function of the public states it was shown, in their order, and of nothing else.
-Source: MISSION 4.80.10; Huber 1964 (bounded influence); Robbins & Monro 1951 (the quantile).
+Source: Huber 1964 (bounded influence); Robbins & Monro 1951 (the quantile).
 """
 
 from __future__ import annotations

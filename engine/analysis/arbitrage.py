@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.analysis.needs import check_enough
 from engine.markets import (
     CONSOL,
     GOOD_FIRST,
@@ -54,7 +55,7 @@ class Past(NamedTuple):
 
 
 class Link(NamedTuple):
-    """One tie. market: whose price is compared; others: what it is compared with, in the order of the formula."""
+    """One tie. market: whose price is compared; others: what it is compared with."""
 
     kind: str
     market: int
@@ -64,10 +65,10 @@ class Link(NamedTuple):
 class Gap(NamedTuple):
     """A link now. value: what the price should be, credits a lot. gap_bp: log price over value.
 
-    usual_bp, deviation_bp: median and scatter of the gap over the ticks looked at. spread_bp: half the mean
-    spreads of all legs, None when one never had quotes on both sides. threshold_bp: how far from usual_bp a gap counts. profit_bp: of
-    buying the inputs at the best asks, making a lot and selling it at the best bid, None where nothing is made or a
-    quote is missing.
+    usual_bp, deviation_bp: median and scatter of the gap over the ticks looked at. spread_bp: half the mean spreads of
+    all legs, None when one never had quotes on both sides. threshold_bp: how far from usual_bp a gap counts.
+    profit_bp: of buying the inputs at the best asks, making a lot and selling it at the best bid, None where nothing
+    is made or a quote is missing.
     """
 
     link: Link
@@ -89,7 +90,7 @@ def links() -> list[Link]:
     """Return every link: 16 goods with their inputs, each input with each of its goods, 7 shares, the consol."""
     made = [Link(PRODUCTION, m, (LABOUR, INPUT_1[m], INPUT_2[m])) for m in range(GOOD_FIRST, GOOD_LAST + 1)]
     used = [
-        Link(PRODUCTS, raw, (link.market,))
+        Link(PRODUCTS, raw, (link.market, *(m for m in link.others if m != raw)))
         for link in made
         for raw in link.others[1:]
         if raw <= RAW_LAST
@@ -102,10 +103,9 @@ def gaps(past: Past, recipes: Sequence[Recipe | None]) -> list[Gap]:
     """Return every link's gap at the last tick of the past, its usual size taken from all of it.
 
     recipes: by market, lots of each input a lot takes now, None where nothing is made. They change slowly: what a lot
-    took before is taken to be the same. Raises ValueError with fewer than TICKS_MIN ticks.
+    took before is taken to be the same. Raises TooFew below TICKS_MIN ticks.
     """
-    if len(past.price) < TICKS_MIN:
-        raise ValueError(f"{len(past.price)} ticks, needs {TICKS_MIN}")
+    check_enough(len(past.price), TICKS_MIN, "ticks")
     spreads = _half_spreads(past)
     return [_gap(link, past, recipes, spreads) for link in links()]
 
@@ -178,7 +178,8 @@ def _half_spreads(past: Past) -> Floats:
     quoted = (past.bid > 0.0) & (past.ask > 0.0)
     size = 0.5e4 * np.log(np.divide(past.ask, past.bid, out=np.ones_like(past.bid), where=quoted))
     counts = quoted.sum(axis=0)
-    return np.divide(size.sum(axis=0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    mean: Floats = np.divide(size.sum(axis=0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return mean
 
 
 def _of(recipes: Sequence[Recipe | None], market: int) -> Recipe:

@@ -1,8 +1,8 @@
 """Early warning of crises: how alarming signs stand against their own past, and what that was worth before.
 
 The score of a day is the mean rank of its signs among all days up to it, so it needs no scale and no fit, and a score
-in the backtest is the score that was to be had then. Source: MISSION 4.80.11; Kaminsky, Lizondo & Reinhart 1998 (signals
-approach), with the area under the curve of Berge & Jorda 2011.
+in the backtest is the score that was to be had then. Source: Kaminsky, Lizondo & Reinhart 1998 (the signals approach);
+Berge & Jorda 2011 (the area under the curve).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.analysis.needs import check_enough
 from engine.markets import HOURS
 
 Floats = NDArray[np.float64]
@@ -56,12 +57,11 @@ def early_warning(signs: Floats, in_crisis: NDArray[np.bool_]) -> EarlyWarning:
     """Return how near a crisis looks at the last tick.
 
     signs: shape (ticks, signs), each higher when things are worse. in_crisis: shape (ticks,). Days end at the last
-    tick. Raises ValueError with fewer than DAYS_MIN days.
+    tick. Raises TooFew below DAYS_MIN days.
     """
     last = len(signs) - 1
     days = np.arange(last % HOURS, last + 1, HOURS)
-    if len(days) < DAYS_MIN:
-        raise ValueError(f"{len(days)} days, needs {DAYS_MIN}")
+    check_enough(len(days), DAYS_MIN, "days")
     scores = np.mean([_ranks(signs[days, k].tolist()) for k in range(signs.shape[1])], axis=0)
     begins = np.flatnonzero(in_crisis[1:] & ~in_crisis[:-1]) + 1
     before = np.zeros(len(signs), np.bool_)

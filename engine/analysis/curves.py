@@ -76,9 +76,7 @@ def standing_orders(state: State, m: int, window: tuple[int, int]) -> Standing:
     count = int(state.counters[ORDER_COUNT])
     taking_part = (state.order_market[:count] == m) & (state.order_qty[:count] > 0)
     rows = np.flatnonzero(taking_part & (state.order_expires[:count] > state.tick))
-    levels, lots, sides = (
-        column[rows] for column in (state.order_level, state.order_qty, state.order_side)
-    )
+    levels, lots, sides = (column[rows] for column in (state.order_level, state.order_qty, state.order_side))
     buys, sells = sides > 0, sides < 0
     outside_bids = np.minimum(levels[buys], reference + up), lots[buys]
     outside_asks = np.maximum(levels[sells], reference - down), lots[sells]
@@ -101,7 +99,7 @@ def standing_orders(state: State, m: int, window: tuple[int, int]) -> Standing:
 
 
 def recipe(state: State, m: int) -> list[tuple[int, float]]:
-    """Return what one lot of a market takes: [(market of an input, lots of it)], hours first; empty for what is not made.
+    """Return what a lot of a market takes: [(market of an input, lots of it)], hours first; empty for what is not made.
 
     Scarcity is in the hours of a raw material, as in its unit cost. Source: ECONOMY A7 (costs), A10.
     """
@@ -121,13 +119,15 @@ def recipe(state: State, m: int) -> list[tuple[int, float]]:
 def demanded(bids: Side, levels: Ints) -> Ints:
     """Return the lots bid at each level or above it: the demand curve."""
     below = np.concatenate((np.zeros(1, np.int64), np.cumsum(bids.lots)))
-    return below[-1] - below[np.searchsorted(bids.levels, levels)]
+    lots: Ints = below[-1] - below[np.searchsorted(bids.levels, levels)]
+    return lots
 
 
 def supplied(asks: Side, levels: Ints) -> Ints:
     """Return the lots asked at each level or below it: the supply curve."""
     below = np.concatenate((np.zeros(1, np.int64), np.cumsum(asks.lots)))
-    return below[np.searchsorted(asks.levels, levels, side="right")]
+    lots: Ints = below[np.searchsorted(asks.levels, levels, side="right")]
+    return lots
 
 
 def crossing(standing: Standing) -> Crossing:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.analysis.needs import check_enough
+from engine.analysis.statistics import autocorrelations
+
 Floats = NDArray[np.float64]
 
 HORIZONS = (2, 4, 8, 16)
@@ -69,7 +72,7 @@ class Efficiency(NamedTuple):
     what the verdict uses. autocorrelations: at lags 1..LAGS.
     """
 
-    count: int
+    observations: int
     autocorrelations: Floats
     ratios: tuple[VarianceRatio, ...]
     hurst: float
@@ -82,13 +85,12 @@ class Efficiency(NamedTuple):
 def efficiency(returns: Floats) -> Efficiency:
     """Return what the returns of a market say about its efficiency.
 
-    Raises ValueError with fewer than POINTS_MIN returns, or when they are all the same.
+    Raises TooFew below POINTS_MIN returns, ValueError when they are all the same.
     """
-    if len(returns) < POINTS_MIN:
-        raise ValueError(f"{len(returns)} returns, needs {POINTS_MIN}")
+    check_enough(len(returns), POINTS_MIN, "returns")
     if np.ptp(returns) == 0.0:
         raise ValueError("the price never moves")
-    correlations = _autocorrelations(returns, LAGS)
+    correlations = autocorrelations(returns, range(1, LAGS + 1))
     ratios = tuple(variance_ratio(returns, horizon) for horizon in HORIZONS)
     hurst, error = hurst_exponent(returns), hurst_error(len(returns))
     plain, robust = ljung_box(returns, LAGS), ljung_box(returns, LAGS, robust=True)
@@ -152,7 +154,7 @@ def ljung_box(returns: Floats, lags: int = LAGS, *, robust: bool = False) -> Por
     n = len(returns)
     centred = returns - returns.mean()
     variance = float(centred @ centred) / n
-    correlations = _autocorrelations(returns, lags)
+    correlations = autocorrelations(returns, range(1, lags + 1))
     statistic = 0.0
     squares = centred * centred - variance
     for lag in range(1, lags + 1):
@@ -221,14 +223,9 @@ def _verdict(
     return Verdict.TRENDING if signs[0] > 0 else Verdict.REVERTING
 
 
-def _autocorrelations(values: Floats, lags: int) -> Floats:
-    centred = values - values.mean()
-    variance = float(centred @ centred)
-    return np.array([float(centred[lag:] @ centred[:-lag]) / variance for lag in range(1, lags + 1)])
-
-
 def _sizes(count: int) -> list[int]:
-    sizes, size = [], float(BOX_MIN)
+    sizes: list[int] = []
+    size = float(BOX_MIN)
     while size <= count // BOXES_MIN:
         if not sizes or int(size) > sizes[-1]:
             sizes.append(int(size))

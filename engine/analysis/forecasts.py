@@ -2,8 +2,8 @@
 
 At every origin the forecast may use what was known there and nothing else: coefficients, the choice between forecast
 and baseline, and the width of the band come from targets that had been reached. So the score is that of the method as
-it is used, not of its best fit. Source: specification 004, predictive indicators; Marcellino, Stock & Watson 2006 (direct
-multi-step forecasts); Bates & Granger 1969 (combination); Vovk, Gammerman & Shafer 2005 (conformal bands).
+it is used, not of its best fit. Source: specification 004, predictive indicators; Marcellino, Stock & Watson 2006
+(direct multi-step forecasts); Bates & Granger 1969 (combination); Vovk, Gammerman & Shafer 2005 (conformal bands).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.analysis.needs import check_enough
 from engine.markets import HOURS
 
 Floats = NDArray[np.float64]
@@ -42,8 +43,8 @@ class Forecast(NamedTuple):
     """What is expected `horizon` ticks after the last value. low, high: band that should hold COVERAGE of outcomes.
 
     method: of METHODS, the one with the least mean absolute error so far. mae: of the forecasts as they were chosen,
-    over `count` origins a day apart; mae_random_walk, mae_mean: of the baselines over the same. skill: 1 - mae over the
-    better baseline's: above 0 is better than both. covered: share of the outcomes inside their bands.
+    over `scored` origins a day apart; mae_random_walk, mae_mean: of the baselines over the same. skill: 1 - mae over
+    the random walk's, above 0 is better than saying that nothing changes. covered: share of outcomes inside a band.
     """
 
     horizon: int
@@ -56,7 +57,7 @@ class Forecast(NamedTuple):
     mae_mean: float
     skill: float
     covered: float
-    count: int
+    scored: int
 
 
 def points_needed(horizon: int) -> int:
@@ -67,11 +68,10 @@ def points_needed(horizon: int) -> int:
 def forecast(values: Floats, horizon: int) -> Forecast:
     """Return the forecast of the value `horizon` ticks (at least 1) after the last of `values`.
 
-    values: one a tick, oldest first. Raises ValueError with fewer than points_needed(horizon) values.
+    values: one a tick, oldest first. Raises TooFew below points_needed(horizon) values.
     """
     count = len(values)
-    if count < points_needed(horizon):
-        raise ValueError(f"{count} values, needs {points_needed(horizon)}")
+    check_enough(count, points_needed(horizon), "ticks")
     changes = _changes(values, horizon)
     first = max(LAGS) + TRAIN_MIN + horizon
     outcomes = values[first + horizon :] - values[first : count - horizon]
@@ -86,7 +86,6 @@ def forecast(values: Floats, horizon: int) -> Forecast:
     width = {int(origin): float(size) for origin, size in zip(origins, widths, strict=True)}
     mae = float(missed[scored].mean())
     walk, mean = float(errors[0, scored].mean()), float(errors[-1, scored].mean())
-    best = min(walk, mean)
     covered = float(np.mean([missed[origin] <= width[int(origin)] for origin in scored]))
     value, half = float(values[-1] + made[-1]), width[len(made) - 1]
     return Forecast(
@@ -98,7 +97,7 @@ def forecast(values: Floats, horizon: int) -> Forecast:
         mae,
         walk,
         mean,
-        1.0 - mae / best if best > 0.0 else 0.0,
+        1.0 - mae / walk if walk > 0.0 else 0.0,
         covered,
         len(scored),
     )

@@ -6,10 +6,13 @@ markets slowly digest changes in supply and demand".
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.analysis.needs import check_enough
 
 Floats = NDArray[np.float64]
 
@@ -22,14 +25,14 @@ POINTS_MIN = 100
 class Regression(NamedTuple):
     """change = intercept + slope x flow. standard_error: of the slope, whatever the variance of the residuals does.
 
-    r_squared: share of the changes' variance that the flow explains. count: observations.
+    r_squared: share of the changes' variance that the flow explains. observations: ticks.
     """
 
     slope: float
     standard_error: float
     intercept: float
     r_squared: float
-    count: int
+    observations: int
 
 
 class ImpactCurve(NamedTuple):
@@ -51,11 +54,10 @@ def kyle_lambda(changes: Floats, flows: Floats) -> Regression:
     """Return the regression of price changes on signed flow: its slope is Kyle's lambda, change a unit of flow.
 
     changes, flows: one entry a tick. Standard errors after White 1980 with the small-sample factor n / (n - 2).
-    Raises ValueError with fewer than POINTS_MIN entries, or when the flow never changes.
+    Raises TooFew below POINTS_MIN entries, ValueError when the flow never changes.
     """
     count = len(flows)
-    if count < POINTS_MIN:
-        raise ValueError(f"{count} ticks, needs {POINTS_MIN}")
+    check_enough(count, POINTS_MIN, "ticks")
     mean_flow, mean_change = flows.mean(), changes.mean()
     x, y = flows - mean_flow, changes - mean_change
     spread = float(x @ x)
@@ -72,15 +74,14 @@ def kyle_lambda(changes: Floats, flows: Floats) -> Regression:
 def impact_curve(changes: Floats, flows: Floats, bins: int = BINS) -> ImpactCurve:
     """Return the mean signed change against the size of the flow, in bins of equally many ticks with flow.
 
-    Raises ValueError with fewer than POINTS_MIN ticks with flow.
+    Raises TooFew below POINTS_MIN ticks with flow.
     """
     moving = flows != 0.0
     signed, sizes = (changes * np.sign(flows))[moving], np.abs(flows[moving])
-    if len(sizes) < POINTS_MIN:
-        raise ValueError(f"{len(sizes)} ticks with flow, needs {POINTS_MIN}")
+    check_enough(len(sizes), POINTS_MIN, "ticks with flow")
     order = np.argsort(sizes, kind="stable")
     borders = np.linspace(0, len(order), bins + 1).astype(np.int64)
-    parts = [order[first:end] for first, end in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [order[first:end] for first, end in pairwise(borders)]
     flow, impact = np.array([sizes[part].mean() for part in parts]), np.array([signed[part].mean() for part in parts])
     errors = np.array([signed[part].std() / np.sqrt(len(part)) for part in parts])
     exponent, exponent_error = _exponent(flow, impact)

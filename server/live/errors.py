@@ -9,6 +9,7 @@ LiveError
 ├── ReadOnly           the world takes no input any more; surely not applied (503)
 ├── JournalFailed      the disk failed while this was being made durable: it may or may not be applied (504)
 ├── Frozen             the world stopped in the middle of a tick: private state cannot be read (503)
+├── TickLate           the tick an answer waits for has not come in time (503)
 ├── FolderInUse        another process owns the data folder
 └── WorldRefused       the data folder holds something this server must not run
 """
@@ -64,6 +65,10 @@ class JournalFailed(LiveError):
 
 class Frozen(LiveError):
     """The world stopped in the middle of a tick; what its arrays hold was never published."""
+
+
+class TickLate(LiveError):
+    """The tick an answer waits for has not come in time; asking again may find it."""
 
 
 class FolderInUse(LiveError):

@@ -16,13 +16,14 @@ from arena_client.wire import State
 from numpy.typing import NDArray
 
 from engine.events import Event
-from engine.markets import MARKETS, NAMES, RAW_FIRST, RESOURCES
+from engine.markets import HOURS, MARKETS, NAMES, RAW_FIRST, RESOURCES
 from server.live.frames import CHANNELS, INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, STATE_CHANNELS, WireField
 
 EVENTS_MAX = 100_000
 """Events kept hot; older ones leave the log first."""
 
 Row = list[int | float | None]
+Floats = NDArray[np.float64]
 
 
 class Series(NamedTuple):
@@ -42,6 +43,18 @@ class Page:
     rows: list[Row]
     ticks: list[int]
     next_tick: int | None
+
+
+class Day(NamedTuple):
+    """The last 24 ticks of a market, of `ticks` of them. vwap: mean price a lot traded, None without a trade."""
+
+    ticks: int
+    open: float
+    high: float
+    low: float
+    last: float
+    volume: int
+    vwap: float | None
 
 
 def _catalogue() -> dict[str, Series]:
@@ -74,11 +87,17 @@ class History:
         self._rings = {name: np.zeros((limit, *_shape(name)), np.int64) for name in STATE_CHANNELS}
         self.newest = -1
         self.points = 0
+        self._begin = -1
 
     @property
     def oldest(self) -> int:
         """The first tick that is kept; above newest when there is none."""
         return self.newest - self.points + 1
+
+    def begin(self, tick: int, states: Mapping[str, State], unix_ns: int) -> None:
+        """Add the state a new world begins with, which was no tick of its own."""
+        self.record(tick, states, unix_ns)
+        self._begin = tick
 
     def record(self, tick: int, states: Mapping[str, State], unix_ns: int) -> None:
         """Add a tick. states: of each state channel; unix_ns: when it began, 0: not observed. A gap starts over."""
@@ -115,6 +134,43 @@ class History:
         rows = [self._candle(m, int(start), min(int(start) + step - 1, self.newest)) for start in chosen]
         following = int(starts[limit]) if len(starts) > limit else None
         return Page(CANDLE_COLUMNS, rows, chosen.tolist(), following)
+
+    def recent(self, channel: str, names: Sequence[str], most: int) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+        """Return the newest ticks that are kept, at most `most`, and the values of fields of a state channel in them.
+
+        Values as the documents show them, shape (ticks,) or (ticks, 32 or 7). May be called from any thread: a tick
+        that was overwritten while its row was read is left out.
+        """
+        ticks = np.arange(max(self.oldest, self.newest - most + 1), self.newest + 1)
+        fields = CHANNELS[channel].fields
+        places = {field.name: i for i, field in enumerate(fields)}
+        ring = self._rings[channel]
+        values = {name: ring[ticks % self.limit, places[name]] / max(1, fields[places[name]].scale) for name in names}
+        # newest moves before its row is written: what is still kept now was whole when it was read
+        whole = ticks > self.newest - self.limit
+        return ticks[whole], {name: column[whole] for name, column in values.items()}
+
+    def day(self) -> Sequence[Day | None]:
+        """Return, by market, what the last 24 ticks were; of fewer where the history begins later, None of none."""
+        ticks, columns = self.recent(MARKET_TICK, ("price", "volume"), min(HOURS, self.newest - self._begin))
+        if not len(ticks):
+            return (None,) * MARKETS
+        prices, volumes = columns["price"], columns["volume"]
+        lots = volumes.sum(axis=0)
+        # in float64: sums of money are shown with 6 decimals, and the quotient has more digits than that
+        means = np.divide((prices * volumes).sum(axis=0), lots, out=np.zeros(len(lots)), where=lots > 0)
+        return [
+            Day(
+                len(ticks),
+                prices[0, m].item(),
+                prices[:, m].max().item(),
+                prices[:, m].min().item(),
+                prices[-1, m].item(),
+                int(lots[m]),
+                round(means[m].item(), 6) if lots[m] > 0 else None,
+            )
+            for m in range(MARKETS)
+        ]
 
     def _candle(self, m: int, first: int, last: int) -> Row:
         ticks = np.arange(first, last + 1)

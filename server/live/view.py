@@ -7,7 +7,7 @@ Source: DESIGN D19, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from engine.markets import INPUTS, MARKETS, NAMES, RAW_FIRST, RESOURCES
 from engine.public import INDICATOR_FIELDS, MONETARY_FIELDS
 from engine.state import State
 from server.live.frames import INFLATION, MARKET_TICK, PSYCHOLOGY, SCARCITY, UNITS, channel_values, quantise
+from server.live.history import Day
 
 Q16 = 65_536.0
 _INDICATORS = tuple(field.name for field in INDICATOR_FIELDS)
@@ -39,6 +40,13 @@ class Production(NamedTuple):
     second_per_lot: float
 
 
+Days = Callable[[], Sequence[Day | None]]
+
+
+def _no_days() -> Sequence[Day | None]:
+    return (None,) * MARKETS
+
+
 class View:
     """One tick as everybody may see it.
 
@@ -55,6 +63,8 @@ class View:
         self.marked_unix_ns = published_unix_ns if marked_unix_ns is None else marked_unix_ns
         self.production: tuple[Production | None, ...] = (None,) * MARKETS
         """What making a lot takes, by market; filled in by whoever publishes, before anybody sees the view."""
+        self.days: Days = _no_days
+        """What the last day was in each market; filled in likewise."""
         self._rendered: dict[str, bytes] = {}
 
     @property
@@ -112,7 +122,10 @@ class View:
             lambda: (
                 self._stamp(MARKET_TICK)
                 | {
-                    "markets": [{"id": m, "name": NAMES[m]} | self._column(MARKET_TICK, m) for m in range(first, end)],
+                    "markets": [
+                        {"id": m, "name": NAMES[m]} | self._column(MARKET_TICK, m) | {"day": self._day(m)}
+                        for m in range(first, end)
+                    ],
                     "next_cursor": str(end) if end < MARKETS else None,
                 }
             ),
@@ -139,7 +152,16 @@ class View:
             "production": None if (making := self.production[m]) is None else making._asdict(),
             "values": values,
             "book": book,
+            "day": self._day(m),
         }
+
+    def _day(self, m: int) -> dict[str, Any] | None:
+        day = self._all_days[m]
+        return None if day is None else day._asdict()
+
+    @cached_property
+    def _all_days(self) -> Sequence[Day | None]:
+        return self.days()
 
     def _values(self, channel: str, names: tuple[str, ...]) -> dict[str, Any]:
         numbers, units = self.numbers[channel], UNITS[channel]
@@ -163,16 +185,19 @@ class View:
 class Published:
     """The place where the current view hangs: replaced as a whole, read by whoever answers.
 
-    state: of the world, read while it stands still: when a view is published.
+    state: of the world, read while it stands still: when a view is published. days: returns the last day of each
+    market, asked when a view is first rendered.
     """
 
-    def __init__(self, view: View, state: State) -> None:
+    def __init__(self, view: View, state: State, days: Days = _no_days) -> None:
         self._state = state
+        self._days = days
         self.publish(view)
 
     def publish(self, view: View) -> None:
         """Hang up the view of the next tick, completed by what making goods takes in it."""
         view.production = production(self._state)
+        view.days = self._days
         self.view = view
 
 

@@ -30,6 +30,7 @@ from server.live.errors import (
     OwnerFull,
     ReadOnly,
     ReceiptsFull,
+    TickLate,
     WorldFull,
 )
 from server.middleware import EXCHANGE, Exchange
@@ -148,6 +149,8 @@ def problem_of(error: LiveError) -> Problem:
         return Problem(Code.QUEUE_FULL, str(error), status=429, temporary=True, headers={"Retry-After": "1"})
     if isinstance(error, (ReadOnly, Frozen)):
         return Unavailable(Code.READ_ONLY, str(error), retry_after=30)
+    if isinstance(error, TickLate):
+        return Unavailable(Code.TICK_LATE, str(error), retry_after=5)
     if isinstance(error, ReceiptsFull):
         return Unavailable(Code.RECEIPTS_FULL, str(error), retry_after=10)
     if isinstance(error, JournalFailed):

@@ -8,12 +8,20 @@ from starlette.responses import Response
 
 from engine.markets import ID, MARKETS, NAMES
 from server.errors import Code, NotFound
+from server.live.analytics import Analytics
 from server.live.view import Published, View
 from server.routes import Call, Handler, shared_response
 
 
-def handlers(published: Published) -> dict[str, Handler]:
+def handlers(published: Published, analytics: Analytics) -> dict[str, Handler]:
     """Return the handlers of the public state."""
+
+    async def indicators(call: Call) -> Response:
+        if call.query.forecast == "false":
+            return await plain_indicators(call)
+        forecasts, view = await analytics.forecasts(), published.view
+        version = f"{view.epoch}-{view.tick}-indicators-{forecasts.version}"
+        return shared_response(call, lambda: _with_forecast(view, forecasts.body), version)
 
     def of(render: Callable[[View], bytes]) -> Handler:
         async def answer(call: Call) -> Response:
@@ -30,14 +38,21 @@ def handlers(published: Published) -> dict[str, Handler]:
         view, m = published.view, market_id(call.path["id"])
         return shared_response(call, lambda: view.market(m), f"{view.epoch}-{view.tick}-m{m}")
 
+    plain_indicators = of(View.indicators)
     return {
-        "indicators": of(View.indicators),
+        "indicators": indicators,
         "markets": markets,
         "market": market,
         "psychology": of(View.psychology),
         "monetary": of(View.monetary),
         "scarcity": of(View.scarcity),
     }
+
+
+def _with_forecast(view: View, forecasts: bytes) -> bytes:
+    """Return the indicators with the section of forecasts: spliced in, for both are finished."""
+    plain = view.indicators()
+    return plain[:-1] + b',"forecast":' + forecasts + b"}"
 
 
 def market_id(text: str) -> int:

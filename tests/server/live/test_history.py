@@ -235,3 +235,66 @@ def test_a_page_is_what_a_look_at_every_event_finds(
     ]
     assert found == wanted[:limit]
     assert following == (found[-1][0] if len(wanted) > limit else None)
+
+
+def test_recent_rows_are_the_published_numbers() -> None:
+    """The newest ticks, in the documents' units, for all markets at once."""
+    history, views = recorded(10, 37)
+
+    ticks, columns = history.recent("market_tick", ("price", "volume"), 4)
+    _, all_kept = history.recent("inflation_update", ("cpi",), 1_000)
+
+    assert ticks.tolist() == [view.tick for view in views[-4:]]
+    for name, column in columns.items():
+        assert column.tolist() == [view.numbers["market_tick"][name] for view in views[-4:]]
+    assert all_kept["cpi"].tolist() == [view.numbers["inflation_update"]["cpi"] for view in views[-10:]]
+
+
+def test_a_row_that_is_overwritten_while_it_is_read_is_left_out() -> None:
+    """Read from another thread, the history may go on meanwhile: newest moves before its row is written."""
+    history, views = recorded(10, 20)
+    real = history._rings["market_tick"]
+
+    class Overtaken:
+        """A ring in which two ticks come in as soon as somebody reads."""
+
+        def __getitem__(self, key: object) -> object:
+            history.newest += 2
+            return real[key]  # type: ignore[index]  # whatever the history asks for
+
+    history._rings["market_tick"] = Overtaken()  # type: ignore[assignment]  # stands in for a ring
+
+    ticks, columns = history.recent("market_tick", ("price",), 10)
+
+    assert ticks.tolist() == [view.tick for view in views[-8:]]
+    assert len(columns["price"]) == 8
+
+
+def test_the_last_day_of_a_market() -> None:
+    """Open, high, low, last, volume and the mean price a lot of the last 24 ticks."""
+    history, views = recorded(50, 40)
+    last = views[-24:]
+    prices = [view.numbers["market_tick"]["price"][5] for view in last]
+    volumes = [view.numbers["market_tick"]["volume"][5] for view in last]
+
+    day = history.day()[5]
+
+    assert day is not None
+    assert (day.ticks, day.open, day.high, day.low, day.last) == (
+        24, prices[0], max(prices), min(prices), prices[-1],
+    )  # fmt: skip
+    assert day.volume == sum(volumes)
+    traded = sum(price * lots for price, lots in zip(prices, volumes, strict=True))
+    assert day.vwap == pytest.approx(traded / sum(volumes), abs=1e-6)
+
+
+def test_the_state_a_world_begins_with_is_no_tick_of_a_day() -> None:
+    """After a restart nobody has it, and the day must be the same."""
+    world = World(tick=100)
+    history, view = History(50), world.view()
+    history.begin(view.tick, view.states, 0)
+
+    assert set(history.day()) == {None}
+    history.record(view.tick + 1, world.view().states, 0)
+    assert {day.ticks for day in history.day() if day} == {1}
+    assert len(history.recent("market_tick", ("price",), 9)[0]) == 2

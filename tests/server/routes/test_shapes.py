@@ -230,7 +230,10 @@ async def test_both_headers_take_the_key(bot: Bot) -> None:
 @pytest.mark.parametrize(
     ("path", "field", "allowed"),
     [
-        ("/api/indicators?x=1", "x", "fields: none"),
+        ("/api/indicators?x=1", "x", "fields: forecast"),
+        ("/api/psychology?x=1", "x", "fields: none"),
+        ("/api/markets/food/curves?points=1", "points", "2 to 2000"),
+        ("/api/analysis/anomalies?kind=odd", "kind", "'return'"),
         ("/api/markets?limit=0", "limit", "1 to 32"),
         ("/api/markets?limit=1&limit=2", "limit", "once"),
         ("/api/history/cpi?from=-1", "from", "first tick"),
