@@ -439,7 +439,7 @@ class Anomaly(Document):
     as its change in a tick, of levels (cpi, wage, equity_index, consumption_real, money_supply) as a fraction.
     """
 
-    id: Annotated[int, Field(ge=1, description="number in the order in which they began: the cursor")]
+    id: Annotated[int, Field(ge=0, description="rising in the order in which they began, never reused: the cursor")]
     kind: Literal["return", "volume", "spread", "imbalance", "indicator"]
     subject: Annotated[str, Field(description="market or indicator")]
     begin: Annotated[int, Field(description="tick")]
@@ -456,8 +456,8 @@ class Anomalies(Document):
     tick: int
     epoch: str
     open: Annotated[int, Field(ge=0, description="anomalies that last")]
-    oldest: Annotated[int, Field(description="first number that is kept")]
-    newest: Annotated[int, Field(description="last number given")]
+    oldest: Annotated[int, Field(description="first id that is kept, 0 when there is none")]
+    newest: Annotated[int, Field(description="last id given, 0 when there is none")]
     anomalies: list[Anomaly]
     next_cursor: str | None
 

@@ -52,15 +52,16 @@ WARM_UP: Final = 480
 INDICATOR_WARM_UP: Final = 60
 """Changes of an indicator that must have been seen: some change once a day only."""
 _DEVIATION_MIN: Final = 1e-9
+_SERIES_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
     """An episode in which a series was out of its ordinary.
 
-    number: place in the order in which they began, from 1. end: last tick above CALM, None while it lasts. score:
-    highest distance from the usual value over the series' own 1-in-500 quantile. value, usual: at that tick, in the
-    series' unit (below). ticks: of the peak.
+    number: the tick it began in x 256 + place of its series: rising, and the same whoever finds it. end: last tick
+    above CALM, None while it lasts. score: highest distance from the usual value over the series' own 1-in-500 one.
+    value, usual: at that tick, in the series' unit (below). peak: tick of the highest score.
 
     return: bp; volume: log(1 + lots); spread: bp; imbalance: bids minus asks over all lots; an indicator: its change in
     the tick, as a fraction of itself where it is a level (cpi, wage, equity_index, consumption_real, money_supply).
@@ -86,8 +87,6 @@ class Detector:
 
     def __init__(self) -> None:
         count = len(SERIES)
-        self.began = 0
-        """Flags so far."""
         self.open: dict[int, Anomaly] = {}
         """What lasts, by series, in the order in which it began."""
         self._location, self._deviation = np.zeros(count), np.zeros(count)
@@ -170,9 +169,8 @@ class Detector:
         """Return the flag of a series when this tick began it or is its new peak."""
         lasting = self.open.get(i)
         if lasting is None:
-            self.began += 1
             kind, subject = SERIES[i]
-            self.open[i] = Anomaly(self.began, kind, subject, tick, None, score, value, usual, tick)
+            self.open[i] = Anomaly(tick * _SERIES_MAX + i, kind, subject, tick, None, score, value, usual, tick)
             return self.open[i]
         if score <= lasting.score:
             return None

@@ -1,7 +1,8 @@
 """Anomalies of the live world: found after a tick is published, numbered, logged, counted, kept as room allows.
 
 A tick hands its view over and goes on: the detector runs in the next step of the event loop. Replayed ticks are shown
-to it as well, so a world has the same anomalies under the same numbers after any restart.
+to it as well; a start after a snapshot replays some minutes, and so much of the past it then knows. Numbers follow from
+tick and series alone, so a cursor stays good.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class AnomalyLog:
 
     @property
     def oldest(self) -> int:
-        """The first number that is kept; above newest when there is none."""
-        return self._forgotten + 1
+        """The first number that is kept, 0 when there is none."""
+        return next(iter(self._kept), 0)
 
     @property
     def newest(self) -> int:
-        """The last number given."""
-        return self._detector.began
+        """The last number given, 0 before there is one."""
+        return next(reversed(self._kept), 0)
 
     @property
     def open_count(self) -> int:
