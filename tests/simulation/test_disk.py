@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.simulation.disk import Behaviour, Disk, Operation, after_cut
-from server.live.journal import DiskFile, sync_folder, write_whole
+from server.live.disk import sync_folder, write_whole
+from server.live.journal import DiskFile
 
 DRAWS = 40
 

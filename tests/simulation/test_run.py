@@ -15,7 +15,7 @@ import structlog
 
 from engine.journal import ActionRecord, RecordKind
 from loadtest.simulation.run import Failed, run_seed
-from server.live import journal, recorder, world
+from server.live import disk, recorder, world
 from server.live.errors import Full
 from server.live.journal import DiskFile, Journal
 from server.live.recorder import Recorder, Submitted
@@ -139,7 +139,7 @@ def test_forgotten_receipts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_that_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: new files are synced, their names are not."""
-    monkeypatch.setattr(journal, "sync_folder", lambda folder: None)
+    monkeypatch.setattr(disk, "sync_folder", lambda folder: None)
 
     assert "seed" in finds()
 
