@@ -193,10 +193,10 @@ def outside_rows(ids: list[str], quick: bool) -> list[Row]:
     accepted = filled = 0
     with _collected():
         for _ in range(100 if quick else 500):
-            # a busy tick leaves colder caches behind: the plain tick that counts is the second one
+            orders = crowd.orders(ahead=3)
+            # making orders and a busy tick leave colder caches behind: the plain tick that counts is the second one
             crowd.economy.advance()
             plain_ms.append(_tick_ms(crowd.economy))
-            orders = crowd.orders()
             busy_ms.append(_tick_ms(crowd.economy, orders))
             outcomes = crowd.economy.state.outcomes
             accepted += int(np.count_nonzero(outcomes["status"] != int(Status.REJECTED)))
@@ -238,8 +238,11 @@ class Crowd:
         self.owners = int(rows["owner"].max())
         self.numbers = economy.advance(rows).outcomes["agent_id"].copy()
 
-    def orders(self, count: int | None = None) -> Actions:
-        """Return the next tick's actions, dtype ACTION: one order each of so many agents, of all when None."""
+    def orders(self, count: int | None = None, ahead: int = 1) -> Actions:
+        """Return actions, dtype ACTION, for the tick that is so many ahead: one order each of so many agents.
+
+        count: of all agents when None. Orders are good for that tick only.
+        """
         state = self.economy.state
         who = self.random.permutation(len(self.numbers))[:count]
         rows = np.zeros(len(who), ACTION)
@@ -251,7 +254,7 @@ class Crowd:
         rows["quantity"] = 1
         rows["level"] = state.level[market] + self.random.integers(-CROWD_REACH, CROWD_REACH + 1, len(who))
         rows["time_in_force"] = int(TimeInForce.GTT)
-        rows["order_until"] = rows["valid_until"] = self.economy.tick + 1
+        rows["order_until"] = rows["valid_until"] = self.economy.tick + ahead
         return rows
 
 

@@ -43,6 +43,13 @@ DOORS = {
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/app.py": {"uvloop"},  # the event loop
+    # no customers: they measure the engine itself
+    "loadtest/endurance.py": {"server"},
+    "loadtest/cost_curves.py": {"server"},
+    "loadtest/headless/endurance.py": {"engine", "server", "numpy"},
+    "loadtest/headless/cost_curves.py": {"engine", "server", "numpy"},
+    "loadtest/headless/memory.py": {"engine", "server"},
+    "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
     # each runs in the environment of the library it shows
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},

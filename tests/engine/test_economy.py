@@ -7,7 +7,8 @@ from engine import invariants
 from engine.economy import Economy
 from engine.errors import InvariantBroken
 from engine.ladder import UCR
-from engine.state import TREASURY, state_hash
+from engine.order_book import accounts_of, book_of, rebuild_lists
+from engine.state import ORDER_COUNT, TREASURY, state_hash
 from tests.support.worlds import RandomBots, run, small_config
 
 
@@ -86,3 +87,25 @@ def test_the_hash_sees_every_persistent_array() -> None:
         flat[-1] = old
 
     assert state_hash(economy.state) == before
+
+
+def test_the_owners_bits_cover_every_open_order() -> None:
+    """Whoever has an open order has its bit set, under owners that share a place too, in ticks and after a restart."""
+    economy = Economy(small_config(), 3)
+    bots = RandomBots(40, 3)
+    for _ in range(30):
+        economy.advance(bots.rows(economy, 60))
+    state = economy.state
+    grown = state.owner_open.copy()
+
+    rebuild_lists(book_of(state), accounts_of(state))
+
+    count = int(state.counters[ORDER_COUNT])
+    needed = np.zeros_like(grown)
+    for slot, market, side in zip(
+        state.order_slot[:count], state.order_market[:count], state.order_side[:count], strict=True
+    ):
+        needed[state.agent_owner[slot] % len(needed), 0 if side > 0 else 1] |= 1 << int(market)
+    assert count > 20
+    assert np.array_equal(state.owner_open, needed)
+    assert np.array_equal(grown & needed, needed)

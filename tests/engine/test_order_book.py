@@ -6,19 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import invariants
-from engine.economy import Economy
 from engine.ladder import LAST_LEVEL, prices, window
 from engine.markets import CONSOL, LABOUR, OIL, SHARE_FIRST
 from engine.messages import Kind, Status, TimeInForce
-from engine.order_book import (
-    OUT_OF_WINDOW,
-    accounts_of,
-    book_of,
-    estate_offer,
-    find_order,
-    rebuild_lists,
-    window_slot,
-)
+from engine.order_book import OUT_OF_WINDOW, book_of, estate_offer, find_order, window_slot
 from engine.state import (
     CENTRE,
     FLOW_ESTATE_INCOME,
@@ -29,7 +20,6 @@ from engine.state import (
 )
 from tests.support.naive_auction import Order, clear
 from tests.support.trading_floor import CREDIT, LEVEL, Floor
-from tests.support.worlds import RandomBots, small_config
 
 P = prices()
 DOWN, UP = window(0.5)
@@ -274,25 +264,3 @@ def test_settlement_is_the_naive_one(
     assert floor.cash_sum() == before == 0
     invariants._check_orders(state)
     assert np.all(state.agent_cash >= 0)
-
-
-def test_the_owners_bits_cover_every_open_order() -> None:
-    """Whoever has an open order has its bit set, under owners that share a place too, in ticks and after a restart."""
-    economy = Economy(small_config(), 3)
-    bots = RandomBots(40, 3)
-    for _ in range(30):
-        economy.advance(bots.rows(economy, 60))
-    state = economy.state
-    grown = state.owner_open.copy()
-
-    rebuild_lists(book_of(state), accounts_of(state))
-
-    count = int(state.counters[ORDER_COUNT])
-    needed = np.zeros_like(grown)
-    for slot, market, side in zip(
-        state.order_slot[:count], state.order_market[:count], state.order_side[:count], strict=True
-    ):
-        needed[state.agent_owner[slot] % len(needed), 0 if side > 0 else 1] |= 1 << int(market)
-    assert count > 20
-    assert np.array_equal(state.owner_open, needed)
-    assert np.array_equal(grown & needed, needed)

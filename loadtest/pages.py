@@ -1,0 +1,263 @@
+"""docs/performance.md and its charts, from the committed results and nothing else.
+
+python -m loadtest.cost_curves --pages
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.chart import Series, chart
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "loadtest" / "results"
+DOCS = ROOT / "docs"
+INTRODUCTION = """\
+# Performance
+
+Written by `.venv/bin/python -m loadtest.cost_curves --pages` from [loadtest/results](../loadtest/results); every number
+on this page is measured, none is typed. Measure again with
+
+    python3 -m server bench --out loadtest/results/bench.json
+    .venv/bin/python -m loadtest.cost_curves --out loadtest/results/cost_curves.json
+    .venv/bin/python -m loadtest.micro.bench_layout --out loadtest/results/layout.json
+    .venv/bin/python -m loadtest.endurance --ticks 100000 --out loadtest/results/endurance.json
+"""
+
+Document = dict[str, Any]
+Rows = list[Document]
+
+
+def write() -> None:
+    """Write the page and its charts."""
+    for name, text in files().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+def files() -> dict[str, str]:
+    """Return the page and its charts by their path below docs."""
+    bench = _result("bench")
+    curves, layout, endurance = _result("cost_curves"), _result("layout"), _result("endurance")
+    page = "\n".join([INTRODUCTION, _bars(bench), _curves(curves), _layout(layout), _endurance(endurance)])
+    return {"performance.md": page, **_charts(curves)}
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _bars(rows: Rows) -> str:
+    lines = [
+        "## The numbers and their bars\n",
+        "| id | value | bar | | what it is | spread |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        sign = "at least" if row.get("at_least") else "at most"
+        verdict = "pass" if row["pass"] else "**misses**"
+        value, bar = f"{row['value']:g}", f"{sign} {row['bar']:g}"
+        lines.append(_line(f"`{row['id']}`", value, bar, verdict, row["unit"], row["spread"]))
+    lines.append(f"\n{_origin(rows[0])} What each row includes and what not stands beside it in")
+    lines.append("[bench.json](../loadtest/results/bench.json).\n")
+    return "\n".join(lines)
+
+
+def _curves(curves: Document) -> str:
+    fits, rows = curves["fits"], curves["residents"]
+    phases = list(rows[0]["phases_ms"])
+    table = [
+        _line("residents", "ms a tick", "ns each", "p10 to p90, ms", "two threads, ms", "state, MB", "process, MB"),
+        _line(*["---"] * 7),
+        *(
+            _line(
+                f"{row['residents']:,}",
+                f"{row['tick_ms']:.3f}",
+                f"{row['ns_per_resident']:.1f}",
+                f"{row['p10_ms']:.3f} to {row['p90_ms']:.3f}",
+                f"{row['two_threads_ms']:.3f}",
+                f"{row['state_mb']:.2f}",
+                f"{row['rss_mb']:.0f}",
+            )
+            for row in rows
+        ),
+    ]
+    shares = [
+        _line("residents", *phases),
+        _line(*["---"] * (len(phases) + 1)),
+        *(
+            _line(
+                f"{row['residents']:,}",
+                *(f"{100 * ms / sum(row['phases_ms'].values()):.1f} %" for ms in row["phases_ms"].values()),
+            )
+            for row in rows
+        ),
+    ]
+    orders = [
+        _line("orders in the tick", "plain tick, ms", "with them, ms", "more, ms", "filled", "refused"),
+        _line(*["---"] * 6),
+        *(
+            _line(
+                f"{row['orders']:,}",
+                f"{row['plain_ms']:.3f}",
+                f"{row['tick_ms']:.3f}",
+                f"{row['extra_ms']:.3f}",
+                f"{row['filled_share']:.0%}",
+                f"{row['rejected_share']:.1%}",
+            )
+            for row in curves["orders"]
+        ),
+    ]
+    markets = [
+        _line("markets", "clearing, ms"),
+        _line("---", "---"),
+        *(_line(str(row["markets"]), f"{row['clearing_ms']:.4f}") for row in curves["markets"]),
+    ]
+    return "\n".join(
+        [
+            "## What a tick costs\n",
+            "One thread, CPU time, median. Predict yours with\n",
+            _formula("tick, ms", fits["tick_ms_of_residents"], "residents"),
+            _formula("process, MB", fits["memory_mb_of_residents"], "residents"),
+            _formula("more for outside orders, ms", fits["extra_ms_of_orders"], "orders in the tick"),
+            _formula("clearing, ms", fits["clearing_ms_of_markets"], "markets"),
+            "\n" + "\n".join(table),
+            "\n![Time per tick against residents](images/cost_residents.svg)",
+            "![Memory against residents](images/cost_memory.svg)",
+            "\n### Share per phase\n",
+            "\n".join(shares),
+            "\n![Phases against residents](images/cost_phases.svg)",
+            "\n### Outside orders\n",
+            f"So many of {curves['orders'][-1]['orders']:,} agents, one limit order each, in random order over all"
+            f" markets, good for one tick, in a world of {min(100_000, rows[-1]['residents']):,} residents; ticks"
+            " without orders stand between.\n",
+            "\n".join(orders),
+            "\n![More time against outside orders](images/cost_orders.svg)",
+            "\n### Markets\n",
+            "The world has 32 markets, fixed. What is varied here is the clearing kernel alone: each synthetic market",
+            "holds the orders of one of the 32 of a real world, taken in turn, filled anew before every clearing.\n",
+            "\n".join(markets),
+            "\n![Clearing against markets](images/cost_markets.svg)",
+            f"\n{_origin(curves)}\n",
+        ]
+    )
+
+
+def _layout(layout: Document) -> str:
+    rows = [
+        _line("layout", "ns a resident and tick", "spread", "bytes a resident", "times the arrays"),
+        _line(*["---"] * 5),
+        *(
+            _line(
+                name,
+                f"{row['ns_per_resident']:.2f}",
+                f"{row['spread_ns'][0]:.2f} to {row['spread_ns'][1]:.2f}",
+                f"{row['bytes_per_resident']:.1f}",
+                f"{row['times_the_arrays']:.0f}",
+            )
+            for name, row in layout["layouts"].items()
+        ),
+    ]
+    return "\n".join(
+        [
+            "## Why arrays\n",
+            f"{layout['residents']:,} residents: {layout['includes']}. Not in it: {layout['excludes']}.\n",
+            "\n".join(rows),
+            f"\n{_origin(layout)}\n",
+        ]
+    )
+
+
+def _endurance(result: Document) -> str:
+    checks = result["checks"]
+    memory = checks["memory"]
+    actions = sum(result["actions"].values())
+    return "\n".join(
+        [
+            "## The long run\n",
+            f"{result['ticks']:,} ticks of {result['residents']:,} residents with up to {result['bots']} bots that"
+            f" come, trade in spells and leave: {actions:,} actions, {result['seconds']:.0f} s.\n",
+            f"- Invariants: {checks['invariants']['value']}.",
+            f"- Markets: {checks['markets']['value']}.",
+            f"- Memory: {memory['value']:g} {memory['unit']} (at most {memory['bar']:g}),"
+            f" {result['memory_mb']['first']:g} MB at first, {result['memory_mb']['last']:g} MB at the end.",
+            f"\n{_origin(result)}\n",
+        ]
+    )
+
+
+def _charts(curves: Document) -> dict[str, str]:
+    rows, fits = curves["residents"], curves["fits"]
+    tick, memory = fits["tick_ms_of_residents"], fits["memory_mb_of_residents"]
+    phases = [
+        Series(name, [(row["residents"], row["phases_ms"][name]) for row in rows]) for name in rows[0]["phases_ms"]
+    ]
+    orders, markets = curves["orders"][1:], curves["markets"]
+    return {
+        "images/cost_residents.svg": chart(
+            "Time per tick",
+            "residents",
+            "ms",
+            [
+                Series("one thread, and what is fitted", _points(rows, "residents", "tick_ms"), _fit(tick)),
+                Series("two threads", _points(rows, "residents", "two_threads_ms")),
+            ],
+        ),
+        "images/cost_memory.svg": chart(
+            "Memory",
+            "residents",
+            "MB",
+            [
+                Series("process, and what is fitted", _points(rows, "residents", "rss_mb"), _fit(memory)),
+                Series("the world's arrays", _points(rows, "residents", "state_mb")),
+            ],
+        ),
+        "images/cost_phases.svg": chart("Phases of a tick", "residents", "ms", phases),
+        "images/cost_orders.svg": chart(
+            "More time for outside orders",
+            "orders in the tick",
+            "ms",
+            [
+                Series(
+                    "more than the plain tick", _points(orders, "orders", "extra_ms"), _fit(fits["extra_ms_of_orders"])
+                )
+            ],
+        ),
+        "images/cost_markets.svg": chart(
+            "Clearing",
+            "markets",
+            "ms",
+            [
+                Series(
+                    "the kernel alone", _points(markets, "markets", "clearing_ms"), _fit(fits["clearing_ms_of_markets"])
+                )
+            ],
+        ),
+    }
+
+
+def _points(rows: Sequence[Document], x: str, y: str) -> list[tuple[float, float]]:
+    return [(row[x], row[y]) for row in rows if row[y] > 0]
+
+
+def _fit(fit: Document) -> Callable[[float], float]:
+    fixed, slope = float(fit["fixed"]), float(fit["slope"])
+    return lambda x: fixed + slope * x
+
+
+def _formula(name: str, fit: Document, of: str) -> str:
+    sign = "+" if fit["slope"] >= 0 else "-"
+    return (
+        f"- {name} = {fit['fixed']:.4g} {sign} {abs(fit['slope']):.4g} x {of}"
+        f" (R^2 {fit['r_squared']:.4f}, at most {fit['largest_relative_error']:.0%} off where it was measured)"
+    )
+
+
+def _origin(document: Document) -> str:
+    return f"Revision {document['revision']}, {document['machine']}."
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
