@@ -24,6 +24,8 @@ commands:
   serve      run the economy and its server (the default)
   replay     compute a world again from its journal and check every recorded hash
   verify     check every record of a journal, its chain and its snapshots, and say what they are
+  backup     write a world to one file, encrypted when asked
+  restore    make a world from such a file, to its end or to a tick
   bench      measure this machine's numbers against their bars
 
   arena COMMAND --help shows what a command takes.
@@ -83,6 +85,18 @@ def _verify(arguments: list[str]) -> int:
     return verify(arguments)
 
 
+def _backup(arguments: list[str]) -> int:
+    from server.live.backup_cmd import backup_main
+
+    return backup_main(arguments)
+
+
+def _restore(arguments: list[str]) -> int:
+    from server.live.backup_cmd import restore_main
+
+    return restore_main(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from server.bench import main as bench
 
@@ -94,6 +108,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "replay": _replay,
     "verify": _verify,
+    "backup": _backup,
+    "restore": _restore,
     "bench": _bench,
 }
 

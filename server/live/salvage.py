@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from engine.errors import JournalDamaged
 from engine.journal import (
     NewEpoch,
     RecordKind,
+    Segments,
     decode_epoch,
     decode_genesis,
     decode_mark,
@@ -25,9 +27,9 @@ from engine.journal import (
 )
 from server import keys
 from server.clock import Clock
-from server.live.disk import sync_folder, write_whole
+from server.live.disk import remove, sync_folder, write_whole
 from server.live.errors import WorldRefused
-from server.live.journal import read_segments, scan_segment, segment_paths
+from server.live.journal import read_segments, segment_paths
 from server.live.snapshots import list_snapshots
 from server.live.view import iso_time
 from server.live.world import FolderLock
@@ -45,8 +47,8 @@ class Salvaged(NamedTuple):
     aside: Path
 
 
-class _Good(NamedTuple):
-    """The end of what is good: behind the last mark whose chain holds."""
+class Cut(NamedTuple):
+    """A place behind a mark: of which segment, at which byte, before which record, and of which tick and epoch."""
 
     path: Path
     offset: int
@@ -69,42 +71,65 @@ def salvage(folder: Path, clock: Clock) -> Salvaged | None:
         if good is None:
             raise WorldRefused(f"{damage}; there is no good tick before that: restore a backup")
         aside = _put_aside(folder, good)
-        epoch = keys.epoch()
-        _append(good, NewEpoch(epoch, good.epoch, good.tick, good.chain, str(damage), iso_time(clock.unix_ns())))
+        epoch = begin_epoch(cut_segment(good), good.sequence, good, str(damage), clock)
         return Salvaged(str(damage), epoch, good.tick, good.sequence, aside)
     finally:
         lock.release()
 
 
-def _last_good(folder: Path) -> tuple[_Good | None, JournalDamaged | None]:
-    good, epoch = None, ""
-    records = read_segments(segment_paths(folder))
+def marks(records: Segments) -> Iterator[Cut]:
+    """Yield the place behind each mark of a journal, oldest first. Raises JournalDamaged where it is damaged."""
+    epoch = ""
+    for record in records:
+        if record.kind is RecordKind.GENESIS:
+            epoch = decode_genesis(record.payload).epoch
+        elif record.kind is RecordKind.EPOCH:
+            epoch = decode_epoch(record.payload).epoch
+        elif record.kind is RecordKind.MARK:
+            mark = decode_mark(record.payload)
+            yield Cut(Path(records.path), records.end, record.sequence + 1, mark.tick, mark.chain.hex(), epoch)
+
+
+def cut_segment(cut: Cut) -> Path:
+    """Leave of a cut's segment what is before it, unpacked; return where."""
+    kept, path = cut.path.read_bytes(), cut.path
+    if path.suffix == ".gz":
+        kept, path = gzip.decompress(kept), path.parent.parent / path.stem
+    write_whole(path, [kept[: cut.offset]])
+    if path != cut.path:
+        remove(cut.path)
+    return path
+
+
+def begin_epoch(path: Path, sequence: int, parent: Cut, reason: str, clock: Clock) -> str:
+    """Append the record of a new epoch to a segment, durably; return its name. sequence: of the record."""
+    epoch = keys.epoch()
+    made = NewEpoch(epoch, parent.epoch, parent.tick, parent.chain, reason, iso_time(clock.unix_ns()))
+    record = encode(sequence, RecordKind.EPOCH, encode_epoch(made))
+    with open(path, "ab") as file:
+        file.write(encode_batch(sequence, sequence, sequence - 1) + record)
+        file.flush()
+        os.fsync(file.fileno())
+    return epoch
+
+
+def _last_good(folder: Path) -> tuple[Cut | None, JournalDamaged | None]:
+    good = None
     try:
-        for record in records:
-            if record.kind is RecordKind.GENESIS:
-                epoch = decode_genesis(record.payload).epoch
-            elif record.kind is RecordKind.EPOCH:
-                epoch = decode_epoch(record.payload).epoch
-            elif record.kind is RecordKind.MARK:
-                mark = decode_mark(record.payload)
-                good = _Good(
-                    Path(records.path), records.end, record.sequence + 1, mark.tick, mark.chain.hex(), epoch
-                )  # fmt: skip
+        for cut in marks(read_segments(segment_paths(folder))):
+            good = cut
     except JournalDamaged as damage:
         return good, damage
     return good, None
 
 
-def _put_aside(folder: Path, good: _Good) -> Path:
-    """Move what is behind the cut, segments and snapshots, and leave the good part of the segment that holds it."""
+def _put_aside(folder: Path, good: Cut) -> Path:
+    """Move what is behind the cut, segments and snapshots, and keep a copy of the segment that holds it."""
     number = 1
     while (aside := folder / ASIDE_NAME.format(number)).exists():
         number += 1
     aside.mkdir(mode=0o700)
     paths = segment_paths(folder)
-    kept = good.path.read_bytes()
-    if good.path.suffix == ".gz":
-        kept = gzip.decompress(kept)
     # what comes last is moved first: whenever this ends early, what is left is a journal with damage at its end
     for path in reversed(paths[paths.index(good.path) + 1 :]):
         shutil.move(path, aside / path.name)
@@ -112,23 +137,5 @@ def _put_aside(folder: Path, good: _Good) -> Path:
         if named.tick > good.tick:
             shutil.move(named.path, aside / named.path.name)
     shutil.copy2(good.path, aside / good.path.name)
-    write_whole(folder / good.path.name.removesuffix(".gz"), [kept[: good.offset]])
-    if good.path.suffix == ".gz":
-        good.path.unlink()
     sync_folder(aside)
-    sync_folder(folder)
     return aside
-
-
-def _append(good: _Good, epoch: NewEpoch) -> None:
-    """Write the record of the new epoch behind the cut, durably."""
-    path = good.path.parent.parent if good.path.suffix == ".gz" else good.path.parent
-    path /= good.path.name.removesuffix(".gz")
-    first = good.sequence
-    record = encode(first, RecordKind.EPOCH, encode_epoch(epoch))
-    with open(path, "ab") as file:
-        file.write(encode_batch(first, first, first - 1) + record)
-        file.flush()
-        os.fsync(file.fileno())
-    for _ in scan_segment(path):
-        pass
