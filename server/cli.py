@@ -26,6 +26,7 @@ commands:
   verify     check every record of a journal, its chain and its snapshots, and say what they are
   backup     write a world to one file, encrypted when asked
   restore    make a world from such a file, to its end or to a tick
+  report     hold a history to the facts of real markets and economies
   bench      measure this machine's numbers against their bars
 
   arena COMMAND --help shows what a command takes.
@@ -35,6 +36,7 @@ examples:
   arena serve --port 9000 --data world   another port, another world
   arena replay world --check             prove that the journal leads to what was shown
   arena verify world --records           what every record is, in words
+  arena report --headless                does it behave like an economy? figures and a page
   arena bench tick_100k --quick          one number, here and now
 """
 
@@ -97,6 +99,12 @@ def _restore(arguments: list[str]) -> int:
     return restore_main(arguments)
 
 
+def _report(arguments: list[str]) -> int:
+    from server.report.command import main as report
+
+    return report(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from server.bench import main as bench
 
@@ -110,6 +118,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "verify": _verify,
     "backup": _backup,
     "restore": _restore,
+    "report": _report,
     "bench": _bench,
 }
 

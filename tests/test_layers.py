@@ -42,6 +42,7 @@ PACKAGES = {
 DOORS = {
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
+    "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
     "server/app.py": {"uvloop"},  # the event loop
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
@@ -94,6 +95,7 @@ ORDER = {
         "app",
         "bench_row",
         "bench_ticks bench_peers",
+        "report",
         "bench",
         "cli",
         "__main__",

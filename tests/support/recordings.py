@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.analysis.figures import BAND_TICKS
 from engine.analysis.recording import DAY_FIELDS, Recording
 from engine.config import Config
 from engine.markets import HOURS, MARKETS, RESOURCES
@@ -42,3 +43,21 @@ def made(ticks: int, *, first_tick: int = 3_000, **changes: Any) -> Recording:
         "config": Config().as_dict(),
     }
     return Recording(**{**columns, **changes})
+
+
+def healthy(ticks: int = BAND_TICKS, **changes: object) -> Recording:
+    """Return a recording in which unemployment moves in waves and everything answers to it as it should."""
+    day = np.arange(made(ticks).day_tick.size)
+    u = 0.05 + 0.01 * np.sin(2 * np.pi * day / 180)
+    lagged = 0.05 + 0.01 * np.sin(2 * np.pi * (day - 20) / 180)
+    inflation = 0.02 - 0.5 * (lagged - 0.05)
+    cpi = np.cumprod((1.0 + inflation) ** (1.0 / 360.0))
+    columns = {
+        "unemployment": u,
+        "cpi": cpi,
+        "inflation_quarterly": inflation,
+        "policy_rate": 0.03 + 1.2 * (inflation - 0.02) - 0.3 * (u - 0.05),
+        "consumption_real": np.exp(-0.4 * (u - 0.05)),
+        "wage": 20.0 * cpi,
+    }
+    return made(ticks, **{**columns, **changes})

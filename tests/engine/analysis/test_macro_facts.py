@@ -9,28 +9,10 @@ from engine.analysis.figures import BAND_TICKS, LONG_TICKS, Figure, Verdict
 from engine.analysis.macro_facts import longest_pause, macro_figures, phillips
 from engine.analysis.recording import Recording
 from engine.markets import ID
-from tests.support.recordings import made
+from tests.support.recordings import healthy, made
 
 DAYS = BAND_TICKS // 24
 RISING = np.linspace(0.0, 1.0, DAYS)
-
-
-def healthy(ticks: int = BAND_TICKS, **changes: object) -> Recording:
-    """Return a recording in which unemployment moves in waves and everything answers to it as it should."""
-    day = np.arange(made(ticks).day_tick.size)
-    u = 0.05 + 0.01 * np.sin(2 * np.pi * day / 180)
-    lagged = 0.05 + 0.01 * np.sin(2 * np.pi * (day - 20) / 180)
-    inflation = 0.02 - 0.5 * (lagged - 0.05)
-    cpi = np.cumprod((1.0 + inflation) ** (1.0 / 360.0))
-    columns = {
-        "unemployment": u,
-        "cpi": cpi,
-        "inflation_quarterly": inflation,
-        "policy_rate": 0.03 + 1.2 * (inflation - 0.02) - 0.3 * (u - 0.05),
-        "consumption_real": np.exp(-0.4 * (u - 0.05)),
-        "wage": 20.0 * cpi,
-    }
-    return made(ticks, **{**columns, **changes})
 
 
 def by_id(recording: Recording) -> dict[str, Figure]:
