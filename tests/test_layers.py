@@ -44,6 +44,7 @@ DOORS = {
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
     "server/app.py": {"uvloop"},  # the event loop
+    "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
     "loadtest/cost_curves.py": {"server"},
