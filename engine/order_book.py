@@ -84,6 +84,7 @@ class Accounts(NamedTuple):
     slot_owner: Ints
     owner_next: NDArray[np.int32]
     open_sides: Ints
+    net: Ints
 
 
 def book_of(state: State) -> Book:
@@ -102,7 +103,7 @@ def accounts_of(state: State) -> Accounts:
         state.agent_advance, state.agent_holdings, state.agent_reserved, state.agent_orders, state.agent_last_tick,
         state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.blocked_owner, state.blocked_until,
         state.agent_actions, state.agent_assets, state.agent_index, state.owner_index, state.slot_owner,
-        state.owner_next, state.owner_open,
+        state.owner_next, state.owner_open, state.outside_net,
     )  # fmt: skip
 
 
@@ -367,6 +368,7 @@ def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) ->
     signed = fill if book.side[i] > 0 else -fill
     accounts.cash[slot] -= money if signed > 0 else -money
     accounts.holdings[slot, m] += signed
+    accounts.net[m] += signed
     if m >= SHARE_FIRST:
         accounts.assets[slot] += signed
 

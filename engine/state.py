@@ -26,7 +26,7 @@ from engine.markets import HOURS, MARKETS, POOLS, RESOURCES
 from engine.messages import ACTION, ORDER_UPDATE, OUTCOME
 from engine.rng import STREAMS
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
@@ -257,6 +257,9 @@ class State:
     kyle_xy: F64 = _array(np.float64, MARKETS, unit="bp lots; EMA 1/100 of return x imbalance")
     kyle_xx: F64 = _array(np.float64, MARKETS, unit="lots^2; EMA 1/100 of imbalance^2")
     variance: F64 = _array(np.float64, MARKETS, unit="bp^2; EMA 1/50 of return^2")
+    daily_volume: F64 = _array(np.float64, MARKETS, unit="lots a day; EMA 1/240, the 15 asset markets")
+    outside_flow: F64 = _array(np.float64, MARKETS, unit="daily volumes bought by outside agents, less 1/120 a tick")
+    outside_move: F64 = _array(np.float64, MARKETS, unit="bp by which outside flow has moved the price, as reckoned")
     slow_level: F64 = _array(np.float64, MARKETS, unit="level; EMA 1/480 of a good's level (buyers' memory)")
     unit_cost: I64 = _array(np.int64, MARKETS, unit="ucr a lot; goods and resources")
     cost_level: I64 = _array(np.int64, MARKETS, unit="level k of the unit cost")
@@ -375,6 +378,8 @@ class State:
         np.int64, "blocks", 2, unit="running sum C of marginal lots before a block's first orders", scratch=True
     )
     segment_before: I64 = _array(np.int64, "segments", unit="the same before a segment's offers", scratch=True)
+    outside_net: I64 = _array(np.int64, MARKETS, unit="lots outside agents bought less sold, this tick", scratch=True)
+    quote_shift: I64 = _array(np.int64, MARKETS, unit="bp on residents' asset orders, for outside flow", scratch=True)
     market_return: I64 = _array(np.int64, MARKETS, unit="bp, this tick", scratch=True)
     imbalance: I64 = _array(np.int64, MARKETS, unit="lots: D - Q at the old reference level", scratch=True)
     best_bid: I64 = _array(np.int64, MARKETS, unit="level of the best unfilled bid, -1 = none", scratch=True)

@@ -18,7 +18,6 @@ from engine.config import Config
 from engine.economy import Economy
 from engine.errors import SettingError
 from engine.layout import EXTRACTOR, FIRM, HOUSEHOLD
-from engine.markets import HOURS
 from engine.phases.behaviour import rebuild_histogram
 from engine.state import SHOCK
 
@@ -84,7 +83,7 @@ def independent_orders(economy: Economy, seed: int) -> Each:
 
     def each(world: Economy) -> None:
         state = world.state
-        markets = layout.block_market[(state.tick + 1) % HOURS]
+        markets = layout.markets_at(state.tick + 1)
         chosen = np.repeat(holds_assets & np.isin(markets, ASSETS), lengths)
         who = np.flatnonzero(chosen)
         market = np.repeat(markets, lengths)[who]

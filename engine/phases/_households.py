@@ -106,6 +106,7 @@ def run(
     visit_share_q16: I64,
     subsistence: I64,
     panic_bias: I64,
+    quote_shift: I64,
     margin_level: I64,
     margin_ration: I64,
     margin_total: I64,
@@ -167,7 +168,8 @@ def run(
             _wish_shares(mood, greed[start:end], fear[start:end], money, lots_held, price[home], base_share, amounts)
             highest = reference + min(ASSET_CAP, up)
             _order_shares(amounts, draws, money, lots_held, 4 * ladder[highest], quantity)
-            _limit_shares(draws, quantity, reference, highest, reference - down, panic_bias[home], limit)
+            around = reference + quote_shift[home]
+            _limit_shares(draws, quantity, around, highest, reference - down, panic_bias[home], limit)
         else:
             draw_all(start, sub_stream(k0, STREAM_GOODS), k1, draws)
             _budget(start, money, income, mood, counters[RHO_Q16] * (1.0 / 65536.0), amounts)
@@ -292,14 +294,14 @@ def _order_shares(wish: F64, draws: U32, cash: I64, shares: I32, four_prices: in
 
 
 @kernel
-def _limit_shares(draws: U32, quantity: I32, reference: int, highest: int, lowest: int, bias: int, limit: I32) -> None:
-    """Write the limits: buys under, sells over the reference level, sells lower in a panic."""
+def _limit_shares(draws: U32, quantity: I32, around: int, highest: int, lowest: int, bias: int, limit: I32) -> None:
+    """Write the limits: buys under, sells over the reference level and its shift, sells lower in a panic."""
     for j in range(len(quantity)):
         noise = (normal_units(draws[j]) * 40) // 148
         if quantity[j] > 0:
-            limit[j] = min(reference - ASSET_LIMIT + noise, highest)
+            limit[j] = min(around - ASSET_LIMIT + noise, highest)
         else:
-            limit[j] = max(min(reference + ASSET_LIMIT + noise - bias, highest), lowest)
+            limit[j] = max(min(around + ASSET_LIMIT + noise - bias, highest), lowest)
 
 
 @njit(inline="always")

@@ -63,6 +63,7 @@ def run(
     first_segment: int,
     last_segment: int,
     producer_first: int,
+    tick: int,
     hour: int,
     next_hour: int,
     segment_start: I64,
@@ -177,7 +178,8 @@ def run(
         goods_flow[GOODS_PRODUCED, home] += _store(lots, stock)
 
         for b in range(first_block, last_block):
-            if (hour + block_phase[b]) % HOURS == BOOKING_HOUR:
+            # by the tick, not the clock, which jumps: a day of sales is 24 ticks of sales
+            if (tick + block_phase[b]) % HOURS == BOOKING_HOUR:
                 low, high = block_start[b] - start, block_end[b] - start
                 draw_all(block_start[b], sub_stream(k0, STREAM_BOOKING), k1, draws[low:high])
                 _ask(

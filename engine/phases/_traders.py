@@ -71,7 +71,7 @@ def run(
     price: I64,
     fundamental: I64,
     income_per_lot: I64,
-    panic_bias: I64,
+    bias: I64,
     trend_fast: I64,
     trend_slow: I64,
     chartists_q16: I64,
@@ -95,6 +95,7 @@ def run(
 ) -> None:
     """Settle, decide and feel for the trader blocks first_block .. last_block - 1.
 
+    bias: bp off valuations by market: the panic's, less the shift of quotes for outside flow.
     Income on the inventory held before the fills goes to the fund pool. Adds to histogram, touched, flows and
     mood_sum, one thread's own. inventory is indexed by id - trader_first.
     """
@@ -114,7 +115,7 @@ def run(
         _hear(start, group_draw[home], values)
         _value(
             start, draws, vm, sigma_q4[home], chartists_q16[home], fundamental[home] - reference, trend_fast[home],
-            trend_slow[home], panic_bias[home], values,
+            trend_slow[home], bias[home], values,
         )  # fmt: skip
         _size(draws, vm, price[home], values, money, stock, quantity)
         _limit(draws, vm, values, reference, reference + min(BUY_CAP, up), reference - down, limit)

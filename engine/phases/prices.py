@@ -1,5 +1,7 @@
 """Phase 1: every market clears at one price; outside orders settle; the residents' margins are laid out.
 
+Last, residents read what outside agents bought and sold (_tape), for the orders they decide in phase 2.
+
 Markets rest in a halt and, with market_open_hours below 24, asset markets in the closed hours: outside orders stay,
 resident ones lapse, the reference price stands still. Source: ECONOMY A5.1, A6, A15, A17 phase 1.
 """
@@ -25,6 +27,7 @@ from engine.ladder import window
 from engine.markets import HOURS, LABOUR, MARKETS, NAMES
 from engine.messages import ORDER_UPDATE
 from engine.order_book import accounts_of, add_orders, book_of, pay_income, settle
+from engine.phases._tape import read_tape
 from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
 
 WRITES = (
@@ -34,7 +37,8 @@ WRITES = (
     "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
     "market_return", "imbalance", "best_bid", "best_ask", "depth", "demand", "supply", "bids_total", "asks_total",
-    "indicative", "elasticity_demand", "elasticity_supply", "surplus", "flows",
+    "indicative", "elasticity_demand", "elasticity_supply", "surplus", "flows", "daily_volume", "outside_flow",
+    "outside_move", "outside_net", "quote_shift",
 )  # fmt: skip
 
 HALT_TICKS = 24
@@ -59,6 +63,7 @@ def step(state: State, config: Config) -> None:
     hours_lapse = state.tick % HOURS == LAST_HOUR
     outside = np.zeros((2, MARKETS), np.int64)
     updates = np.empty(int(state.counters[ORDER_COUNT]), ORDER_UPDATE)
+    state.outside_net[:] = 0
     reported = settle(
         book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
         state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64),
@@ -69,6 +74,10 @@ def step(state: State, config: Config) -> None:
         state.agent_holdings[: state.counters[SLOTS_USED], LABOUR] = 0
     _lay_out_margins(state, outside)
     remember(auction, is_open, state.tick % HOURS, state.returns)
+    read_tape(
+        state.outside_net, state.cleared_volume, state.variance, state.kyle_xy, state.kyle_xx, state.daily_volume,
+        state.outside_flow, state.outside_move, state.quote_shift,
+    )  # fmt: skip
     _halt(state, is_open, down, up)
 
 

@@ -313,7 +313,7 @@ def test_no_array_is_left_out_of_the_start(world: State) -> None:
         "ord_level", "ord_qty", "hours", "day_sales", "sell_level", "sell_qty", "returns", "halt_until", "kyle_xy",
         "kyle_xx", "variance", "news", "trend_fast", "trend_slow", "panic_bias", "group_draw", "is_panic",
         "is_euphoria", "is_volatile", "quota", "extracted_day", "goods_made", "goods_gone", "reserves_added",
-        "reserves_lost", "days", "estate",
+        "reserves_lost", "days", "estate", "daily_volume", "outside_flow", "outside_move",
     }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_block_markets_follow_the_households_day() -> None:
     """In its own 24 hours a household block works once, trades its asset once and shops 22 times."""
     layout = lay_out(2_000)
     for b, (_, _, home, phase, _) in enumerate(blocks(layout, HOUSEHOLD)):
-        day = [int(layout.block_market[(hour - phase) % 24, b]) for hour in range(24)]
+        day = [int(layout.market_by_clock[(hour - phase) % 24, b]) for hour in range(24)]
 
         assert day[:2] == [LABOUR, home]
         assert day[2:] == list(HOUSEHOLD_DAY[2:])
@@ -156,10 +156,10 @@ def test_block_markets_follow_the_producers_day() -> None:
     layout = lay_out(2_000)
     first = layout.producer_block_first
     for b, (_, _, home, phase, _) in enumerate(blocks(layout, FIRM, EXTRACTOR), start=first):
-        day = [int(layout.block_market[(hour - phase) % 24, b]) for hour in range(24)]
+        day = [int(layout.market_by_clock[(hour - phase) % 24, b]) for hour in range(24)]
 
         assert day == [LABOUR, INPUT_1[home], INPUT_2[home], LABOUR] * 6
-    traders = layout.block_market[:, layout.trader_block_first :]
+    traders = layout.market_by_clock[:, layout.trader_block_first :]
     assert bool((traders == layout.block_home[layout.trader_block_first :]).all())
 
 
@@ -189,8 +189,8 @@ def test_markets_of_a_tick_follow_the_clocks() -> None:
         household, producer = clocks(tick)
         markets = layout.markets_at(tick)
 
-        assert bool((markets[:first] == layout.block_market[household, :first]).all())
-        assert bool((markets[first:last] == layout.block_market[producer, first:last]).all())
+        assert bool((markets[:first] == layout.market_by_clock[household, :first]).all())
+        assert bool((markets[first:last] == layout.market_by_clock[producer, first:last]).all())
         assert bool((markets[last:] == layout.block_home[last:]).all())
 
 
@@ -199,8 +199,8 @@ def test_labour_is_offered_and_wanted_in_every_hour() -> None:
     layout = lay_out(2_000)
     first = layout.producer_block_first
 
-    sellers = (layout.block_market[:, :first] == LABOUR).sum(axis=1)
-    buyers = (layout.block_market[:, first : layout.trader_block_first] == LABOUR).sum(axis=1)
+    sellers = (layout.market_by_clock[:, :first] == LABOUR).sum(axis=1)
+    buyers = (layout.market_by_clock[:, first : layout.trader_block_first] == LABOUR).sum(axis=1)
 
     assert set(sellers.tolist()) == {first // 24}
     assert int(buyers.min()) > 0

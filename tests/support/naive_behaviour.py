@@ -78,7 +78,8 @@ class NaiveBehaviour:
     CHANGED = tuple(n for n in RESIDENTS + HOUSEHOLDS + PRODUCERS + TRADERS if n != "skill")
     MARKETS = (
         "level", "price", "fundamental", "slow_level", "income_per_lot", "base_share_q15", "visit_share_q16",
-        "subsistence", "panic_bias", "unit_cost", "cost_level", "hours_q16", "input1_q16", "input2_q16", "quota",
+        "subsistence", "panic_bias", "quote_shift", "unit_cost", "cost_level", "hours_q16", "input1_q16",
+        "input2_q16", "quota",
         "trend_fast", "trend_slow", "chartists_q16", "vm_q8", "sigma_q4", "group_draw", "target_sentiment",
         "target_fear", "target_greed", "target_confidence", "margin_level", "margin_ration", "margin_total",
         "block_before", "segment_before", "ladder", "keys",
@@ -276,7 +277,7 @@ class NaiveBehaviour:
         target = float(self.cash[i] + own) * (base * (0.824 + mood * (0.25 / 32768.0)))
         q = math.floor((target - own) * (1.0 / (64.0 * price)) + (h >> 24) / 256.0)
         q = clip(q, -LOTS_MAX, LOTS_MAX)
-        noise = normal(h) * 40 // 148
+        noise = normal(h) * 40 // 148 + self.quote_shift[m]
         highest = p + min(200, self.up)
         if q > 0:
             q = min(q, self.cash[i] // 4 // self.ladder[highest])
@@ -313,7 +314,7 @@ class NaiveBehaviour:
             value = (trend * 100 >> 12) + (sigma * 11 * group >> 12)
         else:
             value = (clip(self.fundamental[m] - p, -2000, 2000) * 24 >> 12) + (sigma * group >> 10)
-        value += (normal(mix32(h + 0x51ED270B)) * vm * 6 >> 15) - self.panic_bias[m]
+        value += (normal(mix32(h + 0x51ED270B)) * vm * 6 >> 15) - self.panic_bias[m] + self.quote_shift[m]
         edge = ((h >> 8) % 1024) * (60 * vm >> 8) >> 10
         size = (8 + (h >> 18) % 32) * vm >> 8
         if value >= 0:
@@ -359,7 +360,7 @@ class NaiveBehaviour:
             else:
                 stock = self.in1 if hour % 4 == 1 else self.in2
                 stock[k] += fill
-            if hour == 22:
+            if (self.tick + phase) % 24 == 22:
                 self.keep_books(i, k, m)
             self.purchase(i, k, m, next_hour)
 

@@ -37,6 +37,7 @@ def _fill_markets(state: State, random: np.random.Generator) -> None:
     state.base_share_q15[:] = random.integers(14_000, 30_000, MARKETS)
     state.visit_share_q16[:] = random.integers(1_000, 5_000, MARKETS)
     state.subsistence[:] = random.integers(0, 3, MARKETS)
+    state.quote_shift[:] = random.integers(-60, 60, MARKETS) * random.integers(0, 2, MARKETS)
     state.panic_bias[:] = random.integers(0, 40, MARKETS) * random.integers(0, 2, MARKETS)
     state.unit_cost[:] = state.price * random.uniform(0.7, 1.2, MARKETS)
     state.cost_level[:] = state.level + random.integers(-2_500, 500, MARKETS)
