@@ -6,10 +6,19 @@ runs. A lock that is held for a few lines and never while waiting needs no door.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Protocol
+
+import structlog
+
+NICE = -5
+"""Of a thread that others wait for and that uses little of a processor: the journal's writer."""
+
+log = structlog.get_logger("arena.workers")
 
 
 class Thread(Protocol):
@@ -52,8 +61,13 @@ class SystemWorkers:
     """Threads of the operating system."""
 
     def thread(self, name: str, run: Callable[[], None]) -> Thread:
-        """Start a daemon thread."""
-        thread = threading.Thread(target=run, name=name, daemon=True)
+        """Start a daemon thread, before the others of this process when the system lets us."""
+
+        def run_first() -> None:
+            _ask_for_priority(name)
+            run()
+
+        thread = threading.Thread(target=run_first, name=name, daemon=True)
         thread.start()
         return thread
 
@@ -64,6 +78,16 @@ class SystemWorkers:
     def event(self) -> Event:
         """Return an event that is not set."""
         return threading.Event()
+
+
+def _ask_for_priority(name: str) -> None:
+    """Ask for a higher priority for the calling thread; without the right to have one it does without."""
+    try:
+        # Linux knows priorities of threads under their own id; elsewhere this is refused or means the process
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    except OSError as error:
+        log.debug("thread_priority_refused", thread=name, nice=NICE, error=str(error))
 
 
 SYSTEM = SystemWorkers()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
-from server.live.workers import SYSTEM
+import pytest
+
+from server.live.workers import NICE, SYSTEM
 from tests.support.deadlines import seconds
 
 
@@ -45,3 +49,27 @@ def test_an_event_is_waited_for_no_longer_than_asked() -> None:
     assert event.wait(0.0)
     event.clear()
     assert not event.is_set()
+
+
+def priority_of_a_thread() -> int:
+    """Return the nice value a new thread runs with."""
+    found: list[int] = []
+    SYSTEM.thread("test", lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))).join()
+    return found[0]
+
+
+def test_a_thread_has_the_priority_the_system_lets_it_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused or granted: it runs, and the rest of the process is as it was."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    granted = priority_of_a_thread()
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as without:
+        without.setattr(os, "setpriority", refuse)
+        refused = priority_of_a_thread()
+
+    assert granted in (NICE, before)
+    assert refused == before
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
