@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -60,6 +61,8 @@ from server.routes import EXCEPTION_HANDLERS, agents, analysis, bind, economy, h
 from server.routes.stream import stream_endpoint
 
 BACKLOG = 4_096
+SWITCH_S = 0.001
+"""After so long a thread that computes gives the interpreter to the event loop; Python's own 5 ms are a late tick."""
 GRACEFUL_S = 8
 """Longest that answers in flight may take when the server stops."""
 
@@ -114,6 +117,7 @@ class Opening:
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; return 0. Raises what kept the world from opening or ended it."""
     logs.configure(settings.log, settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     opening = Opening()
     app = create_app(settings, opening=opening, on_ended=lambda: server.stop())
     server = Server(server_config(app, settings))

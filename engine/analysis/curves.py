@@ -74,8 +74,9 @@ def standing_orders(state: State, m: int, window: tuple[int, int]) -> Standing:
     reference, (down, up) = int(state.level[m]), window
     bids, asks = _residents(state, m, 0), _residents(state, m, 1)
     count = int(state.counters[ORDER_COUNT])
-    taking_part = (state.order_market[:count] == m) & (state.order_qty[:count] > 0)
-    rows = np.flatnonzero(taking_part & (state.order_expires[:count] > state.tick))
+    # the market first: a look at all columns of a million orders takes four times as long
+    rows = np.flatnonzero(state.order_market[:count] == m)
+    rows = rows[(state.order_qty[rows] > 0) & (state.order_expires[rows] > state.tick)]
     levels, lots, sides = (column[rows] for column in (state.order_level, state.order_qty, state.order_side))
     buys, sells = sides > 0, sides < 0
     outside_bids = np.minimum(levels[buys], reference + up), lots[buys]

@@ -145,10 +145,20 @@ class History:
         fields = CHANNELS[channel].fields
         places = {field.name: i for i, field in enumerate(fields)}
         ring = self._rings[channel]
-        values = {name: ring[ticks % self.limit, places[name]] / max(1, fields[places[name]].scale) for name in names}
+        values = {name: self._column(ring, ticks, places[name], fields[places[name]].scale) for name in names}
         # newest moves before its row is written: what is still kept now was whole when it was read
         whole = ticks > self.newest - self.limit
         return ticks[whole], {name: column[whole] for name, column in values.items()}
+
+    def _column(self, ring: NDArray[np.int64], ticks: NDArray[np.int64], place: int, scale: int) -> Floats:
+        """Return a field of consecutive ticks in its unit."""
+        column = np.empty((len(ticks), *ring.shape[2:]))
+        first = int(ticks[0]) % self.limit if len(ticks) else 0
+        before_wrap = min(len(ticks), self.limit - first)
+        # two divisions of slices: indexing by tick held the interpreter's lock 2 ms for a year of 32 markets
+        np.divide(ring[first : first + before_wrap, place], max(1, scale), out=column[:before_wrap])
+        np.divide(ring[: len(ticks) - before_wrap, place], max(1, scale), out=column[before_wrap:])
+        return column
 
     def day(self) -> Sequence[Day | None]:
         """Return, by market, what the last 24 ticks were; of fewer where the history begins later, None of none."""
