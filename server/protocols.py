@@ -32,6 +32,8 @@ HEAD_S: Final = 5.0
 """From connecting, or from the first byte of a further request, to the end of its headers."""
 BODY_S: Final = 10.0
 """From the end of the headers to the end of the body."""
+DRAIN_BODY_S: Final = 1.0
+"""The same once the server stops: one unfinished body held a stop up for 9.3 s."""
 UNREAD_S: Final = 35.0
 """An answer may wait so long for a client that does not read; the same as for a stuck subscriber."""
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -116,6 +118,13 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         """Go on: the client reads."""
         self._set_unread(None)
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Answer what has been taken in, and wait for the rest of a body only a moment longer."""
+        super().shutdown()
+        if self._awaited is Part.BODY and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = self.loop.call_later(DRAIN_BODY_S, self._late)
 
     def _missing(self) -> Part:
         """Return what the client is to send next. A request has its scope at its first byte, its cycle at its body."""

@@ -33,8 +33,9 @@ PACKAGES = {
         | {"prometheus_client", "pydantic", "pydantic_core", "structlog"},
     ),
     "loadtest": ("loadtest", STANDARD | {"arena_client"}),
-    # no customer: it runs the server itself, under virtual time
+    # no customers: they run the server itself, under virtual time and to be killed, and read what it leaves
     "loadtest.simulation": ("loadtest/simulation", STANDARD | {"loadtest", "engine", "server", "starlette", "orjson"}),
+    "loadtest.kills": ("loadtest/kills", STANDARD | {"loadtest", "engine", "server"}),
     "examples": ("clients/python/examples", STANDARD | {"arena_client"}),
 }
 

@@ -9,17 +9,25 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from loadtest.simulation.network import Answer, Lost, Network, Request
-from loadtest.simulation.witness import Intent, Witness
+from loadtest.simulation.network import Answer, Lost, Request
+from loadtest.simulation.witness import SHOWN, Intent, Witness
 
 MARKETS = ("food", "clothing", "energy", "labour")
 MOODS = ("sentiment", "fear", "greed", "confidence")
-PUBLIC = ("/api/indicators", "/api/psychology", "/api/monetary", "/api/scarcity", "/api/markets")
+FORGOTTEN_S = 60.0
+"""An action that was not acknowledged for so long is given up: receipts are not kept for ever either."""
 _JSON = (b"content-type", b"application/json")
+
+
+class Carrier(Protocol):
+    """What takes a request to the server."""
+
+    async def exchange(self, request: Request) -> Answer:
+        """Return the answer. Raises Lost."""
 
 
 @dataclass
@@ -31,7 +39,7 @@ class Client:
 
     name: str
     draw: random.Random
-    network: Network
+    network: Carrier
     witness: Witness
     pace_s: float
     numbers: count[int]
@@ -50,24 +58,32 @@ class Client:
             except Lost:
                 self.witness.statuses["lost"] += 1
 
+    def recent(self) -> list[Intent]:
+        """Return the newest acknowledged actions: those whose receipts must be there."""
+        now = asyncio.get_running_loop().time()
+        return [intent for intent in self.settled[-50:] if now - intent.made < FORGOTTEN_S]
+
     async def _do_something(self) -> None:
         if self.agent_id is None or self.api_key is None:
             await self._register()
             return
+        now = asyncio.get_running_loop().time()
+        self.open = [intent for intent in self.open if now - intent.made < FORGOTTEN_S]
+        recent = self.recent()
         choice = self.draw.random()
         if choice < 0.15:
             await self._read()
-        elif choice < 0.30 and (self.open or self.settled):
-            await self._ask(self.draw.choice(self.open + self.settled[-50:]))
+        elif choice < 0.30 and (self.open or recent):
+            await self.ask(self.draw.choice(self.open + recent))
         elif choice < 0.45 and self.open:
             await self._act(self.draw.choice(self.open))
-        elif choice < 0.50 and self.settled:
+        elif choice < 0.50 and recent:
             # a bot that has lost its memory, or a network that has not
-            await self._act(self.draw.choice(self.settled))
+            await self._act(self.draw.choice(recent))
         elif choice < 0.58:
             await self._batch()
-        elif choice < 0.60 and self.settled:
-            await self._reuse(self.draw.choice(self.settled))
+        elif choice < 0.60 and recent:
+            await self._reuse(self.draw.choice(recent))
         else:
             await self._act(self._intend())
 
@@ -93,7 +109,8 @@ class Client:
             for intent, result in zip(intents, answer.document["results"], strict=True):
                 self._take(intent, result["status"])
 
-    async def _ask(self, intent: Intent) -> None:
+    async def ask(self, intent: Intent) -> None:
+        """Ask for the receipt of an action."""
         path = f"/api/agents/{self.agent_id}/actions/{intent.client_action_id}"
         answer = await self._send("GET", path, headers=self._key())
         self._take(intent, answer.status)
@@ -112,7 +129,7 @@ class Client:
         if self.draw.random() < 0.3:
             await self._send("GET", "/api/events?limit=100&order=desc")
         else:
-            await self._send("GET", self.draw.choice(PUBLIC))
+            await self._send("GET", self.draw.choice(SHOWN))
 
     async def _send(
         self, method: str, path: str, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -137,7 +154,7 @@ class Client:
         assert self.agent_id is not None
         self.made += 1
         body = {"client_action_id": f"{self.name}-{self.made}", **self._wish()}
-        intent = Intent(self.agent_id, body["client_action_id"], body)
+        intent = Intent(self.agent_id, body["client_action_id"], body, asyncio.get_running_loop().time())
         self.witness.intents[intent.agent_id, intent.client_action_id] = intent
         self.open.append(intent)
         return intent

@@ -8,14 +8,13 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from engine.events import TickReport
 from loadtest.simulation.loop import VirtualClock, VirtualLoop, VirtualWorkers
 from loadtest.simulation.network import Answer, Lost, Request
-from loadtest.simulation.witness import Intent, Witness
+from loadtest.simulation.witness import Witness
 from server.app import GRACEFUL_S, Opening, build, routes_of
 from server.config import Settings
 from server.live import frames
@@ -25,7 +24,6 @@ from server.routes import EXCEPTION_HANDLERS
 
 WARM_UP_TICKS = 26
 """A day and a little: enough for a market to have traded."""
-_SHOWN = ("/api/indicators", "/api/psychology", "/api/monetary", "/api/scarcity", "/api/markets")
 
 
 class Process:
@@ -41,6 +39,7 @@ class Process:
         self._opening = Opening()
         self._opening.arena = self.arena
         self._witness = witness
+        witness.first_tick = self.arena.world.start_tick + 1
         self._is_listening = True
         self._in_flight = 0
         self._answered = asyncio.Event()
@@ -85,17 +84,14 @@ class Process:
         """Answer a request, before witnesses. Raises Lost when nobody listens any more."""
         if not self._is_listening:
             raise Lost
-        intents = self._intents(request)
-        for intent in intents:
-            intent.arrivals += 1
+        intents = self._witness.sent(request)
         self._in_flight += 1
         try:
             answer = await self._ask(request)
         finally:
             self._in_flight -= 1
             self._answered.set()
-        self._witness.statuses[str(answer.status)] += 1
-        self._note(request, intents, answer)
+        self._witness.answered(request, intents, answer, self.durable_seq)
         return answer
 
     async def _ask(self, request: Request) -> Answer:
@@ -127,65 +123,6 @@ class Process:
 
         await self._app(scope, receive, send)
         return Answer(status, body)
-
-    def _intents(self, request: Request) -> list[Intent]:
-        """Return the intents a request carries out: none when it asks for something else under their name."""
-        if request.method != "POST" or not request.body:
-            return []
-        document = orjson.loads(request.body)
-        agent_id = request.path.split("/")[3] if request.path.startswith("/api/agents/") else None
-        found = []
-        for action in document.get("actions", [document]):
-            agent = action.pop("agent_id", agent_id)
-            intent = self._witness.intents.get((agent, action.get("client_action_id", "")))
-            if intent is not None and intent.body == action:
-                found.append(intent)
-        return found
-
-    def _note(self, request: Request, intents: list[Intent], answer: Answer) -> None:
-        path = request.path.partition("?")[0]
-        if answer.status == 500:
-            self._witness.contradictions.append(f"{request.method} {path} was answered 500")
-        elif request.method == "POST" and path.endswith("/register"):
-            self._note_registration(request, answer)
-        elif request.method == "POST" and path == "/api/actions" and answer.status == 202:
-            for intent, result in zip(intents, answer.document["results"], strict=True):
-                self._note_answer(intent, result["status"], result.get("receipt"))
-        elif request.method == "POST":
-            for intent in intents:
-                document = answer.document
-                receipt = document.get("receipt") if answer.status == 422 else document
-                self._note_answer(intent, answer.status, receipt)
-        elif answer.status == 200 and path in _SHOWN:
-            if (tick := answer.document["tick"]) > self.arena.world.start_tick:
-                self._witness.shown(path, tick, answer.body)
-        elif answer.status == 200 and path == "/api/events":
-            for event in answer.document["events"]:
-                self._witness.event(event)
-        elif answer.status == 200 and "/actions/" in path:
-            _, _, _, agent_id, _, client_action_id = path.split("/")
-            intent = self._witness.intents[agent_id, client_action_id]
-            self._check_durable(intent.client_action_id, answer.document["seq"])
-            self._witness.receipt(intent, answer.document, is_answer=False)
-
-    def _note_registration(self, request: Request, answer: Answer) -> None:
-        if answer.status == 201:
-            key = dict(request.headers)[b"idempotency-key"].decode()
-            self._check_durable(key, answer.document["seq"])
-            self._witness.registered(key, answer.document["agent_id"])
-
-    def _note_answer(self, intent: Intent, status: int, receipt: dict[str, Any] | None) -> None:
-        intent.answers.append(status)
-        if status in (200, 202, 422):
-            assert receipt is not None
-            self._check_durable(intent.client_action_id, receipt["seq"])
-            self._witness.receipt(intent, receipt, is_answer=True)
-
-    def _check_durable(self, name: str, seq: int) -> None:
-        if seq > self.durable_seq:
-            self._witness.contradictions.append(
-                f"{name} was acknowledged as {seq} when only {self.durable_seq} was on the disk"
-            )
 
 
 def digest(report: TickReport) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.events import TickReport
-from engine.journal import ActionRecord, Mark, RecordKind, decode_action
+from engine.journal import Mark, RecordKind, decode_action
 from engine.messages import Kind
 from engine.replay import Watch
 from loadtest.simulation.process import WARM_UP_TICKS, digest
@@ -39,24 +39,31 @@ class NullFile:
         """Close nothing."""
 
 
-def actions_of(folder: Path) -> Iterator[ActionRecord]:
-    """Yield every accepted input of a world, in the journal's order."""
+class Accepted(NamedTuple):
+    """What a journal holds. actions: sequences by agent_id and client_action_id; agents: agent_ids by key's hash."""
+
+    actions: dict[tuple[str, str], list[int]]
+    agents: dict[str, list[str]]
+
+
+def accepted(folder: Path) -> Accepted:
+    """Return every accepted input of a world."""
+    found = Accepted(defaultdict(list), defaultdict(list))
     for record in read_segments(segment_paths(folder)):
-        if record.kind is RecordKind.ACTION:
-            yield decode_action(record.payload)
+        if record.kind is not RecordKind.ACTION:
+            continue
+        action = decode_action(record.payload)
+        agent_id, name = f"a{action.row['agent_id'][0]}", action.client_action_id
+        if action.row["kind"][0] == Kind.REGISTER:
+            found.agents[name].append(agent_id)
+        else:
+            found.actions[agent_id, name].append(int(action.row["seq"][0]))
+    return found
 
 
 def check_journal(folder: Path, witness: Witness) -> list[str]:
     """Return what contradicts the witness: acknowledged actions missing, doubled or renumbered, refused ones there."""
-    found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    registered: defaultdict[str, list[str]] = defaultdict(list)
-    for action in actions_of(folder):
-        row = action.row[0]
-        agent_id = f"a{row['agent_id']}"
-        if row["kind"] == Kind.REGISTER:
-            registered[action.client_action_id].append(agent_id)
-        else:
-            found[agent_id, action.client_action_id].append(int(row["seq"]))
+    found, registered = accepted(folder)
     wrong = [f"{key} is in the journal as {sequences}" for key, sequences in found.items() if len(sequences) > 1]
     wrong += [f"one Idempotency-Key made {agents}" for key, agents in registered.items() if key and len(agents) > 1]
     for key, intent in witness.intents.items():
@@ -66,7 +73,7 @@ def check_journal(folder: Path, witness: Witness) -> list[str]:
         elif intent.surely_refused and sequences:
             wrong.append(f"{key} was only answered {intent.answers}, the journal has {sequences}")
     for word, agent_id in witness.agents.items():
-        agents = registered[idempotency_hash(None, word)]
+        agents = registered.get(idempotency_hash(None, word), [])
         if agents != [agent_id]:
             wrong.append(f"{agent_id} was registered, the journal has {agents}")
     return wrong

@@ -6,26 +6,34 @@ final, a tick or an event shown in two versions, a receipt for what is not on th
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from loadtest.simulation.network import Answer, Request
+
 FINAL = frozenset({"filled", "rejected", "cancelled", "expired", "done"})
+SHOWN = ("/api/indicators", "/api/psychology", "/api/monetary", "/api/scarcity", "/api/markets")
+"""Public documents of a tick."""
 REFUSED = frozenset({400, 401, 403, 404, 409, 413, 415, 429, 503})
 """Answers that say: surely not applied."""
 
 
 @dataclass
 class Intent:
-    """An action a client wants to happen once. body: as sent.
+    """An action a client wants to happen once. body: as sent; made: when, seconds.
 
-    arrivals, answers: requests that reached a server and what each was answered, whether or not that came back.
-    told: the newest receipt. seq: of the first receipt.
+    arrivals, answers: requests that may have reached a server, and what each was answered. told: the newest receipt.
+    seq: of the first receipt.
     """
 
     agent_id: str
     client_action_id: str
     body: dict[str, Any]
+    made: float = 0.0
     arrivals: int = 0
     answers: list[int] = field(default_factory=list)
     acknowledged: bool = False
@@ -46,17 +54,77 @@ class Witness:
     """Everything that was told to anybody, in the order in which the server told it.
 
     intents: by agent_id and client_action_id. agents: agent_id by Idempotency-Key. contradictions: what should not
-    have been told, in words.
+    have been told, in words. first_tick: of the first that has one time for ever; the start of a world has none.
     """
 
     intents: dict[tuple[str, str], Intent] = field(default_factory=dict)
     agents: dict[str, str] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     contradictions: list[str] = field(default_factory=list)
+    first_tick: int = 0
     ticks: dict[int, bytes] = field(default_factory=dict)
     """Digest of what was published, by tick."""
     documents: dict[tuple[str, int], bytes] = field(default_factory=dict)
     events: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def sent(self, request: Request) -> list[Intent]:
+        """Take a request that may reach the server; return the intents it carries out.
+
+        There are none when it asks for something else under their names.
+        """
+        if request.method != "POST" or not request.body:
+            return []
+        document = orjson.loads(request.body)
+        agent_id = request.path.split("/")[3] if request.path.startswith("/api/agents/") else None
+        found = []
+        for action in document.get("actions", [document]):
+            agent = action.pop("agent_id", agent_id)
+            intent = self.intents.get((agent, action.get("client_action_id", "")))
+            if intent is not None and intent.body == action:
+                found.append(intent)
+                intent.arrivals += 1
+        return found
+
+    def answered(self, request: Request, intents: list[Intent], answer: Answer, durable_seq: float = math.inf) -> None:
+        """Take the answer to a request. intents: what sent() gave; durable_seq: the last record surely on the disk."""
+        path = request.path.partition("?")[0]
+        self.statuses[str(answer.status)] += 1
+        if answer.status == 500:
+            self.contradictions.append(f"{request.method} {path} was answered 500")
+        elif request.method == "POST" and path.endswith("/register"):
+            if answer.status == 201:
+                word = dict(request.headers)[b"idempotency-key"].decode()
+                self._durable(word, answer.document["seq"], durable_seq)
+                self.registered(word, answer.document["agent_id"])
+        elif request.method == "POST" and path == "/api/actions" and answer.status == 202:
+            for intent, result in zip(intents, answer.document["results"], strict=True):
+                self._answer(intent, result["status"], result.get("receipt"), durable_seq)
+        elif request.method == "POST":
+            for intent in intents:
+                document = answer.document
+                receipt = document.get("receipt") if answer.status == 422 else document
+                self._answer(intent, answer.status, receipt, durable_seq)
+        elif answer.status == 200 and path in SHOWN:
+            if (tick := answer.document["tick"]) >= self.first_tick:
+                self.shown(path, tick, answer.body)
+        elif answer.status == 200 and path == "/api/events":
+            for event in answer.document["events"]:
+                self.event(event)
+        elif answer.status == 200 and "/actions/" in path:
+            _, _, _, agent_id, _, client_action_id = path.split("/")
+            self._durable(client_action_id, answer.document["seq"], durable_seq)
+            self.receipt(self.intents[agent_id, client_action_id], answer.document, is_answer=False)
+
+    def _answer(self, intent: Intent, status: int, receipt: dict[str, Any] | None, durable_seq: float) -> None:
+        intent.answers.append(status)
+        if status in (200, 202, 422):
+            assert receipt is not None
+            self._durable(intent.client_action_id, receipt["seq"], durable_seq)
+            self.receipt(intent, receipt, is_answer=True)
+
+    def _durable(self, name: str, seq: int, durable_seq: float) -> None:
+        if seq > durable_seq:
+            self.contradictions.append(f"{name} was acknowledged as {seq} when only {durable_seq} was on the disk")
 
     def published(self, tick: int, digest: bytes) -> None:
         """Take what everybody may have seen of a tick."""

@@ -310,6 +310,22 @@ class TestWrite:
 
 
 class TestShutdown:
+    async def test_half_a_body_holds_a_stop_up_for_a_moment_only(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that stops answers what it has, and waits for the rest of a request much shorter than else."""
+        monkeypatch.setattr(protocols, "DRAIN_BODY_S", 0.05)
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhi")
+        # it has asked for the body, so it has begun to wait for it
+        await asyncio.wait_for(reader.readuntil(b"100 Continue\r\n\r\n"), seconds(10.0))
+
+        # BODY_S is longer than this waits
+        await server.stop()
+
+        assert (await asyncio.wait_for(reader.read(), seconds(10.0))).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
     async def test_farewell_comes_before_the_close(self, server: Server) -> None:
         """What the endpoint left as last words, then 1012."""
         async with connect(server.url) as client:

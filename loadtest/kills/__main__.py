@@ -1,0 +1,49 @@
+"""Kill real servers under load and prove that nothing acknowledged is lost, doubled, renumbered or contradicted.
+
+    python -m loadtest.kills --kills 1000 --power-cuts 300 --drains 200
+
+Prints one JSON object and leaves 1 when a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from server import kernel_cache
+
+
+def main() -> int:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20, help="servers ended by kill -9")
+    parser.add_argument("--power-cuts", type=int, default=6, help="servers ended by a simulated power cut")
+    parser.add_argument("--drains", type=int, default=4, help="servers ended by SIGTERM")
+    parser.add_argument("--twins", type=int, default=100, help="recoveries that are done again beside, and compared")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments and of what the clients want")
+    parser.add_argument("--folder", type=Path, default=None, help="where the world lies; default: a temporary folder")
+    given = parser.parse_args()
+    # before any kernel is imported
+    kernel_cache.choose()
+    from loadtest.kills.driver import Driver
+    from server import logs
+
+    # recoveries beside the servers' own say what they find; only what is wrong is of interest here
+    logs.configure("json", "error")
+    in_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as scratch:
+        driver = Driver(given.folder or Path(scratch), given.seed)
+        ends = ["kill"] * given.kills + ["power"] * given.power_cuts + ["drain"] * given.drains
+        result = asyncio.run(driver.run(ends, given.twins))
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
