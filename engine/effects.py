@@ -27,12 +27,18 @@ from engine.state import F64, I64
 ROWS_MAX = 2_000
 """Rows of a comparison, at most: beyond so many ticks a row is the mean of several."""
 CONFIDENCE = 0.95
-MARKET_SERIES = ("price", "volume", "volatility", "sentiment")
+MARKET_SERIES = ("price", "volume")
 """What is compared of every market."""
 RESOURCE_SERIES = ("reserves", "scarcity")
 """What is compared of every resource."""
 
-_SCALARS = (("indicators", INDICATOR_FIELDS), ("monetary", MONETARY_FIELDS), ("psychology", PSYCHOLOGY_FIELDS))
+_HEADLINES = {field.name for field in INDICATOR_FIELDS}
+_SCALARS = (
+    ("indicators", INDICATOR_FIELDS),
+    # what is a headline indicator too is compared once
+    ("monetary", tuple(field for field in MONETARY_FIELDS if field.name not in _HEADLINES)),
+    ("psychology", tuple(field for field in PSYCHOLOGY_FIELDS if field.name not in _HEADLINES)),
+)
 
 
 class Series(NamedTuple):
@@ -132,8 +138,9 @@ class Effects:
     """The differences between pairs of worlds. After the last add(): arrays of shape (rows, series).
 
     original, branch: of the first pair. difference: mean over the pairs of branch - original. cumulative: its sum over
-    all ticks so far. band, cumulative_band: half the width of the confidence band, NaN for one pair. total, total_band:
-    shape (series,): the mean difference over all ticks, and half the width of its band.
+    all ticks so far. band, cumulative_band: half the width of the confidence band, NaN for one pair. level: shape
+    (series,): mean of the originals of all pairs over all ticks. total, total_band: as level, of the difference, and
+    half the width of its band.
     """
 
     def __init__(self, series: Sequence[Series], rows: Rows, copies: int) -> None:
@@ -143,6 +150,7 @@ class Effects:
         self.copies = copies
         self.original, self.branch, self.difference, self.cumulative = (np.zeros(shape) for _ in range(4))
         self.band, self.cumulative_band = np.full(shape, np.nan), np.full(shape, np.nan)
+        self.level = np.zeros(len(series))
         self._sums = np.zeros((copies, len(series)))
         self._filled = 0
 
@@ -156,6 +164,7 @@ class Effects:
         cumulative = self._sums[:, np.newaxis, :] + np.cumsum(differences * weights[:, np.newaxis], axis=1)
         if end > begin:
             self._sums = cumulative[:, -1]
+        self.level += weights @ np.mean(originals, axis=0) / self.rows.ticks
         self.original[here], self.branch[here] = originals[0], branches[0]
         self.difference[here], self.band[here] = mean_and_band(differences)
         self.cumulative[here], self.cumulative_band[here] = mean_and_band(cumulative)

@@ -29,7 +29,7 @@ from engine.effects import Effects, Sampler, catalogue, rows_of
 from engine.errors import SettingError
 from engine.events import TickReport
 from engine.journal import NO_HASH, Record, RecordKind, decode_action, decode_mark
-from engine.messages import Kind, Status
+from engine.messages import ACTION, Kind, Status
 from engine.phases.behaviour import rebuild_histogram
 from engine.phases.emission import inject_event
 from engine.replay import HashDiffers
@@ -161,7 +161,7 @@ def fork(
 
     economy: becomes the original. records: what follows its tick; read twice (once when surveyed). ticks: how many to
     run; None = to the end of the record; what lies beyond it runs without inputs. copies: pairs of worlds, >= 1.
-    progress: called with the ticks done, at least every CHUNK_TICKS.
+    progress: called with the ticks that are done in all worlds, several times in CHUNK_TICKS.
     Raises HashDiffers when the original does not meet a stored hash, ValueError when there is no tick to run.
     """
     found = surveyed or survey(records, economy.tick)
@@ -199,9 +199,9 @@ def fork(
                 if number:
                     pair.measured.take(pair.original.economy, pair.original.advance(given))
                 pair.branch_measured.take(pair.branch.economy, pair.branch.advance(given))
+            if progress is not None:
+                progress(economy.tick - begin - len(chunk) + len(chunk) * (number + 1) // copies)
         effects.add([pair.measured.finished() for pair in pairs], [pair.branch_measured.finished() for pair in pairs])
-        if progress is not None:
-            progress(economy.tick - begin)
     branch = pairs[0].branch
     return Forked(
         effects=effects,
@@ -349,17 +349,19 @@ def inputs(records: Iterable[Record], after: int) -> Iterator[Inputs]:
     Actions behind the last mark belong to no tick yet and are left out.
     Raises ValueError when the ticks are not consecutive.
     """
-    rows: list[Actions] = []
+    rows: list[memoryview] = []
     mark = 0
     for record in records:
         if record.kind is RecordKind.ACTION:
-            rows.append(decode_action(record.payload).row)
+            # its payload begins with its row: joined as bytes, a tenth of the time of joining arrays
+            rows.append(record.payload[: ACTION.itemsize])
         elif record.kind is RecordKind.MARK:
             tick, mark = decode_mark(record.payload).tick, record.sequence
             if tick != after + 1:
                 raise ValueError(f"the mark of tick {tick} follows tick {after}")
             after = tick
-            yield Inputs(tick, np.concatenate(rows) if rows else NO_ACTIONS, mark)
+            # a bytearray, because kernels are compiled for arrays that can be written
+            yield Inputs(tick, np.frombuffer(bytearray().join(rows), ACTION) if rows else NO_ACTIONS, mark)
             rows = []
     # numbers go on behind the actions that belong to no tick yet
     mark += len(rows)

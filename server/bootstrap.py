@@ -34,7 +34,19 @@ CORE = (
     "httptools",
     "httpx2",
 )
-DEV = (*CORE, "pytest", "pytest_asyncio", "pytest_timeout", "hypothesis", "matplotlib", "coverage", "mypy", "ruff")
+DEV = (
+    *CORE,
+    "pytest",
+    "pytest_asyncio",
+    "pytest_timeout",
+    "hypothesis",
+    "matplotlib",
+    "pyarrow",
+    "pyrage",
+    "coverage",
+    "mypy",
+    "ruff",
+)
 CORE_LOCK, DEV_LOCK = "requirements.lock", "requirements-dev.lock"
 MARKER = "arena-installed.json"
 

@@ -27,6 +27,7 @@ commands:
   backup     write a world to one file, encrypted when asked
   restore    make a world from such a file, to its end or to a tick
   report     hold a history to the facts of real markets and economies
+  fork       what would have happened if: run a world on from any tick under interventions
   bench      measure this machine's numbers against their bars
 
   arena COMMAND --help shows what a command takes.
@@ -37,6 +38,8 @@ examples:
   arena replay world --check             prove that the journal leads to what was shown
   arena verify world --records           what every record is, in words
   arena report --headless                does it behave like an economy? figures and a page
+  arena fork world --at 120000 --without-agent a17
+                                         the world without that agent
   arena bench tick_100k --quick          one number, here and now
 """
 
@@ -105,6 +108,13 @@ def _report(arguments: list[str]) -> int:
     return report(arguments)
 
 
+def _fork(arguments: list[str]) -> int:
+    from server.fork import command
+
+    command.step_back()
+    return command.main(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from server.bench import main as bench
 
@@ -119,6 +129,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "backup": _backup,
     "restore": _restore,
     "report": _report,
+    "fork": _fork,
     "bench": _bench,
 }
 

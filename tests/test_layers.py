@@ -56,6 +56,8 @@ DOORS = {
     # each runs in the environment of the library it shows
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
+    "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies
+    "server/fork/page.py": {"matplotlib"},  # names of its types; what draws is report/plots.py
 }
 #: Modules that only the files named may import: time and entropy enter by one file each.
 ONLY_IN = {
@@ -98,7 +100,7 @@ ORDER = {
         "bench_row",
         "bench_ticks bench_peers",
         "report",
-        "bench",
+        "bench fork",
         "cli",
         "__main__",
     ),

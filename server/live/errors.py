@@ -11,7 +11,8 @@ LiveError
 ├── Frozen             the world stopped in the middle of a tick: private state cannot be read (503)
 ├── TickLate           the tick an answer waits for has not come in time (503)
 ├── FolderInUse        another process owns the data folder
-└── WorldRefused       the data folder holds something this server must not run
+├── WorldRefused       the data folder holds something this server must not run
+└── NotRecorded        the journal does not hold the tick that was asked for
 """
 
 from __future__ import annotations
@@ -77,3 +78,13 @@ class FolderInUse(LiveError):
 
 class WorldRefused(LiveError):
     """The data folder holds a world that this server, with these settings, must not run."""
+
+
+class NotRecorded(LiveError):
+    """The journal does not hold the tick that was asked for."""
+
+    def __init__(self, tick: int, first: int, last: int) -> None:
+        super().__init__(f"tick {tick} is not recorded; the journal holds ticks {first} to {last}")
+        self.tick = tick
+        self.first = first
+        self.last = last

@@ -93,7 +93,7 @@ def _distribution(report: Report) -> Plot | None:
         return None
     bins = np.arange(-12.25, 12.5, 0.5)
     middle = (bins[1:] + bins[:-1]) / 2
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         for horizon, colour, mark in ((1, BLUE, "o"), (24, ORANGE, "s"), (120, GREEN, "^")):
             if recording.ticks // horizon < HORIZON_RETURNS:
                 continue
@@ -110,7 +110,7 @@ def _distribution(report: Report) -> Plot | None:
             title="Distribution of returns, 15 asset markets pooled",
         )  # fmt: skip
         axes.legend(loc="upper right")
-        return _plot(
+        return finished(
             "distribution",
             "Returns against a normal distribution",
             "Each market's returns in units of their own standard deviation, on a logarithmic scale. A normal"
@@ -127,14 +127,14 @@ def _memory_of_returns(report: Report) -> Plot | None:
         return None
     table = np.array([autocorrelations(recording.returns[:, m], lags) for m in _moving(recording)])
     limit = max(0.06, 4 / sqrt(recording.ticks))
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         _fan(axes, np.array(lags), table, BLUE)
         for side in (-limit, limit):
             axes.axhline(side, color=RED, linestyle="--", linewidth=1, label="band" if side > 0 else None)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(xlabel="lag, ticks", ylabel="autocorrelation of r", ylim=(-0.16, 0.16), title="Returns have no memory")
         axes.legend(loc="upper right")
-        return _plot(
+        return finished(
             "acf_returns",
             "Autocorrelation of returns",
             "Median (line) and range (shade) over the 15 asset markets. It should stay between the dashed lines from"
@@ -153,7 +153,7 @@ def _memory_of_sizes(report: Report) -> Plot | None:
         autocorrelations(return_sizes(recording.returns[:, m], recording.first_tick), lags.tolist())
         for m in _moving(recording)
     ]
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         _fan(axes, lags, np.array(rows), BLUE)
         axes.axhline(3 / sqrt(recording.ticks), color=GREY, linestyle=":", label="noise (3 / sqrt n)")
         axes.plot([10, 50], [0.05, 0.03], "v", color=RED, label="band: above these")
@@ -163,7 +163,7 @@ def _memory_of_sizes(report: Report) -> Plot | None:
         )  # fmt: skip
         axes.set_ylim(bottom=min(-0.02, axes.get_ylim()[0]))
         axes.legend(loc="upper right")
-        return _plot(
+        return finished(
             "acf_sizes",
             "Autocorrelation of the size of returns",
             "Wild hours follow wild hours. The line should stand well above zero for hundreds of hours and come down"
@@ -184,12 +184,12 @@ def _path(report: Report) -> Plot | None:
     group = max(1, -(-days // LINE_POINTS))
     whole = days // group * group
     high, low = (f(hourly[:whole].reshape(-1, group * HOURS), axis=1) for f in (np.max, np.min))
-    with _drawn(2, sharex=True) as (figure, axes):
+    with drawn(2, sharex=True) as (figure, axes):
         axes[0].plot(years[::group], price[::group], color=BLUE)
         axes[0].set(ylabel="price, credits", title=f"{NAMES[SHARE]}: price and hourly returns")
         axes[1].fill_between(years[:whole:group], low, high, color=BLUE, linewidth=0, step="mid")
         axes[1].set(ylabel="returns, %", xlabel="simulated years")
-        return _plot(
+        return finished(
             "path",
             "A share over time",
             "Above the price of the technology share, below the range of its hourly returns. Calm stretches and"
@@ -200,7 +200,7 @@ def _path(report: Report) -> Plot | None:
 
 def _volume(report: Report) -> Plot | None:
     recording = report.recording
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         for market, colour in ((SHARE, BLUE), (RAW, ORANGE)):
             volume = day_sums(recording.volume[:, market].astype(np.float64), recording.first_tick)
             moves = day_sums(np.abs(recording.returns[:, market]), recording.first_tick)
@@ -219,7 +219,7 @@ def _volume(report: Report) -> Plot | None:
         _plain_log(axes.xaxis)
         _plain_log(axes.yaxis)
         axes.legend(loc="upper left")
-        return _plot(
+        return finished(
             "volume",
             "Volume and volatility",
             "Each point is a simulated day. The clouds should rise from lower left to upper right: the same news and"
@@ -234,7 +234,7 @@ def _aggregation(report: Report) -> Plot | None:
     if known.sum() < 2:
         return None
     horizons, rows = np.array(HORIZONS)[known], rows[:, known]
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         for row in rows:
             axes.plot(horizons, row, color=BLUE, alpha=0.25, linewidth=0.8)
         axes.plot(horizons, np.nanmedian(rows, axis=0), "o-", color=BLUE, label="median of the markets")
@@ -248,7 +248,7 @@ def _aggregation(report: Report) -> Plot | None:
         axes.set_yticks([0, 1, 3, 10, 30, 100], ["0", "1", "3", "10", "30", "100"])
         axes.set_ylim(-1, max(20.0, 1.3 * float(np.nanmax(rows))))
         axes.legend(loc="upper right")
-        return _plot(
+        return finished(
             "aggregation",
             "Aggregation",
             "How heavy the tails are (0 = normal) against the length of the return. The lines should fall to the right:"
@@ -264,7 +264,7 @@ def _impact(report: Report) -> Plot | None:
     orders = by_size(report.history.metaorders, recording)
     if not flows:
         return None
-    with _drawn(columns=2) as (figure, axes):
+    with drawn(columns=2) as (figure, axes):
         for flow in flows:
             up = flow.impact > 0
             scale = flow.size.mean(), np.abs(flow.impact).mean()
@@ -284,7 +284,7 @@ def _impact(report: Report) -> Plot | None:
         axes[1].set(
             xscale="log", yscale="log", xlabel="size, % of a day's volume", ylabel="impact, daily sd", title=title
         )
-        return _plot(
+        return finished(
             "impact",
             "Price impact",
             "Left: how far prices move in a tick against how many more lots were bid than asked, one line a market."
@@ -304,7 +304,7 @@ def _phillips_and_okun(report: Report) -> Plot | None:
     inflation = monthly_inflation(recording)[latest:]
     before = recording.day("unemployment")[MONTH + latest - lag :][: len(inflation)]
     du, dc = okun_changes(recording)
-    with _drawn(columns=2) as (figure, axes):
+    with drawn(columns=2) as (figure, axes):
         for axis, x, y, fitted in (
             (axes[0], before, inflation, line),
             (axes[1], dc, du, slope_and_correlation(dc, du)),
@@ -325,7 +325,7 @@ def _phillips_and_okun(report: Report) -> Plot | None:
         axes[1].set(
             xlabel="change of real consumption in 30 days, %", ylabel="change of unemployment, points", title="Okun"
         )
-        return _plot(
+        return finished(
             "phillips_okun",
             "Phillips and Okun",
             "Each point is a day. Both clouds should fall to the right: prices rise faster when few are without work,"
@@ -340,7 +340,7 @@ def _policy(report: Report) -> Plot | None:
         return None
     years = (recording.day_tick - recording.day_tick[0]) / YEAR
     some = _some(len(years), LINE_POINTS)
-    with _drawn(2, sharex=True) as (figure, axes):
+    with drawn(2, sharex=True) as (figure, axes):
         for column, label, colour in (
             ("policy_rate", "policy rate", BLUE),
             ("inflation_quarterly", "inflation (quarter, annualised)", RED),
@@ -352,7 +352,7 @@ def _policy(report: Report) -> Plot | None:
         axes[0].legend(loc="upper right", ncols=3)
         axes[1].plot(years[some], 100 * recording.day("unemployment")[some], color=GREEN, label="unemployment")
         axes[1].set(ylabel="unemployment, %", xlabel="simulated years", ylim=(0, None))
-        return _plot(
+        return finished(
             "policy",
             "Policy, inflation, unemployment",
             "The blue line should follow the red one with a delay and fall when unemployment below peaks: the central"
@@ -367,7 +367,7 @@ def _output(report: Report) -> Plot | None:
         return None
     years = (recording.day_tick - recording.day_tick[0]) / YEAR
     some = _some(len(years), LINE_POINTS)
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         for values, label, colour in (
             (recording.day("consumption_real") / recording.real_base, "real output (start of the model = 1)", BLUE),
             (recording.day("cpi") / recording.day("cpi")[0], "consumer prices", RED),
@@ -377,7 +377,7 @@ def _output(report: Report) -> Plot | None:
             axes.plot(years[some], values[some], color=colour, label=label)
         axes.set(xlabel="simulated years", ylabel="first day = 1", title="Output, prices, money")
         axes.legend(loc="upper left", ncols=2)
-        return _plot(
+        return finished(
             "output",
             "Output, prices and money",
             "Real output stays near 1 because neither people nor technology grow; prices and money rise together by"
@@ -393,7 +393,7 @@ def _scarcity(report: Report) -> Plot | None:
     years = (recording.day_tick - recording.day_tick[0]) / YEAR
     some = _some(len(years), LINE_POINTS // 2)
     at = recording.day_tick - recording.first_tick
-    with _drawn(2, sharex=True, height=1.35) as (figure, axes):
+    with drawn(2, sharex=True, height=1.35) as (figure, axes):
         for i, market in enumerate(range(RAW_FIRST, RAW_LAST + 1)):
             left = 100 * recording.reserves[:, i] / recording.reserves_base[i]
             price = prices()[recording.level[at, market]] / 1e6 / recording.day("cpi")
@@ -403,7 +403,7 @@ def _scarcity(report: Report) -> Plot | None:
         axes[0].legend(loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.06))
         axes[1].set(ylabel="price, credits at prices of the start", xlabel="simulated years", yscale="log")
         _plain_log(axes[1].yaxis)
-        return _plot(
+        return finished(
             "scarcity",
             "Scarcity and prices",
             "Above what is left of each resource, below its price without general inflation. Where a line above drops"
@@ -415,7 +415,7 @@ def _scarcity(report: Report) -> Plot | None:
 
 def _wealth(report: Report) -> Plot | None:
     recording = report.recording
-    with _drawn() as (figure, axes):
+    with drawn() as (figure, axes):
         for amounts, label, colour in (
             (recording.household_wealth, "households", BLUE),
             (recording.resident_wealth, "all residents", ORANGE),
@@ -435,7 +435,7 @@ def _wealth(report: Report) -> Plot | None:
             title="Distribution of wealth",
         )  # fmt: skip
         axes.legend(loc="lower left")
-        return _plot(
+        return finished(
             "wealth",
             "Wealth",
             "How many own more than an amount, both on logarithmic scales. The right end should be straight (dotted:"
@@ -448,7 +448,7 @@ def _wage(report: Report) -> Plot | None:
     pattern = wage_by_hour(report.recording)
     if not np.isfinite(pattern).all():
         return None
-    with _drawn(height=0.75) as (figure, axes):
+    with drawn(height=0.75) as (figure, axes):
         axes.bar(np.arange(HOURS), pattern, color=BLUE)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(
@@ -457,7 +457,7 @@ def _wage(report: Report) -> Plot | None:
         )  # fmt: skip
         widest = max(50.0, 1.1 * float(np.abs(pattern).max()))
         axes.set_ylim(-widest, widest)
-        return _plot(
+        return finished(
             "wage",
             "The wage by hour of the day",
             "Mean gap of the spot wage to the mean of its day. Bars of a few basis points are noise; tall ones are a"
@@ -484,7 +484,7 @@ PLOTS: tuple[Callable[[Report], Plot | None], ...] = (
 
 
 @contextmanager
-def _drawn(
+def drawn(
     rows: int = 1, columns: int = 1, *, sharex: bool = False, height: float = 1.0
 ) -> Iterator[tuple[Figure, Any]]:
     """Give a figure and its axes in the style of the page; matplotlib is imported when the first plot is drawn."""
@@ -497,7 +497,8 @@ def _drawn(
         yield figure, figure.subplots(rows, columns, sharex=sharex)
 
 
-def _plot(name: str, title: str, caption: str, figure: Figure) -> Plot:
+def finished(name: str, title: str, caption: str, figure: Figure) -> Plot:
+    """Return a figure as a plot: the same numbers give the same bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Plot(name, title, caption, buffer.getvalue())
