@@ -12,7 +12,10 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadtest.process import ServerProcess, python
+from loadtest.process import ROOT, ServerProcess, python
 
 READERS = 8
 PATHS = (
@@ -41,7 +44,7 @@ FIRST_START_S, START_S = 600.0, 60.0
 
 def measure(folder: Path, quick: bool) -> dict[str, Any]:
     """Return the ratios of a server with readers over one without."""
-    pairs, span_s, history_s = (4, 5.0, 20.0) if quick else (12, 15.0, 105.0)
+    pairs, span_s, history_s = (4, 5.0, 20.0) if quick else (8, 10.0, 105.0)
     flags = ("--rate-limit", "10000000", "--snapshot-ticks", "0")
     with ServerProcess(folder / "world", *flags) as server:
         server.wait_ready(FIRST_START_S)
@@ -138,6 +141,13 @@ def _read(url: str) -> None:
         reader.join()
 
 
+def _revision() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "not a clone"
+
+
 def main() -> None:
     """Measure and print, or write, one JSON document; with --read be the readers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +160,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as folder:
         found = measure(Path(folder), given.quick)
-    text = json.dumps({"name": "analytics", **found}, indent=2) + "\n"
+    about = {
+        "name": "analytics",
+        "revision": _revision(),
+        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+        "load_1m": round(os.getloadavg()[0], 1),
+        "includes": "100,000 residents, a history of 1,000 ticks, every analysis of docs/analytics.md; medians and "
+        "quartiles over spans, ratios of neighbouring spans",
+        "excludes": "the readers' own process, on the same machine",
+    }
+    text = json.dumps(about | found, indent=2) + "\n"
     sys.stdout.write(text)
     if given.out:
         given.out.write_text(text)
