@@ -255,12 +255,20 @@ def _look_ahead(actions: Rows, first: int, last: int, ahead: Ints, book: Book, a
         ahead[i - first] = find(accounts.by_number, accounts.id, actions[i]["agent_id"])
     total = 0
     for i in range(first, last):
-        slot, market = ahead[i - first], _whole(actions[i]["market"])
-        if slot >= 0:
-            total += accounts.last_tick[slot] + accounts.actions[slot] + accounts.orders[slot] + accounts.cash[slot]
-            total += accounts.escrow[slot] + accounts.owner[slot] + book.first[slot]
-            if actions[i]["side"] < 0 and 0 <= market < MARKETS:
-                total += accounts.holdings[slot, market] + accounts.reserved[slot, market]
+        # an unknown agent, or an action without a market, reads what is there anyway: a branch would cost more
+        known = ahead[i - first] >= 0
+        slot = np.uintp(ahead[i - first] if known else 0)
+        total += accounts.last_tick[slot] + accounts.actions[slot] + accounts.orders[slot] + accounts.cash[slot]
+        total += accounts.escrow[slot] + accounts.owner[slot] + book.first[slot]
+        market = _whole(actions[i]["market"])
+        sells = known & (actions[i]["side"] < 0) & (market >= 0) & (market < MARKETS)
+        seller, sold = np.uintp(slot if sells else np.uintp(0)), np.uintp(market if sells else 0)
+        total += accounts.holdings[seller, sold] + accounts.reserved[seller, sold]
+    # the rows of the book that new orders will take, one read for each cache line
+    for k in range(book.counters[ORDER_COUNT], min(len(book.id), book.counters[ORDER_COUNT] + last - first), 8):
+        row = np.uintp(k)
+        total += book.id[row] + book.slot[row] + book.market[row] + book.side[row] + book.level[row]
+        total += book.quantity[row] + book.expires[row] + book.since[row] + book.next[row] + book.row[row]
     ahead[AHEAD] = total
 
 
@@ -276,11 +284,11 @@ def _begin(action: np.void, outcome: np.void) -> None:
 @kernel
 def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, rules: Rules) -> bool:
     """Count the action and return whether it comes in time, is not one too many, and is well formed."""
-    if accounts.last_tick[slot] != rules.tick:
-        accounts.last_tick[slot] = rules.tick
-        accounts.actions[slot] = 0
-    accounts.actions[slot] += 1
-    if accounts.actions[slot] > rules.actions_per_tick_max:
+    at = np.uintp(slot)
+    taken = 1 + (accounts.actions[at] if accounts.last_tick[at] == rules.tick else 0)
+    accounts.last_tick[at] = rules.tick
+    accounts.actions[at] = taken
+    if taken > rules.actions_per_tick_max:
         return _refuse(outcome, _ACTIONS_PER_TICK, rules.tick + 1, rules.tick)
     if action["valid_until"] < rules.tick:
         return _refuse(outcome, _ACTION_EXPIRED, action["valid_until"], rules.tick)
@@ -365,22 +373,24 @@ def _place(
             return _refuse(outcome, _MARKET_HALTED, world.halt_until[market], rules.tick)
         if _IS_ASSET[market] and rules.tick % HOURS >= rules.open_hours:
             return _refuse(outcome, _MARKET_CLOSED, rules.tick - rules.tick % HOURS + HOURS, rules.tick)
-    if leaving < 0 and accounts.orders[slot] >= rules.open_orders_max:
-        return _refuse(outcome, _OPEN_ORDERS, accounts.orders[slot] + 1, rules.open_orders_max)
+    # indices that cannot be negative need no check for that
+    at, m = np.uintp(slot), np.uintp(market)
+    if leaving < 0 and accounts.orders[at] >= rules.open_orders_max:
+        return _refuse(outcome, _OPEN_ORDERS, accounts.orders[at] + 1, rules.open_orders_max)
     count = world.counters[ORDER_COUNT]
     if count >= len(book.id):
         return _refuse(outcome, _BOOK_FULL, count + 1, len(book.id))
-    if count > 0 and outcome["seq"] <= book.id[count - 1]:
+    if count > 0 and outcome["seq"] <= book.id[np.uintp(count - 1)]:
         return _refuse(outcome, _MALFORMED, 0, 0)  # the table is searched by id
-    price = world.ladder[level]
+    price = world.ladder[np.uintp(level)]
     if side > 0:
-        free = accounts.cash[slot]
+        free = accounts.cash[at]
         if leaving >= 0:
             free += world.ladder[book.level[leaving]] * book.quantity[leaving]
         if _costs_more(price, quantity, free):
             return _refuse(outcome, _NO_FUNDS, _money(price, quantity), free)
     else:
-        free = accounts.holdings[slot, market] - accounts.reserved[slot, market]
+        free = accounts.holdings[at, m] - accounts.reserved[at, m]
         if leaving >= 0:
             free += book.quantity[leaving]
         if quantity > free:
@@ -390,11 +400,11 @@ def _place(
     if leaving >= 0:
         release(book, accounts, world.ladder, leaving, book.quantity[leaving])
     if side > 0:
-        accounts.cash[slot] -= price * quantity
-        accounts.escrow[slot] += price * quantity
+        accounts.cash[at] -= price * quantity
+        accounts.escrow[at] += price * quantity
     else:
-        accounts.reserved[slot, market] += quantity
-    accounts.orders[slot] += 1
+        accounts.reserved[at, m] += quantity
+    accounts.orders[at] += 1
     append_order(book, accounts, outcome["seq"], slot, market, side, level, quantity, expires, rules.tick, row)
     outcome["status"], outcome["order_id"], outcome["open"] = _RESTING, outcome["seq"], quantity
     return True

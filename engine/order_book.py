@@ -29,6 +29,8 @@ from engine.state import (
 
 Ints = NDArray[np.int64]
 Rows = NDArray[np.void]
+Index = int | np.uintp
+"""Of an array: unsigned where it cannot be negative, which saves the check for that."""
 
 LAPSES = -1
 """order_expires of an immediate-or-cancel order: what is left after its one auction is cancelled."""
@@ -37,6 +39,8 @@ ESTATE_PARTS = 32
 ESTATE_BELOW = 50
 """Levels below the reference at which it is offered."""
 OUT_OF_WINDOW = -1
+AHEAD = 64
+"""Orders whose agents are brought into the cache together."""
 
 _FILLED, _RESTING, _PARTIAL = int(Status.FILLED), int(Status.RESTING), int(Status.PARTIAL)
 _CANCELLED, _EXPIRED = int(Status.CANCELLED), int(Status.EXPIRED)
@@ -131,8 +135,8 @@ def append_order(
 
     row: of the action that placed it, in this tick's outcomes.
     """
-    i = book.counters[ORDER_COUNT]
-    book.counters[ORDER_COUNT] = i + 1
+    i = np.uintp(book.counters[ORDER_COUNT])
+    book.counters[ORDER_COUNT] += 1
     book.id[i], book.slot[i], book.market[i], book.side[i] = order_id, slot, market, side
     book.level[i], book.quantity[i], book.expires[i], book.since[i] = level, quantity, expires, since
     book.row[i] = row + 1
@@ -140,13 +144,13 @@ def append_order(
 
 
 @kernel
-def _list_order(book: Book, accounts: Accounts, i: int) -> None:
+def _list_order(book: Book, accounts: Accounts, i: Index) -> None:
     """Put an order into its agent's list and note that its owner has one on that side of that market."""
-    slot = book.slot[i]
+    slot = np.uintp(book.slot[i])
     book.next[i] = book.first[slot]
     book.first[slot] = i + 1
-    at = accounts.owner[slot] & (len(accounts.open_sides) - 1)
-    accounts.open_sides[at, BUY if book.side[i] > 0 else SELL] |= 1 << book.market[i]
+    at = np.uintp(accounts.owner[slot] & (len(accounts.open_sides) - 1))
+    accounts.open_sides[at, np.uintp(BUY if book.side[i] > 0 else SELL)] |= 1 << book.market[i]
 
 
 @kernel
@@ -265,21 +269,25 @@ def pay_income(accounts: Accounts, income_per_lot: Ints, estate: Ints, counters:
 @kernel
 def settle(
     book: Book, accounts: Accounts, auction: Auction, estate: Ints, flows: Ints, is_open: NDArray[np.bool_], tick: int,
-    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints, given: Ints,
+    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints, given: Ints, seen: Ints,
 ) -> int:  # fmt: skip
     """Fill every outside order, end those that are over, compact the table; return the number of update rows.
 
     running, given: shape (2, markets), zero; running becomes the marginal lots of new orders and the estate, which
     come before the residents'. Carried-over orders leave the margins' ration and total. hours_lapse: what is left of
-    sells of labour expires, for unused hours are lost. updates: room for one row per order.
+    sells of labour expires, for unused hours are lost. updates: room for one row per order. seen: scratch of one.
     """
     reported, holes = 0, 0
-    for i in range(book.counters[ORDER_COUNT]):
+    count = book.counters[ORDER_COUNT]
+    for k in range(count):
+        if k % AHEAD == 0:
+            seen[0] = _look_ahead(book, accounts, k, min(count, k + AHEAD))
+        i = np.uintp(k)
         quantity = book.quantity[i]
         if quantity == 0:
             holes += 1
             continue
-        m, side = book.market[i], book.side[i]
+        m, side, row = np.uintp(book.market[i]), book.side[i], book.row[i]
         fill = 0
         if is_open[m]:
             reference = auction.level[m] - auction.market_return[m]
@@ -289,26 +297,24 @@ def settle(
                 fill = _fill(auction, m, side, level, quantity, book.since[i] < tick, running, given)
         rest = quantity - fill
         status = _status(rest, fill, book.expires[i], tick, hours_lapse and side < 0 and m == LABOUR)
-        if status == _RESTING and book.row[i] == 0:
+        if status == _RESTING and row == 0:
             continue
-        if fill > 0:
-            _pay(book, accounts, auction, i, fill)
-        if status != _RESTING and status != _PARTIAL:
-            if rest > 0:
-                release(book, accounts, auction.ladder, i, rest)
-            accounts.orders[book.slot[i]] -= 1
-            rest = 0
-            holes += 1
+        is_over = status != _RESTING and status != _PARTIAL
+        _pay(book, accounts, auction, i, fill, quantity if is_over else fill)
+        accounts.orders[np.uintp(book.slot[i])] -= is_over
+        holes += is_over
+        rest = 0 if is_over else rest
         book.quantity[i] = rest
         value = -side * fill * auction.price[m]
         price = auction.price[m] if fill > 0 else 0
-        if book.row[i] > 0:
-            outcome = outcomes[book.row[i] - 1]
+        if row > 0:
+            outcome = outcomes[row - 1]
             outcome["filled"], outcome["value"], outcome["price"] = fill, value, price
             outcome["open"], outcome["status"] = rest, status
             book.row[i] = 0
         else:
-            report(updates[reported], book.id[i], accounts.id[book.slot[i]], fill, value, rest, price, m, side, status)
+            agent = accounts.id[book.slot[i]]
+            report(updates[reported], book.id[i], agent, fill, value, rest, price, book.market[i], side, status)
             reported += 1
     if holes > 0:
         _compact(book, accounts)
@@ -317,13 +323,29 @@ def settle(
 
 
 @kernel
+def _look_ahead(book: Book, accounts: Accounts, first: int, last: int) -> int:
+    """Bring what the next orders' settlement needs into the cache; what it returns means nothing.
+
+    The reads do not depend on each other, so that the processor waits for many of them at once.
+    """
+    total = 0
+    for i in range(first, last):
+        slot, market = np.uintp(book.slot[i]), np.uintp(book.market[i])
+        total += accounts.cash[slot] + accounts.escrow[slot] + accounts.orders[slot] + accounts.holdings[slot, market]
+        # buys have nothing reserved: theirs is a read of what is there already, for a branch would cost more
+        is_sell = np.uintp(book.side[i] < 0)
+        total += accounts.reserved[slot * is_sell, market * is_sell]
+    return int(total)
+
+
+@kernel
 def _compact(book: Book, accounts: Accounts) -> None:
     """Close the holes in the table and make the agents' lists anew."""
     count, kept = book.counters[ORDER_COUNT], 0
     for i in range(count):
-        slot = book.slot[i]
+        slot = np.uintp(book.slot[i])
         book.first[slot] = 0
-        at = accounts.owner[slot] & (len(accounts.open_sides) - 1)
+        at = np.uintp(accounts.owner[slot] & (len(accounts.open_sides) - 1))
         accounts.open_sides[at, BUY] = accounts.open_sides[at, SELL] = 0
     for i in range(count):
         if book.quantity[i] > 0:
@@ -340,7 +362,7 @@ def _compact(book: Book, accounts: Accounts) -> None:
 
 @kernel
 def _fill(
-    auction: Auction, m: int, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
+    auction: Auction, m: Index, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
 ) -> int:
     """Return the lots an order gets (ECONOMY A6.4): carried-over ones first, new ones by cumulative rounding."""
     s = BUY if side > 0 else SELL
@@ -360,17 +382,25 @@ def _fill(
 
 
 @kernel
-def _pay(book: Book, accounts: Accounts, auction: Auction, i: int, fill: int) -> None:
-    """Move money and lots of a fill; what the price is better than the limit goes back to the buyer."""
-    m, slot = book.market[i], book.slot[i]
+def _pay(book: Book, accounts: Accounts, auction: Auction, i: Index, fill: int, freed: int) -> None:
+    """Move money and lots of a fill; what the price is better than the limit goes back to the buyer.
+
+    freed: lots whose escrow or reservation ends, the filled ones and, of an order that is over, the rest.
+    """
+    m, slot = np.uintp(book.market[i]), np.uintp(book.slot[i])
     money = auction.price[m] * fill
-    release(book, accounts, auction.ladder, i, fill)
-    signed = fill if book.side[i] > 0 else -fill
-    accounts.cash[slot] -= money if signed > 0 else -money
+    if book.side[i] > 0:
+        held = auction.ladder[book.level[i]] * freed
+        accounts.escrow[slot] -= held
+        accounts.cash[slot] += held - money
+        signed = fill
+    else:
+        accounts.reserved[slot, m] -= freed
+        accounts.cash[slot] += money
+        signed = -fill
     accounts.holdings[slot, m] += signed
     accounts.net[m] += signed
-    if m >= SHARE_FIRST:
-        accounts.assets[slot] += signed
+    accounts.assets[slot] += signed if m >= SHARE_FIRST else 0
 
 
 @kernel

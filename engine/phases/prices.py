@@ -66,7 +66,7 @@ def step(state: State, config: Config) -> None:
     state.outside_net[:] = 0
     reported = settle(
         book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
-        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64),
+        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64), np.empty(1, np.int64),
     )  # fmt: skip
     if reported:
         state.updates = np.concatenate((state.updates, updates[:reported]))
