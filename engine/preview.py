@@ -66,6 +66,8 @@ def _copy_accounts(state: State, slots: Ints, counters: Ints) -> Accounts:
     size = table_size(len(slots) + 1)
     tables: dict[str, Any] = {name: np.zeros(size, np.int32) for name in ("by_number", "by_owner")}
     tables["open_sides"] = np.zeros((size, 2), np.int64)
+    # by market, not by slot
+    tables["net"] = np.zeros_like(columns["net"])
     picked: dict[str, Any] = tables | {name: column[slots] for name, column in columns.items() if name not in tables}
     picked["slot_owner"][:] = 0
     picked["owner_next"][:] = 0

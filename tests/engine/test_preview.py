@@ -34,6 +34,18 @@ def traded() -> tuple[Economy, RandomBots]:
     return economy, bots
 
 
+def test_agents_beyond_the_number_of_markets_get_an_answer() -> None:
+    """Some of an account's columns are by slot, some by market: neither's length limits the other."""
+    economy = Economy(small_config(), 3)
+    bots = RandomBots(60, 5)
+    economy.advance(bots.rows(economy, 0))
+    last = int(economy.state.agent_id[59])
+
+    told = preview(economy.state, economy.config, row(Kind.BORROW, last, amount=1))
+
+    assert told["status"] == Status.DONE
+
+
 def test_the_verdict_is_the_outcome_of_the_next_tick(traded: tuple[Economy, RandomBots]) -> None:
     """For random actions of random bots, each as the first of its tick: the same code, needed and available."""
     economy, bots = traded
