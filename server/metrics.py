@@ -133,6 +133,7 @@ class Metrics:
         self.journal_sync_seconds = self._histogram("journal_sync_seconds", "time to make a batch durable", _TIMES_S)
         self.journal_durable_seq = self._gauge("journal_durable_seq", "last sequence number that is durable")
 
+        self.read_only = self._gauge("read_only", "1: the world takes no input any more; the log says why")
         self.snapshots = self._counter("snapshots", "snapshots by what became of them", "result")
         self.snapshot_seconds = self._histogram("snapshot_seconds", "time to write one, off the tick", _TIMES_S)
         self.snapshot_tick = self._gauge("snapshot_tick", "tick of the newest snapshot taken by this process")

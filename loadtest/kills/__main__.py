@@ -1,6 +1,6 @@
 """Kill real servers under load and prove that nothing acknowledged is lost, doubled, renumbered or contradicted.
 
-    python -m loadtest.kills --kills 1000 --power-cuts 300 --drains 200
+    python -m loadtest.kills --kills 1000 --power-cuts 300 --drains 200 --out loadtest/results/kills.json
 
 Prints one JSON object and leaves 1 when a promise was broken.
 """
@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from server import kernel_cache
+from server.provenance import revision, this_machine
 
 
 def main() -> int:
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--twins", type=int, default=100, help="recoveries that are done again beside, and compared")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and of what the clients want")
     parser.add_argument("--folder", type=Path, default=None, help="where the world lies; default: a temporary folder")
+    parser.add_argument("--out", type=Path, help="write the result to this file")
     given = parser.parse_args()
     # before any kernel is imported
     kernel_cache.choose()
@@ -41,7 +43,10 @@ def main() -> int:
         driver = Driver(given.folder or Path(scratch), given.seed)
         ends = ["kill"] * given.kills + ["power"] * given.power_cuts + ["drain"] * given.drains
         result = asyncio.run(driver.run(ends, given.twins))
-    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    text = json.dumps(result | {"revision": revision(), "machine": this_machine()}, indent=1) + "\n"
+    sys.stdout.write(text)
+    if given.out is not None:
+        given.out.write_text(text, encoding="utf-8")
     return 0 if result["holds"] else 1
 
 

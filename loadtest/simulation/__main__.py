@@ -6,14 +6,20 @@ python -m loadtest.simulation --seeds 100 --minutes 10
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import sys
 import time
 from collections import Counter
-from typing import Any
+from itertools import product
+from pathlib import Path
 
 from server import kernel_cache
+from server.provenance import revision, this_machine
+
+DISK_SEED = 133
+"""Its short life has agents, orders and snapshots."""
 
 
 def main() -> int:
@@ -21,22 +27,19 @@ def main() -> int:
     given = _arguments()
     # before any kernel is imported
     kernel_cache.choose()
-    from loadtest.simulation.run import Failed, run_seed
+    from loadtest.simulation.run import Failed, fail_everywhere, run_seed
     from server import logs
 
-    log = io.StringIO()
-    logs.configure("json", "error", log)
+    logs.configure("json", "error", io.StringIO())
     began = time.monotonic()
     total: Counter[str] = Counter()
     ends: Counter[str] = Counter()
-    failed: list[dict[str, Any]] = []
+    failed: list[str] = []
     for seed in range(given.first, given.first + given.seeds):
-        log.seek(0)
-        log.truncate()
         try:
             summary = run_seed(seed, given.minutes)
         except Failed as error:
-            failed.append({"seed": seed, "said": str(error)})
+            failed.append(str(error))
             sys.stderr.write(f"{error}\n")
             continue
         ends += summary.ends
@@ -44,15 +47,28 @@ def main() -> int:
             total[name] += getattr(summary, name)
         if given.verbose:
             sys.stderr.write(f"{summary}\n")
+    failing = 0
+    if given.disk_failures:
+        try:
+            for error_number, is_lasting in product((errno.EIO, errno.ENOSPC), (False, True)):
+                failing += fail_everywhere(DISK_SEED, error_number, is_lasting=is_lasting)
+        except Failed as error:
+            failed.append(str(error))
     result = {
         "seeds": given.seeds,
         "simulated_minutes": round(total["seconds"] / 60, 1),
         **{name: total[name] for name in ("lives", "ticks", "steps", "acknowledged", "twins")},
         "ends": dict(sorted(ends.items())),
+        "disk_operations_failed": failing,
         "failed": failed,
         "took_s": round(time.monotonic() - began, 1),
+        "revision": revision(),
+        "machine": this_machine(),
     }
-    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    text = json.dumps(result, indent=1) + "\n"
+    sys.stdout.write(text)
+    if given.out is not None:
+        given.out.write_text(text, encoding="utf-8")
     return 1 if failed else 0
 
 
@@ -61,6 +77,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20, help="how many runs")
     parser.add_argument("--first", type=int, default=1, help="the first seed; the others follow it")
     parser.add_argument("--minutes", type=float, default=5.0, help="virtual minutes of each run")
+    parser.add_argument(
+        "--disk-failures", action="store_true", help="let each operation of a disk fail in turn as well"
+    )
+    parser.add_argument("--out", type=Path, help="write the result to this file")
     parser.add_argument("--verbose", action="store_true", help="say what each run did")
     return parser.parse_args()
 

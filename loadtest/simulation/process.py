@@ -87,14 +87,15 @@ class Process:
         intents = self._witness.sent(request)
         self._in_flight += 1
         try:
-            answer = await self._ask(request)
+            answer = await self.ask(request)
         finally:
             self._in_flight -= 1
             self._answered.set()
         self._witness.answered(request, intents, answer, self.durable_seq)
         return answer
 
-    async def _ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Answer:
+        """Answer a request without witnesses."""
         path, _, query = request.path.partition("?")
         scope: dict[str, Any] = {
             "type": "http",

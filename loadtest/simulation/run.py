@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from loadtest.simulation import referee
 from loadtest.simulation.clients import Client
 from loadtest.simulation.disk import Behaviour, Disk, Operation
 from loadtest.simulation.loop import Crashed, VirtualClock, VirtualLoop, VirtualWorkers
-from loadtest.simulation.network import Conditions, Network
+from loadtest.simulation.network import Conditions, Network, Request
 from loadtest.simulation.process import Process
 from loadtest.simulation.witness import Witness
 from server.config import Settings
@@ -74,17 +74,19 @@ class Summary:
     steps: int = 0
     acknowledged: int = 0
     twins: int = 0
+    failures: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     trace: str = ""
 
 
 class Run:
-    """A run of one seed over so many virtual minutes."""
+    """A run of one seed over so many virtual minutes. plans: of its first lives; the others are drawn."""
 
-    def __init__(self, seed: int, minutes: float, folder: Path) -> None:
+    def __init__(self, seed: int, minutes: float, folder: Path, plans: Iterable[Plan] = ()) -> None:
         self.summary = Summary(seed)
         self.witness = Witness()
+        self._plans = iter(plans)
         self._draw = random.Random(f"{seed} run")
         self._disk_draw = random.Random(f"{seed} disk")
         self._seconds = 60.0 * minutes
@@ -140,7 +142,7 @@ class Run:
         return summary
 
     def _live(self) -> None:
-        plan = self._plan()
+        plan = next(self._plans, None) or self._plan()
         loop = VirtualLoop(self._now)
         draw = self._draw
         workers = VirtualWorkers(
@@ -159,6 +161,7 @@ class Run:
         self._note(f"{ended} at {loop.now:.9f} after {loop.steps} steps, {self._disk.operations} operations")
         self._check(f"in life {self.summary.lives} ({ended})", self.witness.contradictions + life.wrong)
         self.summary.ends[ended] += 1
+        self.summary.failures += life.has_failed
         self.summary.steps += loop.steps
         self.summary.seconds += loop.now - self._now
         if ended.startswith("power"):
@@ -265,10 +268,30 @@ class _Life:
             # a disk that is not asked as often as planned does not end a life
             self.loop.call_later(plan.seconds if plan.crash_operation is None else 60.0, self.loop.crash, plan.steps)
         await asyncio.sleep(1e6 if is_crash else plan.seconds)
+        if self.has_failed:
+            await self._check_failed(process)
         if self.has_failed and self._draw.random() < 0.5:
             self.loop.crash()
             await asyncio.sleep(1e6)
         return await self._stop(process, running)
+
+    async def _check_failed(self, process: Process) -> None:
+        """See to it that a process on a failed disk lives, reads on, takes no input, and says so."""
+        if not process.arena.world.journal.failed:
+            return
+        status = await process.ask(Request(0, "GET", "/api/status"))
+        if status.document["status"] != "read_only" or not status.document["reason"]:
+            self.wrong.append(f"on a failed disk the status is {status.document}")
+        json = ((b"content-type", b"application/json"),)
+        refused = await process.ask(Request(0, "POST", "/api/agents/register", json, b"{}"))
+        if refused.status != 503:
+            self.wrong.append(f"on a failed disk a registration was answered {refused.status}")
+        read = await process.ask(Request(0, "GET", "/api/indicators"))
+        if read.status != 200:
+            self.wrong.append(f"on a failed disk a read was answered {read.status}")
+        metrics = await process.ask(Request(0, "GET", "/metrics"))
+        if process.arena.ticker.frozen and b"arena_read_only 1.0" not in metrics.body:
+            self.wrong.append("the metrics do not tell of a failed disk")
 
     async def _stop(self, process: Process, running: asyncio.Task[None]) -> str:
         if not await process.drain():
@@ -379,3 +402,18 @@ def run_seed(seed: int, minutes: float) -> Summary:
     """Run a seed in a folder of its own. Raises Failed."""
     with scratch() as folder:
         return Run(seed, minutes, folder).run()
+
+
+def fail_everywhere(seed: int, error: int, *, is_lasting: bool, first: int = 1, step: int = 1) -> int:
+    """Let each operation of a short life's disk fail in turn; return how many there were. Raises Failed.
+
+    error: what it fails with; is_lasting: whether the later ones fail as well. first, step: which are tried.
+    """
+    quiet = Plan(0.3, "stop", 0, None, False, None, error, is_lasting, 1e9, 1e9)
+    for number in count(first, step):
+        with scratch() as folder:
+            plans = (quiet, replace(quiet, seconds=0.8, end="disk", fail_operation=number), quiet)
+            failing = Run(seed, 1.4 / 60, folder, plans)
+            if not failing.run().failures:
+                return number - 1
+    raise AssertionError("a life has an end")

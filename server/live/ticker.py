@@ -326,6 +326,7 @@ class Ticker:
         """Stop for good: no tick, no input; what was published stays readable."""
         log.error("world_frozen", reason=reason, published_tick=self.published_tick)
         self._frozen = reason
+        self._metrics.read_only.set(1)
         self._recorder.freeze(reason)
         self._published.fail(Frozen(reason))
 

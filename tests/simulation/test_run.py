@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import structlog
 
 from engine.journal import ActionRecord, RecordKind
-from loadtest.simulation.run import Failed, run_seed
+from loadtest.simulation.run import Failed, fail_everywhere, run_seed
 from server.live import disk, recorder, world
 from server.live.errors import Full
 from server.live.journal import DiskFile, Journal
@@ -157,3 +158,14 @@ def test_a_refusal_after_the_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recorder.Recorder, "submit", refuse_late)
 
     assert "was only answered [429" in finds()
+
+
+@pytest.mark.parametrize(("error", "first"), [(errno.EIO, 1), (errno.ENOSPC, 8)])
+def test_a_disk_that_fails_anywhere_costs_nothing_acknowledged(error: int, first: int) -> None:
+    """Some operation of a life fails, each in its turn: the process lives, says why, and the next one has it all.
+
+    Every operation is tried by `python -m loadtest.simulation --disk-failures`.
+    """
+    operations = fail_everywhere(133, error, is_lasting=error == errno.ENOSPC, first=first, step=23)
+
+    assert operations > 100
