@@ -22,7 +22,7 @@ def economy() -> Economy:
     rows["seq"], rows["agent_id"], rows["owner"] = range(1, 6), (1, 2, 1, 1, 1), (1, 2, 0, 0, 0)
     rows["kind"] = (Kind.REGISTER, Kind.REGISTER, Kind.LIMIT, Kind.LIMIT, Kind.SET_SENTIMENT)
     rows["market"], rows["valid_until"] = (-1, -1, ID["food"], ID["oil"], -1), 100
-    rows["side"], rows["quantity"], rows["level"] = 1, 7, 8_000
+    rows["side"][2:], rows["quantity"][2:], rows["level"][2:] = 1, 7, 8_000
     rows["time_in_force"][3], rows["order_until"][3] = TimeInForce.GTT, 50
     rows["mood"][4] = (32_767, 0, 16_384, 8_192)
     economy.advance(rows)
