@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import shutil
 from pathlib import Path
@@ -18,8 +19,6 @@ from tests.support.live import live_world, open_small, soon
 
 EVERY = 8
 FLIPS = 1_000
-GZIP_HEADER = 10
-"""Bytes of a packed segment that say little about what is in it: time, level, system."""
 
 
 async def live(folder: Path) -> int:
@@ -40,6 +39,7 @@ async def live(folder: Path) -> int:
     return begin
 
 
+@pytest.mark.timeout(400)
 async def test_truncated_at_every_byte_of_its_last_batch_it_starts(tmp_path: Path) -> None:
     """Every whole record is kept, the first one lost is named, and the world goes on from there."""
     begin = await live(tmp_path)
@@ -79,15 +79,22 @@ async def test_a_thousand_flipped_bits_before_the_last_batch_are_all_found(
     draw = random.Random(1)
     sizes = [path.stat().st_size for path in paths[:-1]] + [begin]
 
-    for _ in range(FLIPS):
+    found = 0
+    while found < FLIPS:
         path, size = draw.choices(list(zip(paths, sizes, strict=True)), sizes)[0]
-        position = draw.randrange(GZIP_HEADER if path.suffix == ".gz" else 0, size)
         whole = path.read_bytes()
         harmed = bytearray(whole)
+        position = draw.randrange(size)
         harmed[position] ^= 1 << draw.randrange(8)
         path.write_bytes(harmed)
-        assert main([str(folder)]) == DAMAGED, (path.name, position)
+        status = main([str(folder)])
         path.write_bytes(whole)
+        if status == OK and path.suffix == ".gz":
+            # a packed file has bits that nothing depends on: its time, codes that no byte uses, the end of its last one
+            assert gzip.decompress(harmed) == gzip.decompress(whole)
+            continue
+        assert status == DAMAGED, (path.name, position)
+        found += 1
 
     capsys.readouterr()
     assert main([str(folder)]) == OK
