@@ -2,6 +2,7 @@
 
 EngineError
 ├── SettingError        a wrong setting; names the field, the value and what is allowed
+├── ScenarioInvalid     a scenario that cannot be run; names the place and what is allowed
 ├── InvariantBroken     money or goods do not add up, or an array left its range: the world must freeze
 ├── QueueFull           the market queue holds as many actions as it may
 └── JournalDamaged      bytes that are not a valid journal; carries the offset
@@ -20,6 +21,10 @@ class SettingError(EngineError, ValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
+
+
+class ScenarioInvalid(EngineError, ValueError):
+    """A scenario is not written as it must be, or asks for what the world cannot do."""
 
 
 class InvariantBroken(EngineError):

@@ -29,6 +29,7 @@ commands:
   report     hold a history to the facts of real markets and economies
   fork       what would have happened if: run a world on from any tick under interventions
   bench      measure this machine's numbers against their bars
+  scenario   crash, flood and corner a world, and hold what happens against its untreated twin
 
   arena COMMAND --help shows what a command takes.
 
@@ -121,6 +122,12 @@ def _bench(arguments: list[str]) -> int:
     return bench(arguments)
 
 
+def _scenario(arguments: list[str]) -> int:
+    from server.scenarios.command import main as scenario
+
+    return scenario(arguments)
+
+
 #: Modules are imported when their command is asked for: --help and a wrong flag answer at once.
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
@@ -131,6 +138,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "fork": _fork,
     "bench": _bench,
+    "scenario": _scenario,
 }
 
 

@@ -87,6 +87,7 @@ ORDER = {
         "effects",
         "fork",
         "analysis",
+        "studies",
     ),
     "server": (
         "errors clock keys config bootstrap kernel_cache provenance",
@@ -100,7 +101,7 @@ ORDER = {
         "bench_row",
         "bench_ticks bench_peers",
         "report",
-        "bench fork",
+        "bench fork scenarios",
         "cli",
         "__main__",
     ),
