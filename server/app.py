@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from engine.config import Config
 from engine.economy import WARM_UP_TICKS, Economy
 from engine.events import CATASTROPHE, DISCOVERY, Event, TickReport
+from engine.journal import Genesis
 from engine.ladder import REFERENCE_LOW
 from engine.messages import ACTION, Kind
 from engine.order_book import estate_offer
@@ -37,15 +38,18 @@ from server import __version__, keys, logs
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
+from server.live import archive, columnar
 from server.live.accounts import AccountReader
 from server.live.admission import Admission, RateLimiter, to_level
 from server.live.analytics import Analytics
 from server.live.anomaly_log import AnomalyLog
+from server.live.archive import Archive
 from server.live.cache import AnswerCache
 from server.live.collector import Collector
 from server.live.frames import quantise
-from server.live.history import EVENTS_MAX, EventLog, History
+from server.live.history import EVENTS_MAX, FOLDER_NAME, EventLog, History, open_history
 from server.live.hub import Hub
+from server.live.keeper import Keeper
 from server.live.recorder import Recorder
 from server.live.tick_log import log_tick
 from server.live.ticker import Ticker
@@ -82,6 +86,7 @@ class Arena:
     ticker: Ticker
     published: Published
     history: History
+    keeper: Keeper
     events: EventLog
     hub: Hub
     anomalies: AnomalyLog
@@ -223,12 +228,14 @@ async def _run(
     def open_arena() -> tuple[Arena, Watchdog, Collector]:
         log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
         warm_kernels()
+        columnar.load()
         return build(settings, metrics, clock, warm_up_ticks)
 
     arena, watchdog, collector = await _in_thread(open_arena)
     routes.extend(routes_of(arena))
     watchdog.start()
     collector.start()
+    arena.keeper.start()
     opening.arena = arena
     log.info("ready", tick=arena.published.view.tick, epoch=arena.world.epoch, residents=arena.economy.config.residents)
     try:
@@ -242,6 +249,8 @@ async def _run(
         collector.stop()
         watchdog.stop()
         await arena.analytics.close()
+        arena.keeper.stop()
+        await asyncio.to_thread(arena.keeper.join)
         await arena.world.close()
     log.info("stopped", tick=arena.published.view.tick)
 
@@ -259,7 +268,19 @@ def build(
 ) -> tuple[Arena, Watchdog, Collector]:
     """Build all parts, in the order in which an action meets them; takes as long as the replay of the journal."""
     past = _Past(settings, metrics)
-    world = open_world(settings, metrics, clock, on_replayed=past.take, warm_up_ticks=warm_up_ticks, workers=workers)
+    try:
+        world = open_world(
+            settings,
+            metrics,
+            clock,
+            on_genesis=past.open,
+            on_replayed=past.take,
+            warm_up_ticks=warm_up_ticks,
+            workers=workers,
+        )
+    except BaseException:
+        past.history.close()
+        raise
     past.remember(world.past_events)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
@@ -276,8 +297,11 @@ def build(
     hub = Hub(world.epoch, settings, metrics, clock, authenticate)
     past.restore(hub, world.economy)
 
+    keeper = Keeper(past.history, _archive(settings, past.history, world.epoch, metrics, clock), workers)
+
     def remember(view: View) -> None:
         past.history.record(view.tick, view.states, view.marked_unix_ns)
+        keeper.tick(view.tick)
         events.add(view.report.events)
 
     watchdog, collector = Watchdog(metrics, clock), Collector()
@@ -313,6 +337,7 @@ def build(
         ticker,
         published,
         past.history,
+        keeper,
         events,
         hub,
         past.anomalies,
@@ -321,14 +346,29 @@ def build(
     return arena, watchdog, collector
 
 
+def _archive(settings: Settings, history: History, epoch: str, metrics: Metrics, clock: Clock) -> Archive | None:
+    if settings.archive_days == 0 or not settings.history_files:
+        return None
+    return Archive(
+        settings.data / FOLDER_NAME / archive.FOLDER_NAME,
+        history,
+        epoch,
+        days=settings.archive_days,
+        megabytes=settings.archive_megabytes,
+        metrics=metrics,
+        clock=clock,
+    )
+
+
 def routes_of(arena: Arena) -> list[BaseRoute]:
     """Return the routes of everything the registry names, over these parts."""
     published, clock = arena.published, arena.clock
+    answers = AnswerCache(arena.settings.cache_expiry, clock)
     handlers = {
-        **economy.handlers(published, arena.analytics),
+        **economy.handlers(published, arena.history, arena.analytics, answers),
         **analysis.handlers(published, arena.analytics, arena.anomalies),
         **agents.handlers(arena.admission, arena.recorder, AccountReader(arena.economy), arena.ticker, published),
-        **history.handlers(published, arena.history, arena.events, AnswerCache(arena.settings.cache_expiry, clock)),
+        **history.handlers(published, arena.history, arena.events, answers),
         **service.handlers(
             arena.settings,
             __version__,
@@ -347,10 +387,28 @@ class _Past:
     """What a replay leaves for those who are asked about the time before this start."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
         self.history = History(settings.history_limit)
         self.anomalies = AnomalyLog(metrics)
         self.reports: deque[tuple[TickReport, int]] = deque(maxlen=settings.resume_frames + 1)
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
+
+    def open(self, genesis: Genesis) -> int | None:
+        """Find what earlier runs of this world left of its history; return the last tick of it, None for nothing."""
+        settings = self._settings
+        if not settings.history_files:
+            return None
+        self.history = open_history(
+            settings.data / FOLDER_NAME,
+            genesis.epoch,
+            begin=genesis.start_tick,
+            limit=settings.history_limit,
+            days=settings.history_days,
+            months=settings.history_months,
+            lost=self._metrics.history_rows_lost.inc,
+        )
+        return self.history.newest if self.history.points else None
 
     def take(self, report: TickReport, unix_ns: int) -> None:
         """Take a replayed tick; unix_ns: when its mark was made."""

@@ -77,7 +77,7 @@ class Settings:
     host: str = field(default="127.0.0.1", metadata={"kind": str, "text": "address to listen on"})
     port: int = field(default=8000, metadata=_whole(0, 65_535, "port to listen on, 0: any free one"))
     data: Path = field(
-        default=Path("arena-data"), metadata={"kind": Path, "text": "folder of the world: journal and warm state"}
+        default=Path("arena-data"), metadata={"kind": Path, "text": "folder of the world: journal, warm state, history"}
     )
     log: str = field(default="console", metadata=_choice(("console", "json"), "log lines for people or for machines"))
     log_level: str = field(
@@ -100,6 +100,24 @@ class Settings:
     rate_limit: int = field(default=1_000, metadata=_whole(1, 10_000_000, "requests a minute and key"))
     history_limit: int = field(
         default=1_000, metadata=_whole(10, 100_000, "points of each series kept hot, about 10 KB each")
+    )
+    history_files: bool = field(
+        default=True,
+        metadata={"kind": bool, "text": "history in files, which a restart finds again; false: in memory only"},
+    )
+    history_days: int = field(
+        default=3_600,
+        metadata=_whole(30, 1_000_000, "days of 24 ticks of which it is kept what each series did, 22 KB each"),
+    )
+    history_months: int = field(
+        default=3_600,
+        metadata=_whole(1, 1_000_000, "months of 720 ticks of which it is kept what each series did, 22 KB each"),
+    )
+    archive_days: int = field(
+        default=7, metadata=_whole(0, 36_500, "days of the calendar a file of the archive is kept, 0: no archive")
+    )
+    archive_megabytes: int = field(
+        default=1_000, metadata=_whole(1, 1_000_000_000, "size of all files of the archive; the oldest go first")
     )
     threads: int = field(default=1, metadata=_whole(1, 64, "threads the tick's kernels are cut for"))
     queue_actions_max: int = field(

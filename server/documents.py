@@ -568,6 +568,8 @@ class History(Document):
     unit: str
     epoch: str
     step: Annotated[int, Field(description="ticks between points, or ticks a candle")]
+    resolution: Annotated[int, Field(description="ticks a value is kept for where the page begins: 1, 24 or 720")]
+    aggregate: Annotated[str, Field(description="what a point says of its ticks; 'first' is the value at the tick")]
     columns: list[str]
     rows: list[list[float | int | None]]
     ticks: Annotated[list[int], Field(description="tick of each row; of a candle its first")]

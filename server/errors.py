@@ -40,6 +40,7 @@ class Code(IntEnum):
     UNKNOWN_SERIES = 114
     UNKNOWN_RECEIPT = 115
     NOT_ACCEPTABLE = 116
+    UNKNOWN_TICK = 117
     KEY_MISSING = 130
     KEY_UNKNOWN = 131
     ID_REUSED = 140
@@ -73,6 +74,7 @@ CODE_TEXT = {
     Code.UNKNOWN_SERIES: "no such series",
     Code.UNKNOWN_RECEIPT: "no receipt under that id, or it is no longer kept",
     Code.NOT_ACCEPTABLE: "the answer does not exist in that format",
+    Code.UNKNOWN_TICK: "the tick is to come, or its state is kept no longer",
     Code.KEY_MISSING: "the operation needs an API key",
     Code.KEY_UNKNOWN: "the API key is not one of ours, or it was revoked",
     Code.ID_REUSED: "the id was used before for something else",

@@ -151,7 +151,27 @@ class Metrics:
         self.resyncs = self._counter("resyncs", "snapshots sent instead of a delta, by reason", "reason")
         self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
         self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
+
+        # the past
         self.history_points = self._gauge("history_points", "points kept hot in each series")
+        self.history_bars = self._gauge("history_bars", "days and months kept of each series", "tier")
+        self.history_waiting = self._gauge("history_waiting", "ticks that wait to be written to the history's files")
+        self.history_rows_lost = self._counter("history_rows_lost", "ticks that could not be written there in time")
+        self.history_archive_files = self._gauge("history_archive_files", "files in the archive")
+        self.history_archive_bytes = self._gauge("history_archive_bytes", "size of those files")
+        self.history_archive_bytes_max = self._gauge(
+            "history_archive_bytes_max", "size above which the oldest are removed, 0: no archive"
+        )
+        self.history_archive_age_seconds_max = self._gauge(
+            "history_archive_age_seconds_max", "age above which they are removed, 0: no archive"
+        )
+        self.history_archive_spans = self._counter(
+            "history_archive_spans", "spans of ticks by what became of them: written, failed (tried again)", "result"
+        )
+        self.history_archive_ticks_missing = self._counter(
+            "history_archive_ticks_missing", "ticks that are in no file because nothing kept them for long enough"
+        )
+        self.history_archive_removed = self._counter("history_archive_removed", "files removed: age or size", "reason")
         self.analyses_asked = self._counter("analyses_asked", "analyses asked for, by kind", "analysis")
         self.analysis_seconds = self._histogram(
             "analysis_seconds", "time to make an analysis, beside the tick", _TIMES_S, "analysis"

@@ -22,6 +22,7 @@ _PROBLEM_TEXT = {
     404: "no such thing, or not yours",
     406: "the answer does not exist in an accepted format",
     409: "the id was used for something else, or no place is left",
+    410: "it was there and is no longer",
     413: "the body is too large",
     415: "the body's content type or encoding is not taken",
     422: "the world refused the action; the document has its receipt",

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from server import documents, schemas
 from server.bodies import JSON, MSGPACK
+from server.live.columnar import ARROW, PARQUET
 
 KIB = 1024
 ACTION_BYTES, BATCH_BYTES, OTHER_BYTES = 16 * KIB, 256 * KIB, 64 * KIB
@@ -93,6 +94,10 @@ _PREFER = Header(
     name="Prefer", text="'respond-async': answer 202 with the receipt at once", pattern=r"^[\x20-\x7e]{0,256}$"
 )
 _STATE_TEXT = "The state after the last published tick. ETag changes with every tick; If-None-Match answers 304."
+_TICK_TEXT = (
+    _STATE_TEXT + " With ?tick= the state after an earlier tick of the hot history, to the bit as it was published: it "
+    "never changes and may be kept. 404 for a tick that is to come, 410 for one that is kept no longer."
+)
 _ANALYSIS_TEXT = (
     "Made when somebody asks, from the ticks kept hot (historyLimit, at most a simulated year), and reused for "
     "cacheExpiry: `tick` says how old it is. What there is too little history for is left out, and `missing` says why."
@@ -112,9 +117,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/indicators",
         summary="All indicators of the economy",
         tag="economy",
-        text=_STATE_TEXT + " Past values: /api/history/{indicator}; forecasts: forecast=true.",
+        text=_TICK_TEXT + " Past values: /api/history/{indicator}; forecasts: forecast=true, of now only.",
         query=schemas.IndicatorsQuery,
         answers=(_ok("indicators", documents.Indicators),),
+        problems=(404, 410),
     ),
     Operation(
         name="markets",
@@ -122,9 +128,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/markets",
         summary="The 32 markets",
         tag="economy",
-        text=_STATE_TEXT,
+        text=_TICK_TEXT,
         query=schemas.MarketsQuery,
         answers=(_ok("a page of markets", documents.Markets),),
+        problems=(404, 410),
     ),
     Operation(
         name="market",
@@ -142,8 +149,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/psychology",
         summary="Moods of the residents and the volatility multiplier",
         tag="economy",
-        text=_STATE_TEXT,
+        text=_TICK_TEXT,
+        query=schemas.StateQuery,
         answers=(_ok("psychology", documents.Psychology),),
+        problems=(404, 410),
     ),
     Operation(
         name="monetary",
@@ -151,8 +160,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/monetary",
         summary="Inflation and its terms, interest rate, money, velocity, interventions",
         tag="economy",
-        text=_STATE_TEXT,
+        text=_TICK_TEXT,
+        query=schemas.StateQuery,
         answers=(_ok("monetary state", documents.Monetary),),
+        problems=(404, 410),
     ),
     Operation(
         name="scarcity",
@@ -160,8 +171,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/scarcity",
         summary="The seven resources: level, multiplier, reserves",
         tag="economy",
-        text=_STATE_TEXT,
+        text=_TICK_TEXT,
+        query=schemas.StateQuery,
         answers=(_ok("resources", documents.Scarcity),),
+        problems=(404, 410),
     ),
     # analyses
     Operation(
@@ -318,7 +331,9 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="A value over time: an indicator, market.field or resource.field; candles of a market",
         tag="history",
         query=schemas.HistoryQuery,
-        answers=(Answer(status=200, text="a page", model=documents.History, media=(JSON, CSV)),),
+        text="Without `from` the page begins with the hot history. What is older comes from a tier of days or months: "
+        "a point is still the value at its tick, or what `aggregate` asks for.",
+        answers=(Answer(status=200, text="a page", model=documents.History, media=(JSON, CSV, PARQUET, ARROW)),),
         problems=(404, 406),
     ),
     Operation(

@@ -357,7 +357,16 @@ class ActionQuery(Query):
     ] = "false"
 
 
-class MarketsQuery(Query):
+class StateQuery(Query):
+    """Which tick's state."""
+
+    tick: Annotated[
+        QueryTick | None,
+        Field(description="the state after this tick instead of now, a whole number; the last history_limit are there"),
+    ] = None
+
+
+class MarketsQuery(StateQuery):
     """A page of the list of markets."""
 
     limit: Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole), Field(description="markets a page, 1 to 32")] = (
@@ -373,17 +382,27 @@ class HistoryQuery(Query):
     to_tick: Annotated[QueryTick | None, Field(alias="to", description="last tick, a whole number")] = None
     step: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)] | None,
-        Field(description="ticks between points (1), or ticks a candle (24); 1 to 1000000"),
+        Field(
+            description="ticks between points (1), or ticks a candle (24); 1 to 1000000; older than the hot history "
+            "there are days (24) and months (720): the answer's step and resolution say what it is made of"
+        ),
     ] = None
+    aggregate: Annotated[
+        Literal["first", "last", "high", "low", "mean", "sum"],
+        Field(
+            description="'first', the value at the tick; 'mean' or 'sum' of the step ticks from there on; 'last', "
+            "'high' or 'low' of them for values of the whole economy and prices of markets; candles have their own"
+        ),
+    ] = "first"
     limit: Annotated[
         int, Field(ge=1, le=10_000), BeforeValidator(_whole), Field(description="points a page, 1 to 10000")
     ] = 1_000
     cursor: Cursor = None
     format: Annotated[
-        Literal["json", "csv", "candles", "candles.csv"] | None,
+        Literal["json", "csv", "parquet", "arrow", "candles", "candles.csv", "candles.parquet", "candles.arrow"] | None,
         Field(
-            description="'json' or 'csv' points; 'candles' or 'candles.csv' for the price of a market; "
-            "unless given, the Accept header decides between json and csv"
+            description="'json' or 'csv' points, 'parquet' or 'arrow' where the server can; 'candles', 'candles.csv', "
+            "'candles.parquet' or 'candles.arrow' for the price of a market; unless given, the Accept header decides"
         ),
     ] = None
 
@@ -405,7 +424,7 @@ class EventsQuery(Query):
     cursor: Cursor = None
 
 
-class IndicatorsQuery(Query):
+class IndicatorsQuery(StateQuery):
     """What comes with the indicators."""
 
     forecast: Annotated[

@@ -44,6 +44,7 @@ DOORS = {
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
+    "server/live/columnar.py": {"pyarrow"},  # Parquet and Arrow, where the extra `studies` is installed
     "server/app.py": {"uvloop"},  # the event loop
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself

@@ -1,21 +1,25 @@
-"""`arena replay DIR`: the world of a data folder again from its first tick, headless, as fast as it goes."""
+"""`arena replay DIR`: the world of a data folder again from its first tick, headless, as fast as it goes.
+
+With --to it stops at a tick, with --history it writes down what was public of every tick on the way.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.economy import Economy
 from engine.errors import JournalDamaged
 from engine.events import TickReport
-from engine.journal import Mark, RecordKind
+from engine.journal import Mark, Record, RecordKind, decode_mark
 from engine.replay import HashDiffers, Watch
 from server.clock import Clock, SystemClock
 from server.live.errors import FolderInUse, WorldRefused
+from server.live.history_export import HistoryExport
 from server.live.journal import read_segments, segment_paths
-from server.live.world import WARM_NAME, FolderLock, read_genesis, run_replay, start_economy
+from server.live.world import WARM_NAME, FolderLock, Recorded, read_genesis, run_replay, start_economy
 
 OK, DIFFERS, REFUSED, DAMAGED = 0, 1, 2, 3
 """What the command leaves: as recorded; not as recorded; nothing to replay; damaged bytes."""
@@ -31,7 +35,7 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
             raise WorldRefused(f"{options.folder} holds no journal")
         lock = FolderLock(options.folder)
         try:
-            return _replay(options.folder, options.threads, clock, check=options.check)
+            return _replay(options, clock)
         finally:
             lock.release()
     except JournalDamaged as error:
@@ -49,44 +53,97 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="arena replay",
         description="Replay a world from its journal, which is only read. A running server must be stopped first.",
-        epilog="example: arena replay arena-data --check",
+        epilog="examples: arena replay arena-data --check | arena replay arena-data --to 9600 --history run.parquet",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="data folder of the world")
     parser.add_argument("--check", action="store_true", help="compare every state hash the journal holds; slower")
+    parser.add_argument("--to", type=_tick, metavar="TICK", help="stop after this tick; the last one unless given")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE.parquet",
+        help="write every public value of every tick to this file, a row a tick; needs the extra `studies`",
+    )
     parser.add_argument("--threads", type=int, choices=range(1, 65), default=1, metavar="N", help="1 to 64, default 1")
     return parser
 
 
-def _replay(folder: Path, threads: int, clock: Clock, *, check: bool) -> int:
+def _tick(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be the number of a tick, got {text!r}")
+    return int(text)
+
+
+def _replay(options: argparse.Namespace, clock: Clock) -> int:
+    folder: Path = options.folder
     records = read_segments(segment_paths(folder))
     # read to the end first: damage is found before time is spent on ticks
-    marks = sum(record.kind is RecordKind.MARK for record in records)
+    last = None
+    for record in records:
+        if record.kind is RecordKind.MARK:
+            last = record
     if (torn := records.torn) is not None:
         _say(f"torn tail: {torn.reason} at byte {torn.offset}; the first record lost is {torn.sequence}")
     genesis = read_genesis(folder)
-    economy = start_economy(genesis, folder / WARM_NAME, threads)
-    progress = _Progress(economy, marks, clock)
+    last_tick = genesis.start_tick if last is None else decode_mark(last.payload).tick
+    to = last_tick if options.to is None else options.to
+    if not genesis.start_tick <= to <= last_tick:
+        raise WorldRefused(f"--to {to}: {folder} holds the ticks {genesis.start_tick} to {last_tick}")
+    economy = start_economy(genesis, folder / WARM_NAME, options.threads)
+    export = None if options.history is None else HistoryExport(options.history, genesis.epoch)
+    progress = _Progress(economy, to - economy.tick, clock, export)
     began = clock.monotonic()
-    done = run_replay(economy, records, progress, check=check)
+    try:
+        done = run_replay(economy, _Until(records, to), progress, check=options.check)
+        if export is not None:
+            export.finish()
+    except BaseException:
+        if export is not None:
+            export.abandon()
+        raise
     seconds = max(clock.monotonic() - began, 1e-9)
-    checked = f", {done.hashes_checked} hashes checked, all equal" if check else ""
+    checked = f", {done.hashes_checked} hashes checked, all equal" if options.check else ""
     _say(f"{done.marks} marks{checked}")
     _say(f"{done.actions} actions, {done.marks / seconds:.0f} ticks a second")
+    if export is not None:
+        _say(f"{export.ticks} ticks of history in {options.history}")
     _say(f"tick {economy.tick}, state hash {economy.state_hash().hex()}")
     return OK
 
 
-class _Progress(Watch):
-    """Says once a second how far a replay is."""
+class _Until:
+    """Records up to the mark of a tick."""
 
-    def __init__(self, economy: Economy, marks: int, clock: Clock) -> None:
+    def __init__(self, records: Recorded, tick: int) -> None:
+        self._records = records
+        self._tick = tick
+
+    @property
+    def path(self) -> str:
+        """The segment that was read last."""
+        return self._records.path
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            if record.kind is RecordKind.MARK and decode_mark(record.payload).tick > self._tick:
+                return
+            yield record
+
+
+class _Progress(Watch):
+    """Says once a second how far a replay is, and passes on what is public of its ticks."""
+
+    def __init__(self, economy: Economy, marks: int, clock: Clock, export: HistoryExport | None) -> None:
         self._first = economy.tick + 1
         self._marks = marks
         self._clock = clock
         self._next = clock.monotonic() + PROGRESS_S
+        self._export = export
 
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Take the next tick."""
+        if self._export is not None:
+            self._export.take(report.public, mark.unix_ns)
         if self._clock.monotonic() >= self._next:
             self._next = self._clock.monotonic() + PROGRESS_S
             _say(f"tick {mark.tick}: {mark.tick - self._first + 1} of {self._marks}")

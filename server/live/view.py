@@ -7,7 +7,7 @@ Source: DESIGN D19, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -47,30 +47,27 @@ def _no_days() -> Sequence[Day | None]:
     return (None,) * MARKETS
 
 
-class View:
-    """One tick as everybody may see it.
+class StateView:
+    """The public state of one tick as documents, each rendered when first asked for.
 
-    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published. marked_unix_ns: when it
-    began, as the journal keeps it, so that the tick has the same time after a restart.
+    tick: the one it is the state after. marked_unix_ns: when that began. states: gives the integers of every channel.
+    days: gives what the last day was in each market.
     """
 
     def __init__(
-        self, report: TickReport, epoch: str, published_unix_ns: int, marked_unix_ns: int | None = None
+        self,
+        tick: int,
+        epoch: str,
+        marked_unix_ns: int,
+        states: Callable[[], Mapping[str, WireState]],
+        days: Days = _no_days,
     ) -> None:
-        self.report = report
+        self.tick = tick
         self.epoch = epoch
-        self.published_unix_ns = published_unix_ns
-        self.marked_unix_ns = published_unix_ns if marked_unix_ns is None else marked_unix_ns
-        self.production: tuple[Production | None, ...] = (None,) * MARKETS
-        """What making a lot takes, by market; filled in by whoever publishes, before anybody sees the view."""
-        self.days: Days = _no_days
-        """What the last day was in each market; filled in likewise."""
+        self.marked_unix_ns = marked_unix_ns
+        self.days = days
+        self._states = states
         self._rendered: dict[str, bytes] = {}
-
-    @property
-    def tick(self) -> int:
-        """The tick this is the state after."""
-        return self.report.tick
 
     @cached_property
     def time(self) -> str:
@@ -78,9 +75,9 @@ class View:
         return iso_time(self.marked_unix_ns)
 
     @cached_property
-    def states(self) -> dict[str, WireState]:
+    def states(self) -> Mapping[str, WireState]:
         """The integers of every state channel, as the streams carry them."""
-        return quantise(self.report.public)
+        return self._states()
 
     @cached_property
     def numbers(self) -> dict[str, dict[str, Any]]:
@@ -131,6 +128,50 @@ class View:
             ),
         )
 
+    def _values(self, channel: str, names: tuple[str, ...]) -> dict[str, Any]:
+        numbers, units = self.numbers[channel], UNITS[channel]
+        return self._stamp(channel) | {
+            "values": {name: numbers[name] for name in names},
+            "units": {name: units[name] for name in names},
+        }
+
+    def _day(self, m: int) -> dict[str, Any] | None:
+        day = self._all_days[m]
+        return None if day is None else day._asdict()
+
+    @cached_property
+    def _all_days(self) -> Sequence[Day | None]:
+        return self.days()
+
+    def _column(self, channel: str, index: int) -> dict[str, Any]:
+        return {name: column[index] for name, column in self.numbers[channel].items()}
+
+    def _stamp(self, channel: str) -> dict[str, Any]:
+        return {"tick": self.tick, "time": self.time, "epoch": self.epoch, "units": UNITS[channel]}
+
+    def _once(self, name: str, build: Callable[[], dict[str, Any]]) -> bytes:
+        if name not in self._rendered:
+            self._rendered[name] = orjson.dumps(build())
+        return self._rendered[name]
+
+
+class View(StateView):
+    """One tick as everybody may see it.
+
+    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published. marked_unix_ns: when it
+    began, as the journal keeps it, so that the tick has the same time after a restart.
+    """
+
+    def __init__(
+        self, report: TickReport, epoch: str, published_unix_ns: int, marked_unix_ns: int | None = None
+    ) -> None:
+        marked_unix_ns = published_unix_ns if marked_unix_ns is None else marked_unix_ns
+        super().__init__(report.tick, epoch, marked_unix_ns, lambda: quantise(report.public))
+        self.report = report
+        self.published_unix_ns = published_unix_ns
+        self.production: tuple[Production | None, ...] = (None,) * MARKETS
+        """What making a lot takes, by market; filled in by whoever publishes, before anybody sees the view."""
+
     def market(self, m: int) -> bytes:
         """Return the document of GET /api/markets/{id}."""
         return self._once(f"market {m}", lambda: self._market(m))
@@ -154,32 +195,6 @@ class View:
             "book": book,
             "day": self._day(m),
         }
-
-    def _day(self, m: int) -> dict[str, Any] | None:
-        day = self._all_days[m]
-        return None if day is None else day._asdict()
-
-    @cached_property
-    def _all_days(self) -> Sequence[Day | None]:
-        return self.days()
-
-    def _values(self, channel: str, names: tuple[str, ...]) -> dict[str, Any]:
-        numbers, units = self.numbers[channel], UNITS[channel]
-        return self._stamp(channel) | {
-            "values": {name: numbers[name] for name in names},
-            "units": {name: units[name] for name in names},
-        }
-
-    def _column(self, channel: str, index: int) -> dict[str, Any]:
-        return {name: column[index] for name, column in self.numbers[channel].items()}
-
-    def _stamp(self, channel: str) -> dict[str, Any]:
-        return {"tick": self.tick, "time": self.time, "epoch": self.epoch, "units": UNITS[channel]}
-
-    def _once(self, name: str, build: Callable[[], dict[str, Any]]) -> bytes:
-        if name not in self._rendered:
-            self._rendered[name] = orjson.dumps(build())
-        return self._rendered[name]
 
 
 class Published:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -75,9 +75,13 @@ from server.metrics import Metrics
 LOCK_NAME = "lock"
 WARM_NAME = "warm"
 PROGRESS_TICKS = 10_000
+GAP_TICKS_MAX = 3_600
+"""Ticks that are replayed to close a gap in what others keep of the past; a longer one stays."""
 
 OnReplayed = Callable[[TickReport, int], None]
 """Called with the report of every replayed tick and the wall clock (ns since 1970) at its mark, oldest first."""
+OnGenesis = Callable[[Genesis], int | None]
+"""Called with what the world is, before the first replayed tick; returns the last tick that needs no replay, if any."""
 
 log = structlog.get_logger("arena.world")
 
@@ -162,6 +166,7 @@ def open_world(
     metrics: Metrics,
     clock: Clock,
     *,
+    on_genesis: OnGenesis | None = None,
     on_replayed: OnReplayed | None = None,
     warm_up_ticks: int = WARM_UP_TICKS,
     open_file: Callable[[Path], JournalFile] = DiskFile,
@@ -176,7 +181,7 @@ def open_world(
     try:
         if not segment_paths(settings.data):
             _begin(settings, clock, warm_up_ticks)
-        return _open(settings, metrics, clock, lock, on_replayed, open_file, workers)
+        return _open(settings, metrics, clock, lock, on_genesis, on_replayed, open_file, workers)
     except BaseException:
         lock.release()
         raise
@@ -291,6 +296,7 @@ def _open(
     metrics: Metrics,
     clock: Clock,
     lock: FolderLock,
+    on_genesis: OnGenesis | None,
     on_replayed: OnReplayed | None,
     open_file: Callable[[Path], JournalFile],
     workers: Workers,
@@ -300,8 +306,9 @@ def _open(
     _check_settings(settings, genesis)
     cut_torn(segment_paths(folder)[-1])
     events = EventStore(folder / EVENTS_NAME)
+    known = None if on_genesis is None else on_genesis(genesis)
     # who was connected may resume from as many ticks as are replayed
-    for begin in _begins(folder, settings.resume_frames + 1):
+    for begin in _begins(folder, settings.resume_frames + 1, known):
         registry = AgentRegistry(Config(**genesis.config))
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
@@ -349,8 +356,11 @@ def _open(
     )  # fmt: skip
 
 
-def _begins(folder: Path, ticks: int) -> Iterator[Begin]:
-    """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start."""
+def _begins(folder: Path, ticks: int, known: int | None) -> Iterator[Begin]:
+    """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start.
+
+    known: the last tick that whoever is told of ticks has; a snapshot behind it would leave a gap.
+    """
     paths = segment_paths(folder)
     for named in reversed(list_snapshots(folder)):
         try:
@@ -364,7 +374,9 @@ def _begins(folder: Path, ticks: int) -> Iterator[Begin]:
             log.warning("snapshot_unusable", tick=named.tick, reason="it is not of this journal")
             continue
         records = read_segments(following)
-        if last_tick(records, snapshot.tick) - snapshot.tick >= ticks:
+        last = last_tick(records, snapshot.tick)
+        leaves_gap = known is not None and known < snapshot.tick and last - known <= GAP_TICKS_MAX
+        if last - snapshot.tick >= ticks and not leaves_gap:
             yield Begin(snapshot, records)
     yield Begin(None, read_segments(paths))
 
@@ -417,7 +429,18 @@ def _restore(
     return past
 
 
-def run_replay(economy: Economy, records: Segments, watch: Watch | None = None, *, check: bool = True) -> Replayed:
+class Recorded(Protocol):
+    """Records that can be read more than once, and where the ones read last stand."""
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield them, oldest first. Raises JournalDamaged."""
+
+    @property
+    def path(self) -> str:
+        """The segment that was read last."""
+
+
+def run_replay(economy: Economy, records: Recorded, watch: Watch | None = None, *, check: bool = True) -> Replayed:
     """Replay all records, hashing in a second thread. Raises HashDiffers, WorldRefused for ticks out of order."""
     with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
         try:

@@ -37,6 +37,8 @@ from server.middleware import EXCHANGE, Exchange
 from server.registry import BY_NAME, Header, Operation, Role
 
 JSON = bodies.JSON
+FOREVER_S = 31_536_000
+"""Max-age of what never changes: a year, the most that caches are asked for."""
 PRIVATE = {"Cache-Control": "private, no-store"}
 
 
@@ -124,17 +126,26 @@ def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | N
 def shared_response(
     call: Call, body: Callable[[], bytes], version: str, media: str = JSON, max_age: int = 0
 ) -> Response:
-    """Return a public answer with an ETag, or 304 when the client has it. version: all that the body depends on."""
+    """Return a public answer with an ETag, or 304 when the client has it. version: all that the body depends on.
+
+    max_age: seconds it may be used without asking, 0: none; FOREVER_S says that it never changes.
+    """
     role = Role.ANONYMOUS if call.caller.owner is None else Role.AGENT
     etag = f'"{version}-{role.value}-{media.rpartition("/")[2]}"'
     headers = {
         "ETag": etag,
         "Vary": "Accept, Authorization, X-API-Key",
-        "Cache-Control": f"public, max-age={max_age}" if max_age else "public, no-cache",
+        "Cache-Control": _caching(max_age),
     }
     if _matches(call.request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return Response(body(), 200, headers, media)
+
+
+def _caching(max_age: int) -> str:
+    if not max_age:
+        return "public, no-cache"
+    return f"public, max-age={max_age}" + (", immutable" if max_age == FOREVER_S else "")
 
 
 def problem_of(error: LiveError) -> Problem:

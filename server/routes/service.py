@@ -119,6 +119,9 @@ def handlers(
 
     async def metrics_page(call: Call) -> Response:
         metrics.history_points.set(history.points)
+        metrics.history_waiting.set(history.waiting)
+        for name, tier in zip(("days", "months"), history.tiers, strict=False):
+            metrics.history_bars.labels(name).set(tier.count)
         body, media = metrics.expose(call.request.headers.get("accept"))
         return Response(body, 200, _NO_STORE, media)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from engine.events import Event
 from engine.markets import ID, MARKETS, NAMES
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, RESOURCE_FIELDS
-from server.live.history import SERIES, EventLog, History
+from server.live.history import SERIES, SPARE, EventLog, History
+from server.live.ring import Ring
+from server.live.series import HEAD, WIDTH, Rows
 from server.live.view import View
 from tests.support.published import World
 
@@ -250,26 +254,27 @@ def test_recent_rows_are_the_published_numbers() -> None:
     assert all_kept["cpi"].tolist() == [view.numbers["inflation_update"]["cpi"] for view in views[-10:]]
 
 
-def test_a_row_that_is_overwritten_while_it_is_read_is_left_out() -> None:
-    """Read from another thread, the history may go on meanwhile: newest moves before its row is written."""
-    history, views = recorded(10, 20)
-    real = history._rings["market_tick"]
+def test_ticks_that_come_in_while_others_are_read_change_nothing() -> None:
+    """Read from another thread, the history may go on meanwhile: what is being written is never what is shown."""
+    world = World(tick=100)
 
-    class Overtaken:
-        """A ring in which a tick comes in each time somebody reads; a column is read in two parts."""
+    class Overtaken(Ring):
+        """A ring in which two ticks come in as soon as somebody reads."""
 
-        shape = real.shape
+        def parts(self, tick: int, count: int) -> Iterator[Rows]:
+            for view in (world.view(), world.view()):
+                history.record(view.tick, view.states, 0)
+            return super().parts(tick, count)
 
-        def __getitem__(self, key: object) -> object:
-            history.newest += 1
-            return real[key]  # type: ignore[index]  # whatever the history asks for
-
-    history._rings["market_tick"] = Overtaken()  # type: ignore[assignment]  # stands in for a ring
+    history = History(10, Overtaken(1, 10 + SPARE, HEAD + WIDTH))
+    views = [world.view() for _ in range(300)]
+    for view in views:
+        history.record(view.tick, view.states, 0)
 
     ticks, columns = history.recent("market_tick", ("price",), 10)
 
-    assert ticks.tolist() == [view.tick for view in views[-8:]]
-    assert len(columns["price"]) == 8
+    assert ticks.tolist() == [view.tick for view in views[-10:]]
+    assert columns["price"].tolist() == [view.numbers["market_tick"]["price"] for view in views[-10:]]
 
 
 def test_the_last_day_of_a_market() -> None:

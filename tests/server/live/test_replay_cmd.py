@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from engine.journal import Mark, RecordKind, encode_mark
+from engine.markets import ID
+from server.live.history import SERIES
 from server.live.journal import segment_paths
 from server.live.replay_cmd import main
 from tests.support.live import live_world, open_small, soon
@@ -48,6 +52,75 @@ async def test_without_check_the_hashes_are_left_alone(tmp_path: Path, capsys: p
     assert status == 0
     assert "\n25 marks\n1 actions, " in "\n" + printed
     assert last.hex() in printed
+
+
+async def test_a_replay_stops_where_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After that tick, with the hash the world had then; --check compares what is stored until there."""
+    hashes = {}
+    async with live_world(tmp_path) as arena:
+        for _ in range(25):
+            await arena.tick()
+            hashes[arena.world.economy.tick] = arena.world.economy.state_hash().hex()
+
+    status = main([str(tmp_path), "--to", "41", "--check"])
+
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert printed.endswith(f"tick 41, state hash {hashes[41]}\n")
+    assert re.search(r"^16 marks, [1-9] hashes checked, all equal$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("tick", ["24", "51", "99999"])
+async def test_a_tick_that_is_not_recorded_leaves_2(
+    tick: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With those there are, before any time goes into ticks; no file is left."""
+    await lived(tmp_path)
+
+    status = main([str(tmp_path), "--to", tick, "--history", str(tmp_path / "out.parquet")])
+
+    assert status == 2
+    assert f"--to {tick}: {tmp_path} holds the ticks 25 to 50" in capsys.readouterr().out
+    assert not (tmp_path / "out.parquet.new").exists()
+
+
+async def test_the_history_of_the_replayed_ticks_is_what_was_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row a tick, a column a series, the numbers of the documents, the times of the marks."""
+    views = []
+    async with live_world(tmp_path / "world") as arena:
+        await arena.register()
+        for _ in range(25):
+            await arena.tick()
+            assert arena.ticker.view is not None
+            views.append(arena.ticker.view)
+    path = tmp_path / "run.parquet"
+
+    status = main([str(tmp_path / "world"), "--history", str(path)])
+
+    table = pq.read_table(path)
+    numbers = [view.numbers for view in views]
+    assert status == 0
+    assert f"25 ticks of history in {path}" in capsys.readouterr().out
+    assert table.column_names == ["tick", "time", *SERIES]
+    assert table["tick"].to_pylist() == [view.tick for view in views]
+    assert table["time"].cast("int64").to_pylist() == [view.marked_unix_ns // 1_000_000 for view in views]
+    assert table["cpi"].to_pylist() == [one["inflation_update"]["cpi"] for one in numbers]
+    assert table["food.price"].to_pylist() == [one["market_tick"]["price"][ID["food"]] for one in numbers]
+    assert table["food.volume"].to_pylist() == [one["market_tick"]["volume"][ID["food"]] for one in numbers]
+    assert table.schema.field("food.price").metadata == {b"unit": b"credits"}
+
+
+async def test_without_pyarrow_a_history_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to install."""
+    await lived(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    assert main([str(tmp_path), "--history", str(tmp_path / "out.parquet")]) == 2
+    assert "pip install" in capsys.readouterr().out
 
 
 async def test_a_world_that_differs_leaves_1_and_the_tick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

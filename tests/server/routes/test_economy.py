@@ -133,3 +133,43 @@ async def test_head_answers_as_get_without_the_body(arena: RunningServer) -> Non
 
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["etag"] == get.headers["etag"]
+
+
+PAST = [path for path, _ in STATES if not path.startswith("/api/markets/")] + ["/api/markets?limit=3&cursor=7"]
+
+
+@pytest.mark.parametrize("path", PAST)
+async def test_the_state_of_an_earlier_tick_is_what_was_published_at_it(arena: RunningServer, path: str) -> None:
+    """To the bit, with the same ETag, and to be kept for ever."""
+    mark = "&" if "?" in path else "?"
+    async with arena.client() as client:
+        then, tick = await client.get(path), arena.tick
+        await arena.step(3)
+        later = await client.get(f"{path}{mark}tick={tick}")
+        again = await client.get(f"{path}{mark}tick={tick}", headers={"If-None-Match": then.headers["etag"]})
+        now = await client.get(f"{path}{mark}tick={arena.tick}")
+        plain = await client.get(path)
+
+    assert (later.status_code, later.content) == (200, then.content)
+    assert later.headers["etag"] == then.headers["etag"]
+    assert later.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert again.status_code == 304
+    assert now.content == plain.content
+    assert plain.headers["cache-control"] == "public, no-cache"
+
+
+async def test_a_tick_that_is_not_hot_is_refused_with_those_that_are() -> None:
+    """404 for one that is to come and may be asked for again, 410 for one that is gone."""
+    async with run_server(history_limit=10) as arena:
+        await arena.step(40)
+        async with arena.client() as client:
+            future = await client.get(f"/api/psychology?tick={arena.tick + 1}")
+            gone = await client.get(f"/api/psychology?tick={arena.tick - 10}")
+            oldest = await client.get(f"/api/markets?tick={arena.tick - 9}")
+
+    assert (future.status_code, future.json()["code"], future.json()["temporary"]) == (404, 117, True)
+    assert (gone.status_code, gone.json()["code"], gone.json()["temporary"]) == (410, 117, False)
+    for refused in (future, gone):
+        assert f"the ticks {arena.tick - 9} to {arena.tick} are there" in refused.json()["detail"]
+    assert oldest.status_code == 200
+    assert oldest.json()["markets"][0]["day"]["ticks"] == 24

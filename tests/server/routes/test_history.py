@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
 
@@ -139,6 +143,108 @@ async def test_cache_expiry_zero_lets_nobody_keep_anything() -> None:
             past = await client.get(f"/api/history/cpi?from={arena.tick - 8}&to={arena.tick - 4}")
 
     assert past.headers["cache-control"] == "public, no-cache"
+
+
+async def test_what_is_older_than_the_hot_history_comes_from_days(tmp_path: Path) -> None:
+    """The answer says so; a point of a day is the value its first tick published; after a restart as well."""
+    values: dict[int, float] = {}
+    async with run_server(tmp_path, history_limit=10) as arena:
+        for _ in range(80):
+            tick = await arena.step()
+            values[tick] = arena.parts.published.view.numbers["inflation_update"]["cpi"]
+        first = min(values)
+        async with arena.client() as client:
+            before = [(await client.get(path)).json() for path in paths_of_days(first)]
+    async with run_server(tmp_path, history_limit=10) as arena, arena.client() as client:
+        after = [(await client.get(path)).json() for path in paths_of_days(first)]
+        hot = (await client.get("/api/history/cpi")).json()
+
+    assert after == before
+    points, mean, candles = (documents.History.model_validate(page) for page in before)
+    assert (points.step, points.resolution, points.aggregate) == (24, 24, "first")
+    assert points.ticks == [48, 72, 96, 120]
+    assert [row[2] for row in points.rows] == [values[tick] for tick in points.ticks]
+    days = [[values[t] for t in range(tick, min(tick + 24, max(values) + 1))] for tick in mean.ticks]
+    assert [row[2] for row in mean.rows] == pytest.approx([sum(day) / len(day) for day in days], rel=1e-12)
+    assert (mean.aggregate, candles.ticks) == ("mean", points.ticks)
+    assert (hot["resolution"], hot["ticks"]) == (1, list(range(max(values) - 9, max(values) + 1)))
+
+
+def paths_of_days(first: int) -> list[str]:
+    """Return three questions about the time since a tick."""
+    return [f"/api/history/cpi?from={first}", f"/api/history/cpi?from={first}&step=24&aggregate=mean",
+            f"/api/history/food?from={first}&format=candles"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "allowed"),
+    [
+        ("food.volume?aggregate=high", "aggregate", "'mean', 'sum' for this series"),
+        ("food?format=candles&aggregate=mean", "aggregate", "points only"),
+        ("cpi?aggregate=median", "aggregate", "'mean' or 'sum'"),
+    ],
+)
+async def test_an_aggregate_that_is_not_kept_is_refused(
+    arena: RunningServer, query: str, field: str, allowed: str
+) -> None:
+    """With those there are."""
+    async with arena.client() as client:
+        response = await client.get(f"/api/history/{query}")
+
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["field"] == field
+    assert allowed in response.json()["errors"][0]["allowed"]
+
+
+async def test_parquet_and_arrow_are_the_same_page(arena: RunningServer) -> None:
+    """By format or by Accept; what it is about is in the schema."""
+    async with arena.client() as client:
+        page = (await client.get("/api/history/food.price?limit=7&step=2")).json()
+        parquet = await client.get("/api/history/food.price?limit=7&step=2&format=parquet")
+        accepted = await client.get(
+            "/api/history/food.price?limit=7&step=2", headers={"Accept": "application/vnd.apache.parquet"}
+        )
+        arrow = await client.get("/api/history/food.price?limit=7&step=2&format=arrow")
+        candles = (await client.get("/api/history/food?format=candles&step=5")).json()
+        columns = await client.get("/api/history/food?format=candles.arrow&step=5")
+        empty = await client.get("/api/history/cpi?format=parquet&from=9999999")
+
+    table = pq.read_table(io.BytesIO(parquet.content))
+    assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
+    assert [list(row.values()) for row in millis(table)] == page["rows"]
+    assert {key: table.schema.metadata[key.encode()].decode() for key in ("series", "unit", "step", "resolution")} == {
+        "series": "food.price", "unit": "credits", "step": "2", "resolution": "1",
+    }  # fmt: skip
+    assert accepted.content == parquet.content
+    assert arrow.headers["content-type"] == "application/vnd.apache.arrow.stream"
+    assert millis(pa.ipc.open_stream(arrow.content).read_all()) == millis(table)
+    streamed = pa.ipc.open_stream(columns.content).read_all()
+    assert [list(row.values()) for row in millis(streamed)] == candles["rows"]
+    assert pq.read_table(io.BytesIO(empty.content)).num_rows == 0
+
+
+def millis(table: pa.Table) -> list[dict[str, float]]:
+    """Return the rows of a table, its time as the documents have it."""
+    at = table.column_names.index("time")
+    rows: list[dict[str, float]] = table.set_column(at, "time", table["time"].cast(pa.int64())).to_pylist()
+    return rows
+
+
+async def test_without_pyarrow_406_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By format and by Accept; who takes something else as well gets that."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    async with run_server() as arena, arena.client() as client:
+        by_format = await client.get("/api/history/cpi?format=arrow")
+        accept = {"Accept": "application/vnd.apache.parquet"}
+        by_accept = await client.get("/api/history/cpi", headers=accept)
+        other = await client.get("/api/history/cpi", headers={"Accept": "text/html"})
+        both = await client.get("/api/history/cpi", headers={"Accept": accept["Accept"] + ", text/csv;q=0.5"})
+
+    for response in (by_format, by_accept):
+        assert (response.status_code, response.json()["code"]) == (406, 116)
+        assert "pip install" in response.json()["detail"]
+    assert other.json()["detail"] == "there is application/json and text/csv"
+    assert both.headers["content-type"].startswith("text/csv")
 
 
 async def test_history_limit_is_how_many_points_are_kept() -> None:

@@ -230,8 +230,11 @@ async def test_both_headers_take_the_key(bot: Bot) -> None:
 @pytest.mark.parametrize(
     ("path", "field", "allowed"),
     [
-        ("/api/indicators?x=1", "x", "fields: forecast"),
-        ("/api/psychology?x=1", "x", "fields: none"),
+        ("/api/indicators?x=1", "x", "fields: tick, forecast"),
+        ("/api/indicators?tick=now", "tick", "after this tick"),
+        ("/api/psychology?x=1", "x", "fields: tick"),
+        ("/api/indicators?tick=50&forecast=true", "forecast", "of now only"),
+        ("/api/info?x=1", "x", "fields: none"),
         ("/api/markets/food/curves?points=1", "points", "2 to 2000"),
         ("/api/analysis/anomalies?kind=odd", "kind", "'return'"),
         ("/api/markets?limit=0", "limit", "1 to 32"),
