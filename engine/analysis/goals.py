@@ -112,7 +112,7 @@ def _natural_impact(recording: Recording) -> Figure:
         title="impact of the natural order flow of a tick: exponent",
         value=text,
         band=f"{IMPACT_GOAL[0]} .. {IMPACT_GOAL[1]}",
-        reference="concave, .2 to .5 for single trades (Bouchaud, Farmer & Lillo 2009, section 4)",
+        reference="concave, .2 to .5 for single trades (Bouchaud, Farmer & Lillo 2009, arXiv 0809.0822)",
         verdict=aim(IMPACT_GOAL[0] <= middle <= IMPACT_GOAL[1], recording.ticks),
         numbers=finite(median=middle),
     )
@@ -161,7 +161,7 @@ def _wealth(recording: Recording) -> list[Figure]:
                 title=f"wealth of {who}: Pareto exponent of the richest 5 %",
                 value=shown(alpha),
                 band=f"{PARETO_GOAL[0]} .. {PARETO_GOAL[1]}" if is_goal else "",
-                reference="about 1.5 (Vermeulen 2014, table 8; Klass et al. 2006)",
+                reference="about 1.5 (Vermeulen 2014, ECB WP 1692; Klass et al. 2006, Economics Letters 90:290)",
                 verdict=aim(in_tail, recording.ticks) if is_goal else Verdict.SHOWN,
                 numbers=finite(alpha=alpha),
             ),

@@ -125,7 +125,12 @@ def _relations(recording: Recording) -> list[Figure]:
 def _ranges(recording: Recording) -> list[Figure]:
     return [
         _range(
-            recording, "unemployment", "unemployment", (0.0, 0.25), (0.03, 0.08), "3 to 11 % in the US since 1948 (BLS)"
+            recording,
+            "unemployment",
+            "unemployment",
+            (0.0, 0.25),
+            (0.03, 0.08),
+            "2.5 to 14.8 % in the US since 1948 (BLS)",
         ),
         _range(
             recording,
@@ -133,7 +138,7 @@ def _ranges(recording: Recording) -> list[Figure]:
             "inflation_quarterly",
             (-0.03, 0.08),
             (0.0, 0.04),
-            "about 2 % where it is the target; -3 to 8 % of a quarter in calm decades (BLS)",
+            "about 2 % where that is the target (Federal Reserve 2012, ECB 2021)",
         ),
     ]
 
@@ -240,7 +245,7 @@ def _shown(recording: Recording) -> list[Figure]:
             "policy_rate",
             "policy rate",
             f"mean {rate.mean():.2%}, {rate.min():.2%} .. {rate.max():.2%}",
-            "0 to 6 % in the US 1990 to 2024 (Federal Reserve)",
+            "0 to 8 % in the US since 1990 (Federal Reserve, federal funds rate)",
             mean=float(rate.mean()),
             lowest=float(rate.min()),
             highest=float(rate.max()),
@@ -249,7 +254,7 @@ def _shown(recording: Recording) -> list[Figure]:
             "money",
             "money: velocity; growth of M and CPI a year",
             f"{velocity.mean():.2f}; {money_growth:.2%}, {cpi_growth:.2%}",
-            "velocity of M2 1.1 to 2.2 (US since 1960)",
+            "velocity of M2 1.1 to 2.2 in the US since 1960 (Federal Reserve of St. Louis, M2V)",
             velocity=float(velocity.mean()),
             money_growth=money_growth,
             cpi_growth=cpi_growth,

@@ -26,10 +26,11 @@ from engine.state import ORDER_COUNT, SLOTS_USED
 
 SIZES = (0.01, 0.03, 0.1, 0.3)
 """Shares of the daily volume."""
-EXPERIMENTS = 14
-"""Start times; each takes another share and another raw market, so that every one of the fourteen comes up."""
-VOLUME_DAYS = 10
-NEEDS_DAYS = 30
+EXPERIMENTS = 28
+"""Start times; each takes another share and another raw market, so that each of the fourteen comes up four times."""
+BEFORE_DAYS = 10
+"""Days whose volume and volatility an order is measured by."""
+NEEDS_DAYS = 60
 _FIRST_SEQ = 1 << 60
 """Numbers of our agents and actions: far behind those of any world."""
 
@@ -46,6 +47,8 @@ class Metaorder(NamedTuple):
     filled: float
     """Share of it that was bought."""
     impact_bp: float
+    daily_sd_bp: float
+    """Standard deviation of a day's return in the days before: impact is told in units of it."""
 
 
 class Metaorders:
@@ -69,15 +72,18 @@ class Metaorders:
         turn = self._starts.get(economy.tick)
         if turn is None:
             return
-        volume = self._recorder.volume[-VOLUME_DAYS * HOURS :].mean(axis=0) * HOURS
+        volume = self._recorder.volume[-BEFORE_DAYS * HOURS :].mean(axis=0) * HOURS
+        moves = np.diff(self._recorder.level[-BEFORE_DAYS * HOURS :], axis=0)
+        deviation = moves.std(axis=0) * sqrt(HOURS)
         for market in (RAW_FIRST + turn % 7, SHARE_FIRST + turn % 7):
-            self.done += experiment(economy, market, float(volume[market]))
+            self.done += experiment(economy, market, float(volume[market]), float(deviation[market]))
 
 
-def experiment(economy: Economy, market: int, daily_volume: float) -> list[Metaorder]:
-    """Return what orders of SIZES do to the price of a market within the next 24 ticks. daily_volume: lots.
+def experiment(economy: Economy, market: int, daily_volume: float, daily_sd_bp: float) -> list[Metaorder]:
+    """Return what orders of SIZES do to the price of a market within the next 24 ticks.
 
-    A size of which less than a lot would be bought in a tick is left out.
+    daily_volume: lots, daily_sd_bp: of returns, both of the days before. A size is left out when it is less than a lot
+    in a tick.
     """
     start = economy.copy_arrays()
     largest = int(max(SIZES) * daily_volume)
@@ -89,17 +95,17 @@ def experiment(economy: Economy, market: int, daily_volume: float) -> list[Metao
         lots = round(size * daily_volume / HOURS)
         if lots >= 1:
             level, filled = _work(economy, start, market, lots, credits)
-            done.append(Metaorder(market, HOURS * lots / daily_volume, filled / (HOURS * lots), float(level - quiet)))
+            bought, wanted = filled / (HOURS * lots), HOURS * lots / daily_volume
+            done.append(Metaorder(market, wanted, bought, float(level - quiet), daily_sd_bp))
     return done
 
 
-def by_size(done: list[Metaorder], recording: Recording) -> Impact:
+def by_size(done: list[Metaorder]) -> Impact:
     """Return impact by size, pooled over markets: size in shares of a day's volume, impact in daily sds of returns."""
     if not done:
         return Impact(np.zeros(0), np.zeros(0), NAN)
-    deviation = recording.returns.std(axis=0) * sqrt(HOURS)
     sizes = np.array([order.size for order in done])
-    impacts = np.array([order.impact_bp / max(deviation[order.market], 1e-9) for order in done])
+    impacts = np.array([order.impact_bp / max(order.daily_sd_bp, 1.0) for order in done])
     nearest = np.abs(np.log(sizes[:, None] / np.array(SIZES))).argmin(axis=1)
     groups = [nearest == i for i in range(len(SIZES)) if (nearest == i).any()]
     x, y = np.array([sizes[g].mean() for g in groups]), np.array([impacts[g].mean() for g in groups])
@@ -108,11 +114,15 @@ def by_size(done: list[Metaorder], recording: Recording) -> Impact:
 
 def metaorder_figure(done: list[Metaorder], recording: Recording) -> Figure:
     """Return the figure of the impact of large orders over a day."""
-    impact = by_size(done, recording)
+    impact = by_size(done)
+    raw, shares = (
+        by_size([order for order in done if (order.market >= SHARE_FIRST) is is_share]).exponent
+        for is_share in (False, True)
+    )
     text = shown(impact.exponent, needs=NEEDS_DAYS * HOURS, ticks=recording.ticks)
     if len(impact.size):
         points = ", ".join(f"{y:.2f} sd at {x:.0%}" for x, y in zip(impact.size, impact.impact, strict=True))
-        text += f" ({points} of a day's volume)"
+        text += f" (resources {shown(raw)}, shares {shown(shares)}; {points} of a day's volume)"
     return Figure(
         id="impact_metaorder",
         title="impact of an order worked over a day, with and without: exponent",
@@ -120,7 +130,8 @@ def metaorder_figure(done: list[Metaorder], recording: Recording) -> Figure:
         band=f"{IMPACT_GOAL[0]} .. {IMPACT_GOAL[1]}",
         reference=".5, the square-root law (Toth et al. 2011, PRX 1:021006; Maitrier et al. 2025, arXiv 2502.16246)",
         verdict=aim(IMPACT_GOAL[0] <= impact.exponent <= IMPACT_GOAL[1], recording.ticks),
-        numbers=finite(exponent=impact.exponent, orders=len(done)),
+        numbers=finite(exponent=impact.exponent, resources=raw, shares=shares, orders=len(done))
+        | {f"impact_sd_{x:.0%}": float(y) for x, y in zip(impact.size, impact.impact, strict=True)},
     )
 
 

@@ -219,6 +219,12 @@ class Recorder:
         volume: I64 = self._volume.rows
         return volume
 
+    @property
+    def level(self) -> NDArray[np.int32]:
+        """Shape (ticks so far, 32): reference levels; valid until the next take()."""
+        level: NDArray[np.int32] = self._level.rows
+        return level
+
     def take(self) -> None:
         """Keep the tick that has just been completed."""
         state = self._economy.state

@@ -19,12 +19,14 @@ from server.clock import Clock, SystemClock
 from server.provenance import ROOT
 from server.report import plots
 from server.report.document import Report, as_json, as_table, figure_lines, make_report
-from server.report.history import RECORDING_NAME, History, keep, read_history, run_headless
+from server.report.history import RECORDING_NAME, History, keep, read_history, run_headless, say
 from server.report.page import render_page
 from server.report.suite import run_suite
 
 HOLDS, FAILS, UNPROVEN = 0, 1, 4
 """Exit status: every band holds; one fails, or the history is too short; a control that does not fail its fact."""
+TICKS_MAX = 1_000_000
+"""A recording of so many ticks takes 0.8 GB of memory."""
 SUITE_FOLDER = ROOT / "loadtest" / "results" / "realism"
 EXAMPLES = """\
 examples:
@@ -46,11 +48,11 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
     if options.selftest:
         return _self_test(options)
     if options.suite:
-        seeds_hold = run_suite(options.out or SUITE_FOLDER, options.residents, options.jobs, clock, _say)
+        seeds_hold = run_suite(options.out or SUITE_FOLDER, options.residents, options.jobs, clock, say)
         return HOLDS if seeds_hold else FAILS
     chosen = control(options.control) if options.control else None
     history = _history(options, chosen, clock)
-    _say("measuring")
+    say("measuring")
     report = make_report(history, chosen)
     sys.stdout.write(_json(as_json(report)) if options.json else as_table(report) + "\n")
     sys.stdout.flush()
@@ -93,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together before time is spent on it."""
-    if not 1 <= options.ticks <= 10_000_000:
-        raise SettingError("ticks", options.ticks, "a whole number in [1, 10000000]")
+    if not 1 <= options.ticks <= TICKS_MAX:
+        raise SettingError("ticks", options.ticks, f"a whole number in [1, {TICKS_MAX}]")
     if not 0 <= options.seed < 1 << 256:
         raise SettingError("seed", options.seed, "a whole number in [0, 2^256)")
     if options.control:
@@ -113,8 +115,8 @@ def _check(options: argparse.Namespace) -> None:
 def _history(options: argparse.Namespace, chosen: Control | None, clock: Clock) -> History:
     if options.headless:
         config = Config(residents=options.residents)
-        return run_headless(config, options.seed, options.ticks, clock, _say, control=chosen, threads=options.threads)
-    history = read_history(options.folder, clock, _say, threads=options.threads)
+        return run_headless(config, options.seed, options.ticks, clock, say, control=chosen, threads=options.threads)
+    history = read_history(options.folder, clock, say, threads=options.threads)
     if chosen is None:
         return history
     return History(chosen.recording(history.recording, options.seed), history.metaorders)
@@ -129,8 +131,8 @@ def _write(report: Report, folder: Path) -> None:
         (folder / "report.html").write_text(render_page(report, plots.draw_all(report)), encoding="utf-8")
         written.insert(0, "report.html")
     else:
-        _say(plots.how_to_install())
-    _say(f"{folder}: {', '.join(written)}")
+        say(plots.how_to_install())
+    say(f"{folder}: {', '.join(written)}")
 
 
 def status(report: Report) -> int:
@@ -152,9 +154,3 @@ def _self_test(options: argparse.Namespace) -> int:
 
 def _json(document: Any) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n"
-
-
-def _say(line: str) -> None:
-    # what the command prints may be piped; how it goes is for who waits
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -118,10 +118,6 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for market in report.markets
         ],
-        "metaorders": [
-            {**order._asdict(), "size": _short(order.size), "filled": _short(order.filled)}
-            for order in report.history.metaorders
-        ],
     }
 
 

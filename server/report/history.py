@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,10 +95,16 @@ def load(path: Path) -> History:
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            orders = [Metaorder(int(m), float(s), float(f), float(i)) for m, s, f, i in about.pop("metaorders")]
+            orders = [Metaorder(*order) for order in about.pop("metaorders")]
             return History(Recording(**{name: file[name] for name in file.files if name != "about"}, **about), orders)
     except (ValueError, TypeError, KeyError, BadZipFile) as error:
         raise WorldRefused(f"{path} is no recording of this release: {error}") from error
+
+
+def say(line: str) -> None:
+    """Write a line for whoever waits; what a command prints may be piped."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 class Progress:

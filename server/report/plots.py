@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 7.2, 4.3
 """Inches of 72 units each."""
-LINE_POINTS, CLOUD_POINTS = 600, 300
+LINE_POINTS, CLOUD_POINTS = 400, 250
 """Points of a line over time and of a cloud, at most: enough to see, few enough for a page below a megabyte."""
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, GREY = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8c564b", "#777777",
@@ -261,7 +261,7 @@ def _impact(report: Report) -> Plot | None:
     recording = report.recording
     flows = [natural_impact(recording, m) for m in ASSETS]
     flows = [flow for flow in flows if (flow.impact > 0).any()]
-    orders = by_size(report.history.metaorders, recording)
+    orders = by_size(report.history.metaorders)
     if not flows:
         return None
     with drawn(columns=2) as (figure, axes):

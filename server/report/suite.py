@@ -6,7 +6,6 @@ One command makes them again; what is committed is what it wrote.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from html import escape
@@ -17,10 +16,12 @@ import orjson
 
 from engine.analysis.facts import self_test
 from engine.analysis.figures import BAND_TICKS, LONG_TICKS, Verdict, fails
+from engine.analysis.metaorders import experiment
 from engine.config import Config
 from engine.economy import Economy
+from engine.markets import HOURS, SHARE_FIRST
 from server.clock import Clock, SystemClock
-from server.report import page, plots
+from server.report import history, page, plots
 from server.report.document import as_json, make_report
 from server.report.history import Say, run_headless
 
@@ -68,24 +69,26 @@ def run_suite(folder: Path, residents: int, jobs: int, clock: Clock, say: Say, r
     return all(document["holds"] for document in documents) and not fails(tests)
 
 
-def run_one(run: Run, residents: int, say: Say | None = None, clock: Clock | None = None) -> Done:
+def run_one(run: Run, residents: int, clock: Clock, say: Say) -> Done:
     """Run one world and return its document and plots."""
-    history = run_headless(Config(residents=residents), run.seed, run.ticks, clock or SystemClock(), say or _silent)
-    report = make_report(history)
+    recorded = run_headless(Config(residents=residents), run.seed, run.ticks, clock, _named(run.name, say))
+    report = make_report(recorded)
     return as_json(report), plots.draw_all(report) if plots.available() else []
 
 
 def _one_by_one(runs: tuple[Run, ...], residents: int, clock: Clock, say: Say) -> list[Done]:
-    return [run_one(run, residents, _named(run, say), clock) for run in runs]
+    return [run_one(run, residents, clock, say) for run in runs]
 
 
 def _at_once(runs: tuple[Run, ...], residents: int, jobs: int, say: Say) -> list[Done]:
-    # one process compiles what is not compiled yet, the others only read it
-    Economy(Config(residents=2_000, max_agents=1, order_book_max=1_024), 0).advance()
+    _compile()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         # the longest first, or it would run alone at the end
         order = sorted(runs, key=lambda run: -run.ticks)
-        waiting = {run: pool.submit(partial(run_one, residents=residents), run) for run in order}
+        waiting = {
+            run: pool.submit(partial(run_one, residents=residents, clock=SystemClock(), say=history.say), run)
+            for run in order
+        }
         done = {}
         for run in order:
             done[run] = waiting[run].result()
@@ -93,12 +96,16 @@ def _at_once(runs: tuple[Run, ...], residents: int, jobs: int, say: Say) -> list
     return [done[run] for run in runs]
 
 
-def _named(run: Run, say: Say) -> Callable[[str], None]:
-    return lambda line: say(f"{run.name}: {line}")
+def _compile() -> None:
+    """Run every kernel that a run needs once: one process fills the cache on disk, the others only read it."""
+    economy = Economy(Config(residents=2_000, max_agents=1, order_book_max=1_024), 0)
+    for _ in range(2 * HOURS):
+        economy.advance()
+    experiment(economy, SHARE_FIRST, 1e4, 100.0)
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
+def _named(name: str, say: Say) -> Say:
+    return lambda line: say(f"{name}: {line}")
 
 
 def _rows(documents: list[dict[str, Any]]) -> list[tuple[str, str, str, list[dict[str, Any]]]]:

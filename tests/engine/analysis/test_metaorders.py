@@ -25,7 +25,7 @@ def test_larger_orders_push_further_and_the_world_stays() -> None:
         volume += int(economy.advance().public.market["volume"][ID["oil"]])
     before = economy.state_hash()
 
-    done = experiment(economy, ID["oil"], volume)
+    done = experiment(economy, ID["oil"], volume, 50.0)
 
     assert economy.state_hash() == before
     assert [order.size for order in done] == pytest.approx(SIZES[-len(done) :], rel=0.6)
@@ -40,38 +40,35 @@ def test_a_world_with_agents_of_its_own_can_be_pushed() -> None:
     for _ in range(60):
         economy.advance(bots.rows(economy, 10))
 
-    done = experiment(economy, ID["oil"], 5_000.0)
+    done = experiment(economy, ID["oil"], 5_000.0, 50.0)
 
     assert len(done) == len(SIZES)
     assert done[-1].filled > 0.5
 
 
 def test_experiments_are_spread_over_the_second_half() -> None:
-    """Fourteen start times at day ends, two markets each; none in a run too short for them."""
+    """Twenty-eight start times at day ends, two markets each; none in a run too short for them."""
     economy = Economy(small_config(), 3)
     recorder = Recorder(economy)
-    watcher = Metaorders(recorder, 30 * 24, economy.tick + 1)
+    watcher = Metaorders(recorder, 60 * 24, economy.tick + 1)
 
-    assert sorted(watcher._starts) == [24 * day + 23 for day in np.linspace(15, 29, 14).astype(int)]
-    assert Metaorders(recorder, 29 * 24, 0)._starts == {}
+    assert sorted(watcher._starts) == [24 * day + 23 for day in np.linspace(30, 59, 28).astype(int)]
+    assert Metaorders(recorder, 59 * 24, 0)._starts == {}
 
 
 def test_the_exponent_is_that_of_the_pooled_impact() -> None:
-    """Impact in daily sds against size: a square-root law gives one half, whatever the markets' volatilities."""
-    returns = np.zeros((480, 32), np.int64)
-    returns[:, 24], returns[:, 1] = np.resize([10, -10], 480), np.resize([30, -30], 480)
-    recording = made(480, returns=returns)
+    """Impact in daily sds of its time against size: a square-root law gives one half in any market."""
     done = [
-        Metaorder(market, size, 1.0, deviation * 24**0.5 * 0.8 * size**0.5)
+        Metaorder(market, size, 1.0, deviation * 0.8 * size**0.5, deviation)
         for market, deviation in ((24, 10.0), (1, 30.0))
         for size in SIZES
     ]
 
-    impact = by_size(done, recording)
+    impact = by_size(done)
 
     assert impact.exponent == pytest.approx(0.5)
     assert impact.impact == pytest.approx([0.8 * size**0.5 for size in SIZES])
-    assert metaorder_figure(done, recording).value.startswith("0.50 (0.08 sd at 1%")
+    assert metaorder_figure(done, made(20_000)).value.startswith("0.50 (resources 0.50, shares 0.50; 0.08 sd at 1%")
 
 
 def test_without_experiments_the_figure_says_what_it_needs() -> None:
@@ -79,4 +76,4 @@ def test_without_experiments_the_figure_says_what_it_needs() -> None:
     figure = metaorder_figure([], made(100))
 
     assert figure.verdict is Verdict.SHORT
-    assert figure.value == "needs 720 ticks, has 100"
+    assert figure.value == "needs 1,440 ticks, has 100"
