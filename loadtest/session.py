@@ -311,7 +311,7 @@ def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
     rows = document.get("markets") or document.get("resources")
     if rows is None:
         return dict(document["values"])
-    return {field: [row[field] for row in rows] for field in rows[0] if field not in ("id", "name")}
+    return {field: [row[field] for row in rows] for field in rows[0] if field not in ("id", "name", "day")}
 
 
 def _scaled(value: Any, scale: int) -> Any:

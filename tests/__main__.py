@@ -58,7 +58,7 @@ STAGES = (
     Stage(
         "unit",
         "everything but whole servers, kernels compiled",
-        780,
+        1_500,
         ((*PYTEST, "tests", "--ignore=tests/system"),),
         takes_arguments=True,
     ),
@@ -70,7 +70,7 @@ STAGES = (
         {"NUMBA_DISABLE_JIT": "1"},
         takes_arguments=True,
     ),
-    Stage("system", "whole servers, whole economies", 480, ((*PYTEST, "tests/system"),), takes_arguments=True),
+    Stage("system", "whole servers, whole economies", 600, ((*PYTEST, "tests/system"),), takes_arguments=True),
 )
 
 

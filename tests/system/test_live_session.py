@@ -384,7 +384,7 @@ def values_of(document: Mapping[str, Any]) -> dict[str, Any]:
     rows = document.get("markets") or document.get("resources")
     if rows is None:
         return dict(document["values"])
-    return {name: [row[name] for row in rows] for name in rows[0] if name not in ("id", "name")}
+    return {name: [row[name] for row in rows] for name in rows[0] if name not in ("id", "name", "day")}
 
 
 def scaled(value: wire.Value, scale: int) -> Any:

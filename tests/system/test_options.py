@@ -34,7 +34,7 @@ OPTIONS: dict[str, tuple[float, float, float]] = {
     "maxPriceChange": (0.5, 0.01, 0.5),
     "cacheExpiry": (5_000, 0, 3_600_000),
     "rateLimit": (1_000, 1, 10_000_000),
-    "historyLimit": (1_000, 10, 1_000_000),
+    "historyLimit": (1_000, 10, 100_000),
     "sentimentWeight": (0.4, 0.0, 2.0),
     "fearWeight": (0.3, 0.0, 2.0),
     "greedWeight": (0.3, 0.0, 2.0),
