@@ -6,19 +6,24 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+PAUSE_BYTES = 1 << 20
+
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview], pause: Callable[[int], None] | None = None) -> None:
     """Write a file under a temporary name, sync it, rename it, sync its folder.
 
-    pause: called with the open file's descriptor after each part.
+    pause: called with the open file's descriptor after each megabyte.
     """
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        since = 0
         for part in parts:
             write_all(descriptor, part)
-            if pause is not None:
+            since += len(part)
+            if pause is not None and since >= PAUSE_BYTES:
                 pause(descriptor)
+                since = 0
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

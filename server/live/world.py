@@ -46,7 +46,7 @@ from server import keys
 from server.clock import Clock
 from server.config import Settings
 from server.live import snapshots
-from server.live.array_file import Arrays, NotWhole
+from server.live.array_file import Arrays, NotWhole, read_header
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
 from server.live.event_store import EventStore
@@ -422,11 +422,24 @@ def _restore(
         # one whose receipts have all ended meanwhile may be gone already
         files = [kept / name for name, ends in snapshot.receipt_files if ends >= ended or (kept / name).exists()]
         receipts.index.open(files)
+    # written after the snapshot: the replay brings the same receipts. What a newer snapshot names stays: it may be the
+    # one to begin with next time
+    needed = {*files, *_named_receipts(folder)}
     for path in kept.glob("*"):
-        # written after the snapshot: the replay brings the same receipts
-        if path not in files:
+        if path not in needed:
             path.unlink()
     return past
+
+
+def _named_receipts(folder: Path) -> Iterator[Path]:
+    """Yield the files of receipts that any snapshot of a folder names."""
+    for named in list_snapshots(folder):
+        try:
+            names = [name for name, _ in read_header(named.path)["receipts"]]
+        except (NotWhole, OSError, KeyError, ValueError):
+            # it cannot be used, so it needs nothing
+            continue
+        yield from (folder / RECEIPTS_NAME / name for name in names)
 
 
 class Recorded(Protocol):

@@ -153,6 +153,19 @@ async def test_a_snapshot_that_cannot_be_used_costs_only_time(tmp_path: Path, ha
     assert documents(world, agents, range(25, 25 + 3 * EVERY)) == receipts
 
 
+async def test_a_start_from_an_older_snapshot_leaves_the_newer_ones_usable(tmp_path: Path) -> None:
+    """What they name of receipts stays: in a row of crashes each start would else replay more than the one before."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 3 * EVERY)
+    newest = open_again(tmp_path).opened_at
+
+    older = open_again(tmp_path, resume_frames=2 * EVERY).opened_at
+    again = open_again(tmp_path)
+
+    assert older < newest
+    assert again.opened_at == newest
+
+
 async def test_old_segments_are_archived_and_still_read(tmp_path: Path) -> None:
     """The journal is one row of records, wherever its segments are; a record of an archived one is found damaged."""
     async with live_world(tmp_path, **OFTEN) as arena:
