@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,9 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
         if given.sensitivity:
             return _sensitivity(given, progress)
         scenarios = [load(name, given.residents, given.seed) for name in given.names or suite_names()]
+        names = Counter(scenario.name for scenario in scenarios)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ScenarioInvalid(f"two scenarios are called {twice[0]}: run one after the other, or rename a file")
         return _run_all(scenarios, given, progress)
     except ScenarioInvalid as error:
         progress.clear()

@@ -5,6 +5,7 @@ The worlds are checked for every invariant after every tick while they run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from engine.studies.scenario.run import Result, run_all
 from engine.studies.scenario.script import Scenario
 from server.scenarios.suite import load, suite_names
 from server.scenarios.tables import failures
+from tests.support.measure_scenarios import RESULTS, rounded
 
 #: What the card asks for: each is shown by at least one file.
 ASKED = {
@@ -62,3 +64,13 @@ def test_a_scenario_promises_size_direction_and_what_becomes_of_it(scenario: Sce
     assert all(expected.low is not None and expected.high is not None for expected in scenario.expectations)
     assert any(expected.side() for expected in scenario.expectations)
     assert max(ends) > scenario.days * 2 / 3
+
+
+def test_what_the_files_note_is_what_was_measured() -> None:
+    """The ranges in the suite are those of the committed results, at the suite's own size, with five seeds."""
+    for kept in json.loads(RESULTS.read_text(encoding="utf-8"))["scenarios"]:
+        [scenario] = [scenario for scenario in SUITE if scenario.name == kept["name"]]
+        noted = [expected.measured for expected in scenario.expectations]
+        assert noted == [rounded(expected["measured"]) for expected in kept["expectations"]], scenario.name
+        assert (kept["residents"], kept["seeds"]) == (scenario.config.residents, [1, 2, 3, 4, 5])
+        assert kept["holds"]

@@ -6,6 +6,7 @@ owed by the treasury, a find or disaster goes through the engine's own event. Ou
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +35,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(ABC):
     """When a step is due; the words of the vocabulary add what it does."""
 
     day: int = v.key(v.whole(0, 1_080, "days since the start at which the step is due first"), 0)
@@ -57,9 +58,9 @@ class Step:
         """Return whether the step is done before the tick that many ticks after the start."""
         return self.first_tick <= tick <= self.last_tick and (tick - self.first_tick) % self.every == 0
 
+    @abstractmethod
     def apply(self, stage: Stage) -> None:
         """Do it."""
-        raise ScenarioInvalid(f"{type(self).__name__} does nothing")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,13 @@ def test_a_scenario_that_the_world_cannot_do_is_refused(tmp_path: Path, capsys: 
     assert "a find of 1 would lift reserves above 1.2 x their base" in capsys.readouterr().err
 
 
+def test_two_scenarios_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their results could not be told apart."""
+    assert main([mine(tmp_path), mine(tmp_path)]) == 2
+
+    assert capsys.readouterr().err.startswith("arena: two scenarios are called mine: run one after the other")
+
+
 def test_several_seeds_give_ranges_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each figure's range over the seeds is printed; JSON keeps every figure, CSV the days of the first seed."""
     out = tmp_path / "out"
