@@ -3,11 +3,12 @@
 Shape and size were checked at the door; here is everything that needs the world. The first check that fails is the
 outcome, and a refused action changes nothing but the agent's last sign of life. Orders are only placed here: the
 auction of the same tick fills them, and completes their outcomes.
-Decided where the rules are silent: registering and leaving know neither valid_until nor the limit of actions; a
-replace names the lots that shall stay open, keeps the order's time in force, and its id too unless it loses priority;
-a default ends the agent as if it had unregistered; who leaves takes its hours of labour along, for hours are no
-estate; a slot freed with a write-off is taken by nobody while it counts for its old owner (but by whoever held it in
-the world a fork follows).
+Decided where the rules are silent: registering and leaving know neither valid_until nor the limit of actions, taking
+all orders back and setting the dead-man's switch know no limit, for they must get through; a switch fires before the
+first action of its tick; a replace names the lots that shall stay open, keeps the order's time in force, and its id too
+unless it loses priority; a default ends the agent as if it had unregistered; who leaves takes its hours of labour
+along, for hours are no estate; a slot freed with a write-off is taken by nobody while it counts for its old owner (but
+by whoever held it in the world a fork follows).
 Source: ECONOMY A13, DESIGN D22, D24.
 """
 
@@ -25,7 +26,7 @@ from engine.config import Config
 from engine.kernels import kernel
 from engine.ladder import LAST_LEVEL, UCR, window
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
-from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
+from engine.messages import CANCEL_AFTER_TICKS_MAX, ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
 from engine.order_book import (
     LAPSES,
     Accounts,
@@ -53,6 +54,7 @@ from engine.state import (
     LOAN_RATE_Q32,
     MOOD_COUNT,
     NEVER,
+    NEXT_DEADLINE,
     ORDER_COUNT,
     Q15_ONE,
     SLOTS_USED,
@@ -66,7 +68,7 @@ Rows = NDArray[np.void]
 WRITES = (
     "agent_id", "agent_owner", "agent_cash", "agent_escrow", "agent_debt", "agent_advance", "agent_holdings",
     "agent_reserved", "agent_orders", "agent_last_tick", "agent_mood", "agent_has_mood", "agent_mood_tick",
-    "blocked_owner", "blocked_until", "estate", "counters", "flows", "goods_flow",
+    "agent_deadline", "blocked_owner", "blocked_until", "estate", "counters", "flows", "goods_flow",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
     "order_since", "agent_index", "owner_index", "slot_owner", "owner_next", "owner_open", "agent_actions",
     "agent_assets", "agent_first_order", "order_next", "order_row",
@@ -78,6 +80,7 @@ MONEY_MAX = 1 << 61
 """Sums of money stop here instead of running over the end of int64; the world holds far less."""
 NO_OVERFLOW = (1 << 62) // LOTS_MAX
 """Prices up to this one times LOTS_MAX stay in int64."""
+NOBODY = np.zeros(0, np.int64)
 AHEAD = 64
 """Actions whose agents are looked up at once."""
 INTEREST_HOUR = 22
@@ -90,6 +93,7 @@ CONSUMPTION_JOY = 64
 _LIMIT, _MARKET, _CANCEL, _REPLACE = int(Kind.LIMIT), int(Kind.MARKET), int(Kind.CANCEL), int(Kind.REPLACE)
 _BORROW, _REPAY, _PRODUCE, _CONSUME = int(Kind.BORROW), int(Kind.REPAY), int(Kind.PRODUCE), int(Kind.CONSUME)
 _SET_SENTIMENT, _REGISTER, _UNREGISTER = int(Kind.SET_SENTIMENT), int(Kind.REGISTER), int(Kind.UNREGISTER)
+_CANCEL_ALL, _CANCEL_AFTER = int(Kind.CANCEL_ALL), int(Kind.CANCEL_AFTER)
 _GTC, _IOC, _GTT = int(TimeInForce.GTC), int(TimeInForce.IOC), int(TimeInForce.GTT)
 _RESTING, _PARTIAL, _REJECTED = int(Status.RESTING), int(Status.PARTIAL), int(Status.REJECTED)
 _CANCELLED, _DONE = int(Status.CANCELLED), int(Status.DONE)
@@ -146,8 +150,9 @@ class Rules(NamedTuple):
 def step(state: State, config: Config) -> None:
     """Apply this tick's actions in order; charge interest at hour 22 and let idle agents expire at hour 0.
 
-    Leaves one outcome per action in state.outcomes, those of orders still to be completed by the auction, and the
-    changes to older orders in state.updates. Source: ECONOMY A5.0, A13.
+    Dead-man's switches of this tick fire before the first action. Leaves one outcome per action in state.outcomes,
+    those of orders still to be completed by the auction, the changes to older orders in state.updates, and whose
+    switch fired in state.fired. Source: ECONOMY A5.0, A13.
     """
     actions = state.actions
     state.outcomes = np.empty(len(actions), OUTCOME)
@@ -155,6 +160,10 @@ def step(state: State, config: Config) -> None:
     updates = np.empty(int(state.counters[ORDER_COUNT]) + len(actions), ORDER_UPDATE)
     tally = np.zeros(1, np.int64)
     into = (state.outcomes, updates, tally, book_of(state), accounts_of(state), _world_of(state), _rules(state, config))
+    state.fired = NOBODY
+    if 0 < state.counters[NEXT_DEADLINE] <= state.tick:
+        who = np.zeros(int(state.counters[SLOTS_USED]), np.int64)
+        state.fired = who[: fire_switches(*into, who)]
     if len(actions):
         apply(actions, np.empty(AHEAD + 1, np.int64), *into)
     hour = state.tick % HOURS
@@ -239,6 +248,11 @@ def apply(
                 _produce(action, outcome, slot, accounts, world)
             elif kind == _CONSUME:
                 _consume(action, outcome, slot, accounts, world)
+            elif kind == _CANCEL_ALL:
+                _cancel_orders(slot, _whole(action["market"]), outcomes, updates, tally, book, accounts, world)
+                outcome["status"] = _DONE
+            elif kind == _CANCEL_AFTER:
+                _cancel_after(action, outcome, slot, accounts, world, rules)
             else:
                 _set_sentiment(action, outcome, slot, accounts, world, rules)
 
@@ -284,11 +298,11 @@ def _begin(action: np.void, outcome: np.void) -> None:
 @kernel
 def _may_act(action: np.void, outcome: np.void, slot: int, accounts: Accounts, rules: Rules) -> bool:
     """Count the action and return whether it comes in time, is not one too many, and is well formed."""
-    at = np.uintp(slot)
-    taken = 1 + (accounts.actions[at] if accounts.last_tick[at] == rules.tick else 0)
+    at, is_counted = np.uintp(slot), action["kind"] < _CANCEL_ALL
+    taken = is_counted + (accounts.actions[at] if accounts.last_tick[at] == rules.tick else 0)
     accounts.last_tick[at] = rules.tick
     accounts.actions[at] = taken
-    if taken > rules.actions_per_tick_max:
+    if is_counted and taken > rules.actions_per_tick_max:
         return _refuse(outcome, _ACTIONS_PER_TICK, rules.tick + 1, rules.tick)
     if action["valid_until"] < rules.tick:
         return _refuse(outcome, _ACTION_EXPIRED, action["valid_until"], rules.tick)
@@ -322,6 +336,10 @@ def _is_well_formed(action: np.void) -> bool:
             lowest = min(lowest, _whole(action["mood"][k]))
             highest = max(highest, _whole(action["mood"][k]))
         return lowest == 0 and highest <= Q15_ONE
+    if kind == _CANCEL_ALL:
+        return -1 <= market < MARKETS
+    if kind == _CANCEL_AFTER:
+        return 0 <= _whole(action["quantity"]) <= CANCEL_AFTER_TICKS_MAX
     return kind == _CANCEL
 
 
@@ -422,6 +440,52 @@ def _cancel(
     release(book, accounts, world.ladder, i, book.quantity[i])
     _close(i, outcomes, updates, tally, book, accounts)
     outcome["status"], outcome["order_id"] = _DONE, action["order_id"]
+
+
+@kernel
+def _cancel_orders(
+    slot: int, market: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World
+) -> None:
+    """Cancel all open orders of an agent. market: only those there; -1 = everywhere."""
+    i = _whole(book.first[slot]) - 1
+    while i >= 0:
+        if book.quantity[i] > 0 and (market < 0 or book.market[i] == market):
+            release(book, accounts, world.ladder, i, book.quantity[i])
+            _close(i, outcomes, updates, tally, book, accounts)
+        i = _whole(book.next[i]) - 1
+
+
+@kernel
+def _cancel_after(action: np.void, outcome: np.void, slot: int, accounts: Accounts, world: World, rules: Rules) -> None:
+    """Set the agent's dead-man's switch so many ticks ahead, or take it back."""
+    ticks, next_deadline = _whole(action["quantity"]), world.counters[NEXT_DEADLINE]
+    accounts.deadline[slot] = rules.tick + ticks if ticks > 0 else 0
+    # only ever brought forward here: a deadline that is put off costs one look around in vain
+    if ticks > 0 and (next_deadline == 0 or rules.tick + ticks < next_deadline):
+        world.counters[NEXT_DEADLINE] = rules.tick + ticks
+    outcome["status"] = _DONE
+
+
+@kernel
+def fire_switches(
+    outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World, rules: Rules, who: Ints
+) -> int:
+    """Cancel the orders of the agents whose deadline is this tick, and note the next one.
+
+    who: takes the numbers of those agents; their number is returned.
+    """
+    count, next_deadline = 0, 0
+    for slot in range(world.counters[SLOTS_USED]):
+        deadline = accounts.deadline[slot]
+        if 0 < deadline <= rules.tick:
+            accounts.deadline[slot] = 0
+            _cancel_orders(slot, -1, outcomes, updates, tally, book, accounts, world)
+            who[count] = accounts.id[slot]
+            count += 1
+        elif deadline > 0 and (next_deadline == 0 or deadline < next_deadline):
+            next_deadline = deadline
+    world.counters[NEXT_DEADLINE] = next_deadline
+    return count
 
 
 @kernel
@@ -641,7 +705,7 @@ def _leave(
     accounts.cash[slot] = accounts.advance[slot] = 0
     accounts.id[slot] = accounts.owner[slot] = accounts.last_tick[slot] = accounts.actions[slot] = 0
     accounts.mood[slot, :] = 0
-    accounts.has_mood[slot] = accounts.mood_tick[slot] = 0
+    accounts.has_mood[slot] = accounts.mood_tick[slot] = accounts.deadline[slot] = 0
     if lost > 0 and rules.blocked_ticks > 0:
         accounts.blocked_owner[slot], accounts.blocked_until[slot] = owner, rules.tick + rules.blocked_ticks
     else:
@@ -654,12 +718,7 @@ def _liquidate(
     slot: int, outcomes: Rows, updates: Rows, tally: Ints, book: Book, accounts: Accounts, world: World
 ) -> int:
     """Cancel all orders, repay what cash allows, write off the rest, leave holdings to the estate; return the loss."""
-    i = _whole(book.first[slot]) - 1
-    while i >= 0:
-        if book.quantity[i] > 0:
-            release(book, accounts, world.ladder, i, book.quantity[i])
-            _close(i, outcomes, updates, tally, book, accounts)
-        i = _whole(book.next[i]) - 1
+    _cancel_orders(slot, -1, outcomes, updates, tally, book, accounts, world)
     repaid = min(accounts.cash[slot], accounts.debt[slot])
     lost = accounts.debt[slot] - repaid
     accounts.cash[slot] -= repaid

@@ -83,7 +83,8 @@ class Economy:
     def report(self) -> TickReport:
         """Return the report of the last completed tick."""
         state = self.state
-        return TickReport(state.tick, state.outcomes, state.updates, tuple(state.events), capture(state, self.config))
+        public = capture(state, self.config)
+        return TickReport(state.tick, state.outcomes, state.updates, tuple(state.events), public, state.fired)
 
     def state_hash(self) -> bytes:
         """Return the 16-byte hash of the world after the last tick."""

@@ -55,3 +55,5 @@ class TickReport:
     """Changes to older orders, dtype ORDER_UPDATE."""
     events: tuple[Event, ...]
     public: PublicState
+    fired: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Numbers of the agents whose dead-man's switch cancelled their orders."""

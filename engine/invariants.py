@@ -30,6 +30,7 @@ from engine.state import (
     AGENT_COUNT,
     LOANS,
     MOOD_COUNT,
+    NEXT_DEADLINE,
     ORDER_COUNT,
     SLOTS_USED,
     VOLATILITY_MULTIPLIER,
@@ -61,6 +62,7 @@ def check(state: State, config: Config | None = None) -> None:
     _check_money(state)
     _check_goods(state)
     _check_orders(state)
+    _check_switches(state)
     _check_ranges(state, config)
 
 
@@ -149,6 +151,15 @@ def _check_orders(state: State) -> None:
         _broken(f"{np.count_nonzero(state.agent_id[:used])} agents, counted {state.counters[AGENT_COUNT]}")
     if state.agent_has_mood[:used].sum() != state.counters[MOOD_COUNT]:
         _broken(f"{state.agent_has_mood[:used].sum()} agents have set a mood, counted {state.counters[MOOD_COUNT]}")
+
+
+def _check_switches(state: State) -> None:
+    """No dead-man's switch is overdue or behind the deadline that is noted as the next."""
+    armed = state.agent_deadline[: state.counters[SLOTS_USED]]
+    armed = armed[armed != 0]
+    noted = int(state.counters[NEXT_DEADLINE])
+    if armed.size and not state.tick < noted <= armed.min():
+        _broken(f"an agent's deadline is tick {armed.min()}, the next one noted {noted}, after tick {state.tick}")
 
 
 def _check_ranges(state: State, config: Config | None) -> None:

@@ -24,6 +24,12 @@ class Kind(IntEnum):
     SET_SENTIMENT = 9
     REGISTER = 10
     UNREGISTER = 11
+    CANCEL_ALL = 12
+    CANCEL_AFTER = 13
+
+
+CANCEL_AFTER_TICKS_MAX = 36_000
+"""Ticks ahead for which a dead-man's switch may be set, at most: as far as an action may be valid."""
 
 
 class TimeInForce(IntEnum):
@@ -98,7 +104,7 @@ ACTION = np.dtype(
         ("seq", "<i8"),  # journal sequence number; the id of the order it places
         ("agent_id", "<i8"),
         ("owner", "<i8"),  # REGISTER only
-        ("quantity", "<i8"),  # lots, 1..10^9; REGISTER in a fork: the slot to take + 1
+        ("quantity", "<i8"),  # lots, 1..10^9; CANCEL_AFTER: ticks, 0 = never; REGISTER in a fork: the slot to take + 1
         ("amount", "<i8"),  # ucr: borrow, repay
         ("order_id", "<i8"),  # cancel, replace
         ("order_until", "<i8"),  # GTT: last tick the order takes part in

@@ -79,6 +79,7 @@ class Accounts(NamedTuple):
     mood: Ints
     has_mood: Ints
     mood_tick: Ints
+    deadline: Ints
     blocked_owner: Ints
     blocked_until: Ints
     actions: Ints
@@ -105,9 +106,9 @@ def accounts_of(state: State) -> Accounts:
     return Accounts(
         state.agent_id, state.agent_owner, state.agent_cash, state.agent_escrow, state.agent_debt,
         state.agent_advance, state.agent_holdings, state.agent_reserved, state.agent_orders, state.agent_last_tick,
-        state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.blocked_owner, state.blocked_until,
-        state.agent_actions, state.agent_assets, state.agent_index, state.owner_index, state.slot_owner,
-        state.owner_next, state.owner_open, state.outside_net,
+        state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.agent_deadline, state.blocked_owner,
+        state.blocked_until, state.agent_actions, state.agent_assets, state.agent_index, state.owner_index,
+        state.slot_owner, state.owner_next, state.owner_open, state.outside_net,
     )  # fmt: skip
 
 

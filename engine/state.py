@@ -26,7 +26,7 @@ from engine.markets import HOURS, MARKETS, POOLS, RESOURCES
 from engine.messages import ACTION, ORDER_UPDATE, OUTCOME
 from engine.rng import STREAMS
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
@@ -135,8 +135,9 @@ MACRO = 55
     TOTAL_SKILL,  # hours offered a day by all households; constant
     HOUSEHOLD_WEALTH,  # mean wealth of a household at the last day end, ucr
     LEDGER_SUM,  # sum of all cash accounts at the last day end, ucr: always 0
-) = range(27)
-COUNTERS = 27
+    NEXT_DEADLINE,  # no agent's orders are to be cancelled before this tick; 0 = never
+) = range(28)
+COUNTERS = 28
 
 # --- ledger: indices into State.ledger (int64, ucr) --------------------------------------------------------------
 TREASURY, BANK, CENTRAL_BANK, LOANS = range(4)
@@ -219,6 +220,8 @@ class State:
     """One per action, dtype OUTCOME."""
     updates: NDArray[np.void]
     """Changes to older outside orders in this tick, dtype ORDER_UPDATE."""
+    fired: I64
+    """Numbers of the agents whose dead-man's switch cancelled their orders in this tick."""
     events: list[Event]
     """Facts of this tick so far."""
 
@@ -327,6 +330,7 @@ class State:
     agent_mood: I64 = _array(np.int64, "agents", 4, unit="Q15: sentiment, fear, greed, confidence")
     agent_has_mood: I64 = _array(np.int64, "agents", unit="1 once set_sentiment was used")
     agent_mood_tick: I64 = _array(np.int64, "agents", unit="tick of the last set_sentiment, -1 if none")
+    agent_deadline: I64 = _array(np.int64, "agents", unit="tick at whose start all its orders are cancelled, 0 = never")
     blocked_owner: I64 = _array(np.int64, "agents", unit="owner a slot freed with a write-off still counts for")
     blocked_until: I64 = _array(np.int64, "agents", unit="tick until which it counts")
     estate: I64 = _array(np.int64, MARKETS, unit="lots the treasury holds from agents that left")
@@ -450,6 +454,7 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         actions=np.zeros(0, ACTION),
         outcomes=np.zeros(0, OUTCOME),
         updates=np.zeros(0, ORDER_UPDATE),
+        fired=np.zeros(0, np.int64),
         events=[],
         **arrays,
     )

@@ -148,7 +148,7 @@ class AgentRegistry:
         self._tick = report.tick
         gone: dict[int, str] = {}
         outcomes = report.outcomes
-        for row in outcomes[outcomes["kind"] >= Kind.REGISTER]:
+        for row in outcomes[np.isin(outcomes["kind"], (Kind.REGISTER, Kind.UNREGISTER))]:
             number, is_done = int(row["agent_id"]), row["status"] == Status.DONE
             if row["kind"] == Kind.REGISTER and is_done:
                 self._agents[number].is_active = True

@@ -13,7 +13,7 @@ from engine.actions import INTEREST_HOUR, LOTS_MAX, MOOD_START
 from engine.agent_index import find, insert, remove, table_size
 from engine.ladder import LAST_LEVEL, prices, window
 from engine.markets import CONSOL, ID, INPUT_1, INPUT_2, LABOUR, OIL, SHARE_FIRST
-from engine.messages import Kind, Reject, Status, TimeInForce
+from engine.messages import CANCEL_AFTER_TICKS_MAX, Kind, Reject, Status, TimeInForce
 from engine.state import (
     AGENT_COUNT,
     FLOW_ADVANCE_BACK,
@@ -26,6 +26,7 @@ from engine.state import (
     GOODS_PRODUCED,
     GOODS_USED,
     MOOD_COUNT,
+    NEXT_DEADLINE,
     ORDER_COUNT,
     SLOTS_USED,
     array_fields,
@@ -319,6 +320,10 @@ class TestRefusals:
             {"kind": Kind.CONSUME, "market": CONSOL},
             {"kind": Kind.SET_SENTIMENT, "mood": (0, 0, 0, 32_768)},
             {"kind": Kind.SET_SENTIMENT, "mood": (0, -1, 0, 0)},
+            {"kind": Kind.CANCEL_ALL, "market": 32},
+            {"kind": Kind.CANCEL_ALL, "market": -2},
+            {"kind": Kind.CANCEL_AFTER, "quantity": -1},
+            {"kind": Kind.CANCEL_AFTER, "quantity": CANCEL_AFTER_TICKS_MAX + 1},
             {"seq": 1},
         ],
         ids=str,
@@ -559,6 +564,134 @@ class TestLoans:
         assert state.counters[AGENT_COUNT] == 0
 
 
+class TestCancelAll:
+    """All open orders of an agent at once."""
+
+    def test_orders_of_earlier_ticks_and_of_this_one_end(self) -> None:
+        """Older ones are told in the updates, those of the tick in their outcome; what they held is free again."""
+        floor = Floor()
+        agent, other = floor.join(2)
+        floor.give(agent, FOOD, 5)
+        old = floor.limit(agent, OIL, 1, 2, LEVEL - 400)
+        floor.tick(old, floor.limit(other, OIL, 1, 2, LEVEL - 400))
+
+        outcomes = floor.tick(floor.limit(agent, FOOD, -1, 5, LEVEL + 400), floor.row(agent, Kind.CANCEL_ALL))
+
+        state = floor.state
+        assert outcomes[["status", "code", "open"]].tolist() == [(Status.CANCELLED, 0, 0), (Status.DONE, 0, 0)]
+        assert state.updates[["order_id", "agent_id", "status"]].tolist() == [(old["seq"][0], agent, Status.CANCELLED)]
+        assert (state.agent_escrow[0], state.agent_reserved[0].sum(), state.agent_orders[0]) == (0, 0, 0)
+        assert state.agent_cash[0] == ENDOWMENT
+        assert state.counters[ORDER_COUNT] == state.agent_orders[1] == 1
+
+    def test_a_market_narrows_it(self) -> None:
+        """Only the orders in the named market end."""
+        floor = Floor()
+        (agent,) = floor.join()
+        floor.tick(*(floor.limit(agent, market, 1, 1, LEVEL - 400) for market in (LABOUR, OIL, FOOD, OIL)))
+
+        floor.tick(floor.row(agent, Kind.CANCEL_ALL, market=OIL))
+
+        assert floor.state.order_market[: floor.state.counters[ORDER_COUNT]].tolist() == [LABOUR, FOOD]
+
+    def test_without_open_orders_it_is_done(self) -> None:
+        """Nothing to cancel is no mistake."""
+        floor = Floor()
+        (agent,) = floor.join()
+
+        assert floor.outcome(floor.row(agent, Kind.CANCEL_ALL))["status"] == Status.DONE
+
+    def test_it_gets_through_when_the_agent_may_act_no_more(self) -> None:
+        """It is outside the limit of actions per tick, takes nothing of it, and knows its validity."""
+        floor = Floor(actions_per_tick_max=2)
+        (agent,) = floor.join()
+        late = floor.row(agent, Kind.CANCEL_ALL)
+        late["valid_until"] = floor.state.tick
+
+        outcomes = floor.tick(
+            floor.row(agent, Kind.CANCEL_ALL), late,
+            *(floor.limit(agent, OIL, 1, 1, LEVEL - 400) for _ in range(3)),
+            floor.row(agent, Kind.CANCEL_AFTER, quantity=9), floor.row(agent, Kind.CANCEL_ALL),
+        )  # fmt: skip
+
+        assert outcomes["code"].tolist() == [0, Reject.ACTION_EXPIRED, 0, 0, Reject.ACTIONS_PER_TICK, 0, 0]
+        assert floor.state.counters[ORDER_COUNT] == 0
+
+
+class TestSwitch:
+    """cancel_after: the dead-man's switch."""
+
+    def test_it_fires_at_the_start_of_its_tick(self) -> None:
+        """Orders take part in so many auctions, then they end; those of the tick itself stand; it fires once."""
+        floor = Floor()
+        agent, other = floor.join(2)
+        first = floor.limit(agent, OIL, 1, 1, LEVEL - 400)
+        floor.tick(first, floor.limit(other, OIL, 1, 1, LEVEL - 400), floor.row(agent, Kind.CANCEL_AFTER, quantity=2))
+        floor.tick()
+        assert floor.state.counters[ORDER_COUNT] == 2
+        assert floor.state.fired.tolist() == []
+
+        second = floor.limit(agent, OIL, 1, 1, LEVEL - 300)
+        outcomes = floor.tick(second)
+
+        state = floor.state
+        assert state.fired.tolist() == [agent]
+        assert state.updates[["order_id", "status"]].tolist() == [(first["seq"][0], Status.CANCELLED)]
+        assert outcomes["status"].tolist() == [Status.RESTING]
+        assert (state.agent_deadline[0], state.counters[NEXT_DEADLINE]) == (0, 0)
+        floor.tick()
+        assert state.fired.tolist() == []
+        assert state.counters[ORDER_COUNT] == 2
+
+    def test_setting_it_again_puts_it_off_and_zero_takes_it_back(self) -> None:
+        """The last word counts; a deadline that was put off fires nothing at its old tick."""
+        floor = Floor()
+        one, two = floor.join(2)
+        floor.tick(*(floor.limit(agent, OIL, 1, 1, LEVEL - 400) for agent in (one, two)))
+        floor.tick(*(floor.row(agent, Kind.CANCEL_AFTER, quantity=2) for agent in (one, two)))
+        floor.tick(floor.row(one, Kind.CANCEL_AFTER, quantity=3), floor.row(two, Kind.CANCEL_AFTER, quantity=0))
+        fired = []
+        for _ in range(4):
+            floor.tick()
+            fired.append(floor.state.fired.tolist())
+
+        assert fired == [[], [], [one], []]
+        assert floor.state.order_slot[: floor.state.counters[ORDER_COUNT]].tolist() == [1]
+
+    def test_of_many_each_fires_in_its_own_tick(self) -> None:
+        """The noted next deadline is never behind the nearest one, whatever is set, put off and taken back."""
+        chance = np.random.default_rng(5)
+        floor = Floor(actions_per_tick_max=1)
+        agents = floor.join(8)
+        due: dict[int, int] = {}
+        for _ in range(300):
+            expected = sorted(agent for agent, tick in due.items() if tick == floor.state.tick + 1)
+            rows = []
+            for agent in expected:
+                del due[agent]
+            for agent in chance.choice(agents, 2, replace=False).tolist():
+                ticks = int(chance.integers(0, 9))
+                rows.append(floor.row(agent, Kind.CANCEL_AFTER, quantity=ticks))
+                due.pop(agent, None)
+                if ticks:
+                    due[agent] = floor.state.tick + 1 + ticks
+
+            floor.intake(*rows)
+
+            assert floor.state.fired.tolist() == expected
+
+    def test_who_leaves_takes_it_along(self) -> None:
+        """The next agent in the slot has no deadline."""
+        floor = Floor()
+        (agent,) = floor.join()
+        floor.tick(floor.row(agent, Kind.CANCEL_AFTER, quantity=2))
+        floor.tick(floor.row(agent, Kind.UNREGISTER))
+        floor.join()
+
+        assert floor.state.agent_deadline[0] == 0
+        assert floor.state.fired.tolist() == []
+
+
 class TestSlots:
     """Coming and going."""
 
@@ -759,7 +892,7 @@ class TestIndex:
 
 ANY_FIELDS = st.fixed_dictionaries(
     {
-        "kind": st.integers(0, 12),
+        "kind": st.integers(0, 14),
         "agent_id": st.integers(0, 6),
         "market": st.sampled_from([-1, LABOUR, OIL, FOOD, SHARE_FIRST, CONSOL, 32, 127]),
         "side": st.sampled_from([-1, 0, 1]),
@@ -790,6 +923,7 @@ def test_any_sequence_of_rows_conserves_cash_and_keeps_the_books(ticks: list[lis
         assert floor.cash_sum() == 0
         invariants._check_orders(floor.state)
         invariants._check_signs(floor.state)
+        invariants._check_switches(floor.state)
 
 
 def test_only_declared_arrays_change() -> None:
@@ -806,7 +940,9 @@ def test_only_declared_arrays_change() -> None:
         make(one, Kind.CONSUME, market=FOOD, quantity=1), make(one, Kind.BORROW, amount=9),
         make(one, Kind.REPAY, amount=9), make(one, Kind.SET_SENTIMENT), make(two, Kind.UNREGISTER),
         make(99, Kind.REGISTER), make(one, Kind.MARKET, market=FOOD, side=-1, quantity=1),
+        make(one, Kind.CANCEL_AFTER, quantity=1), make(one, Kind.CANCEL_ALL),
     )  # fmt: skip
+    floor.intake()
 
     changed = {name for name, array in before.items() if not np.array_equal(array, getattr(floor.state, name))}
     assert changed <= set(actions.WRITES)

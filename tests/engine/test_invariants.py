@@ -9,7 +9,7 @@ from engine import invariants
 from engine.economy import Economy
 from engine.errors import InvariantBroken
 from engine.markets import CONSOL, OIL
-from engine.state import BANK, LOANS, TREASURY, VOLATILITY_MULTIPLIER, State
+from engine.state import BANK, LOANS, NEXT_DEADLINE, TREASURY, VOLATILITY_MULTIPLIER, State
 from tests.support.worlds import RandomBots, run, small_config
 
 
@@ -54,6 +54,8 @@ BREACHES = {
     "loans": (add("ledger", LOANS, 9), "loans outstanding"),
     "a debt": (add("debt", 4, 9), "loans outstanding"),
     "a stock of oil": (add("inventory", 0, 2), "lots held of oil: .* 2 apart"),
+    "a deadline ahead of the noted one": (put("agent_deadline", 1, 30), "deadline is tick 30, the next one noted"),
+    "an overdue deadline": (put("counters", NEXT_DEADLINE, 3), "the next one noted 3, after tick 39"),
     "an input": (add("in1", 0, 1), "lots held of .* 1 apart"),
     "a good": (add("out", 5, -1), "lots held of .* -1 apart"),
     "the estate": (add("estate", CONSOL, 3), "lots held of consol: .* 3 apart"),
@@ -98,7 +100,8 @@ def arrays(state: State) -> dict[str, np.ndarray]:
     """Return the arrays the breaches touch."""
     names = (
         "cash agent_cash agent_escrow pools ledger debt inventory in1 out estate agent_holdings goods_made reserves "
-        "fear agent_reserved order_qty agent_orders order_id agent_id price level returns scarcity market_vm macro"
+        "fear agent_reserved order_qty agent_orders order_id agent_id price level returns scarcity market_vm macro "
+        "agent_deadline counters"
     )
     return {name: getattr(state, name) for name in names.split()}
 

@@ -26,6 +26,7 @@ from engine.state import (
     LOAN_RATE_Q32,
     LOANS,
     MOOD_COUNT,
+    NEXT_DEADLINE,
     ORDER_COUNT,
     TREASURY,
     State,
@@ -198,13 +199,13 @@ def economic_arrays(state: State) -> dict[str, NDArray[Any]]:
     """Return copies of everything a refused action must leave alone."""
     names = (
         "agent_id", "agent_owner", "agent_cash", "agent_escrow", "agent_debt", "agent_advance", "agent_holdings",
-        "agent_reserved", "agent_orders", "agent_mood", "agent_has_mood", "agent_mood_tick", "blocked_owner",
-        "blocked_until", "estate", "flows", "goods_flow", "cash", "ledger",
+        "agent_reserved", "agent_orders", "agent_mood", "agent_has_mood", "agent_mood_tick",
+        "agent_deadline", "blocked_owner", "blocked_until", "estate", "flows", "goods_flow", "cash", "ledger",
     )  # fmt: skip
     arrays = {name: getattr(state, name).copy() for name in names}
     count = int(state.counters[ORDER_COUNT])
     for name in ("order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires"):
         arrays[name] = getattr(state, name)[:count].copy()
-    arrays["counters"] = state.counters[[ORDER_COUNT, MOOD_COUNT]].copy()
+    arrays["counters"] = state.counters[[ORDER_COUNT, MOOD_COUNT, NEXT_DEADLINE]].copy()
     assert len(state.level) == MARKETS
     return arrays

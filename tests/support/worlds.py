@@ -78,6 +78,7 @@ class RandomBots:
             + [Kind.CANCEL] * 3
             + [Kind.REPLACE] * 2
             + [Kind.BORROW, Kind.REPAY, Kind.PRODUCE, Kind.CONSUME, Kind.SET_SENTIMENT]
+            + [Kind.CANCEL_ALL, Kind.CANCEL_AFTER]
         )
         side = int(random.choice([-1, 1]))
         quantity = int(random.pareto(1.0) * 3) + 1
@@ -100,6 +101,10 @@ class RandomBots:
                 return self._row(tick, Kind.MARKET, agent, market=market, side=side, quantity=quantity)
             case Kind.CANCEL:
                 return self._row(tick, Kind.CANCEL, agent, order_id=order)
+            case Kind.CANCEL_ALL:
+                return self._row(tick, Kind.CANCEL_ALL, agent, market=market if random.random() < 0.5 else -1)
+            case Kind.CANCEL_AFTER:
+                return self._row(tick, Kind.CANCEL_AFTER, agent, quantity=int(random.integers(0, 6)))
             case Kind.BORROW | Kind.REPAY:
                 return self._row(tick, Kind(kind), agent, amount=int(10 ** random.uniform(6, 10)))
             case Kind.PRODUCE | Kind.CONSUME:
