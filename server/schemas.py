@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from engine.ladder import UCR
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, NAMES
+from engine.messages import CANCEL_AFTER_TICKS_MAX
 from server.bodies import INTEGER_MAX
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
 
@@ -269,6 +270,31 @@ class SetSentimentAction(Action):
     confidence: Annotated[Mood, Field(description="a number in [0, 1]")]
 
 
+class CancelAllAction(Action):
+    """Take all open orders back; it is not counted among the actions of a tick."""
+
+    type: Literal["cancel_all"]
+    market: Annotated[
+        Market | None,
+        Field(description="name of the market whose orders end; all of the agent's orders unless given"),
+    ] = None
+
+
+class CancelAfterAction(Action):
+    """Set the dead-man's switch: all open orders end unless it is set again in time; not counted either."""
+
+    type: Literal["cancel_after"]
+    ticks: Annotated[
+        StrictInt,
+        Field(
+            ge=0,
+            le=CANCEL_AFTER_TICKS_MAX,
+            description=f"ticks from the one the action is applied in, a whole number in "
+            f"[0, {CANCEL_AFTER_TICKS_MAX}]; the orders end at the start of that tick; 0 takes the switch back",
+        ),
+    ]
+
+
 AnyAction = Annotated[
     LimitAction
     | MarketAction
@@ -278,7 +304,9 @@ AnyAction = Annotated[
     | RepayAction
     | ProduceAction
     | ConsumeAction
-    | SetSentimentAction,
+    | SetSentimentAction
+    | CancelAllAction
+    | CancelAfterAction,
     Field(discriminator="type"),
 ]
 ACTION_MODELS: dict[str, type[Action]] = {
@@ -291,6 +319,8 @@ ACTION_MODELS: dict[str, type[Action]] = {
     "produce": ProduceAction,
     "consume": ConsumeAction,
     "set_sentiment": SetSentimentAction,
+    "cancel_all": CancelAllAction,
+    "cancel_after": CancelAfterAction,
 }
 _ACTION: TypeAdapter[Action] = TypeAdapter(AnyAction)
 

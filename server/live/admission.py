@@ -244,11 +244,13 @@ def to_row(agent: int, action: schemas.Action) -> NDArray[np.void]:
     row = np.zeros(1, ACTION)
     row["agent_id"], row["kind"], row["market"] = agent, Kind[action.type.upper()], -1
     given = action.model_dump()
-    if "market" in given:
+    if given.get("market") is not None:
         row["market"] = ID[given["market"]]
     for name in ("quantity", "order_id"):
         if name in given:
             row[name] = int(given[name])
+    if "ticks" in given:
+        row["quantity"] = given["ticks"]
     if "side" in given:
         row["side"] = _SIDES[given["side"]]
     if "price" in given:

@@ -367,6 +367,9 @@ async def test_every_action_has_its_shape() -> None:
         await arena.produce("food", 4)
         await arena.consume("food", 1)
         await arena.set_sentiment(0.5, 0.25, 0.75, 1.0)
+        await arena.cancel_all()
+        await arena.cancel_all("food")
+        await arena.cancel_after(50)
 
         shapes = [{key: value for key, value in body.items() if key != "client_action_id"} for body in server.sent()]
         assert shapes == [
@@ -380,6 +383,9 @@ async def test_every_action_has_its_shape() -> None:
             {"type": "produce", "market": "food", "quantity": 4},
             {"type": "consume", "market": "food", "quantity": 1},
             {"type": "set_sentiment", "sentiment": 0.5, "fear": 0.25, "greed": 0.75, "confidence": 1.0},
+            {"type": "cancel_all"},
+            {"type": "cancel_all", "market": "food"},
+            {"type": "cancel_after", "ticks": 50},
         ]
         assert len({body["client_action_id"] for body in server.sent()}) == len(shapes)
 

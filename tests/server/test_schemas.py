@@ -28,6 +28,8 @@ VALID: dict[str, dict[str, Any]] = {
         "client_action_id": "a", "type": "set_sentiment", "sentiment": 1, "fear": Decimal("0.5"), "greed": 0,
         "confidence": Decimal("0.25"),
     },
+    "cancel_all": {"client_action_id": "a", "type": "cancel_all"},
+    "cancel_after": {"client_action_id": "a", "type": "cancel_after", "ticks": 50},
 }  # fmt: skip
 
 
@@ -140,6 +142,17 @@ def test_amounts_are_positive_and_exact_in_millionths(amount: Any) -> None:
     (mistake,) = mistakes({**VALID["borrow"], "amount": amount})
 
     assert mistake["field"] == "amount"
+
+
+@pytest.mark.parametrize("ticks", [-1, 36_001, 1.0, True, "5", None])
+def test_the_switch_is_set_in_whole_ticks_of_at_most_an_hour(ticks: Any) -> None:
+    """0 takes it back; a market narrows cancel_all and may be left out."""
+    (mistake,) = mistakes({**VALID["cancel_after"], "ticks": ticks})
+
+    assert mistake["field"] == "ticks"
+    for good in (0, 1, 36_000):
+        schemas.parse_action({**VALID["cancel_after"], "ticks": good})
+    schemas.parse_action({**VALID["cancel_all"], "market": "consol"})
 
 
 @pytest.mark.parametrize("mood", [Decimal("-0.01"), Decimal("1.01"), 2, True, "0.5", None])

@@ -243,6 +243,15 @@ class ArenaClient:
         moods = {"sentiment": sentiment, "fear": fear, "greed": greed, "confidence": confidence}
         return await self.act({"type": "set_sentiment", **moods}, **options)
 
+    async def cancel_all(self, market: str | None = None, **options: Any) -> Receipt:
+        """Take all open orders back, or only those in one market."""
+        named = {} if market is None else {"market": market}
+        return await self.act({"type": "cancel_all", **named}, **options)
+
+    async def cancel_after(self, ticks: int, **options: Any) -> Receipt:
+        """Set the dead-man's switch: all open orders end so many ticks from now unless it is set again; 0 = never."""
+        return await self.act({"type": "cancel_after", "ticks": ticks}, **options)
+
     async def act(
         self,
         action: Mapping[str, Any],

@@ -50,6 +50,9 @@ def test_a_limit_order_becomes_a_row() -> None:
         ({"type": "repay", "amount": 1_000_000_000}, {"amount": 10**15}),
         ({"type": "produce", "market": "food", "quantity": 2}, {"market": ID["food"], "quantity": 2}),
         ({"type": "consume", "market": "food", "quantity": 2}, {"market": ID["food"], "quantity": 2}),
+        ({"type": "cancel_all"}, {"market": -1}),
+        ({"type": "cancel_all", "market": "food"}, {"market": ID["food"]}),
+        ({"type": "cancel_after", "ticks": 50}, {"market": -1, "quantity": 50}),
     ],
 )
 def test_other_actions_become_rows(action: dict[str, Any], expected: dict[str, int]) -> None:
