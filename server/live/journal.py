@@ -29,6 +29,7 @@ from engine.journal import (
     Scan,
     Segments,
     Torn,
+    chain_behind,
     encode,
     encode_batch,
     encode_segment,
@@ -341,9 +342,28 @@ def segment_paths(folder: Path) -> list[Path]:
     return [found[sequence] for sequence in sorted(found)]
 
 
-def read_segments(paths: Sequence[Path]) -> Segments:
-    """Return the records of consecutive segments. Raises JournalDamaged when the first does not begin as one."""
-    return Segments([partial(scan_segment, path) for path in paths])
+def read_segments(paths: Sequence[Path], first: int = 0) -> Segments:
+    """Return the records of consecutive segments, from one on. Raises JournalDamaged when the first is no segment."""
+    return Segments([partial(scan_segment, path) for path in paths], first)
+
+
+def chain_before(scan: Scan, sequence: int) -> bytes | None:
+    """Return the chain value before a record of a segment, None unless a mark or nothing of the segment is before it.
+
+    Raises JournalDamaged for what is damaged before it.
+    """
+    if scan.first_sequence == sequence:
+        return scan.first_chain
+    for record in scan:
+        if record.sequence == sequence - 1:
+            return chain_behind(record) if record.kind is RecordKind.MARK else None
+    return None
+
+
+def segments_from(paths: Sequence[Path], sequence: int) -> list[Path]:
+    """Return the segments that hold a record and what comes behind it; the first holds what is before it, or it."""
+    holding = max((i for i, path in enumerate(paths) if first_sequence(path) <= sequence), default=0)
+    return list(paths[holding:])
 
 
 def first_sequence(path: Path) -> int:

@@ -23,7 +23,14 @@ from engine.replay import HashDiffers
 from server.live import snapshots
 from server.live.array_file import NotWhole
 from server.live.errors import NotRecorded, WorldRefused
-from server.live.journal import ARCHIVE_NAME, SEGMENT_NAME, first_sequence, scan_segment, segment_paths
+from server.live.journal import (
+    ARCHIVE_NAME,
+    SEGMENT_NAME,
+    chain_before,
+    first_sequence,
+    scan_segment,
+    segment_paths,
+)
 from server.live.snapshots import list_snapshots
 from server.live.world import economy_of, read_genesis
 
@@ -83,13 +90,13 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         if self._first > self._last:
             return
-        starts = [first_sequence(path) for path in segment_paths(self._folder)]
+        starts = _starts(self._folder)
         holding = max(start for start in starts if start <= self._first)
-        for record in Segments([partial(_open, self._folder, start) for start in starts if start >= holding]):
+        openers = [partial(_open, self._folder, start) for start in starts if start >= holding]
+        for record in Segments(openers, self._first):
             if record.sequence > self._last:
                 return
-            if record.sequence >= self._first:
-                yield record
+            yield record
 
 
 class _LastMark(NamedTuple):
@@ -132,7 +139,9 @@ def _begin(folder: Path, genesis: Genesis, tick: int, threads: int) -> _Begin:
         try:
             snapshot = snapshots.load(named.path)
             # the chain binds a snapshot to all that came before it
-            if _open(folder, snapshot.sequence).first_chain.hex() != snapshot.header["chain"]:
+            holding = max(start for start in _starts(folder) if start <= snapshot.sequence)
+            chain = chain_before(_open(folder, holding), snapshot.sequence)
+            if chain is None or chain.hex() != snapshot.header["chain"]:
                 raise NotWhole("it is not of this journal")
             economy = economy_of(snapshot, genesis, folder, threads)
             return _Begin(economy, str(snapshot.header["epoch"]), snapshot.sequence)
@@ -169,6 +178,11 @@ def _compare(economy: Economy, stored: Mark) -> None:
     actual = economy.state_hash()
     if actual != stored.state_hash:
         raise HashDiffers(economy.tick, stored.state_hash, actual)
+
+
+def _starts(folder: Path) -> list[int]:
+    """Return the first sequence of each segment."""
+    return [first_sequence(path) for path in segment_paths(folder)]
 
 
 def _open(folder: Path, start: int) -> Scan:

@@ -31,6 +31,7 @@ from engine.journal import (
     Record,
     RecordKind,
     Segments,
+    chain_behind,
     decode_epoch,
     decode_genesis,
     decode_key,
@@ -41,7 +42,7 @@ from engine.market_queue import MarketQueue
 from engine.messages import Kind
 from engine.replay import Replayed, Watch, replay
 from engine.rng import seed_bytes
-from engine.state import LAYOUT_VERSION, Parallel, serial
+from engine.state import LAYOUT_VERSION, Parallel, persistent, serial
 from server import keys
 from server.clock import Clock
 from server.config import Settings
@@ -56,17 +57,19 @@ from server.live.journal import (
     DiskFile,
     Journal,
     JournalFile,
+    SegmentStart,
+    chain_before,
     create_segment,
     cut_tail,
-    first_sequence,
     read_segments,
     scan_segment,
     segment_paths,
+    segments_from,
 )
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.receipts import RETENTION_TICKS, Receipts
 from server.live.registry import AgentRegistry
-from server.live.snapshots import Snapshot, Snapshots, list_snapshots
+from server.live.snapshots import Snapshot, Snapshots, Standing, list_snapshots
 from server.live.view import iso_time
 from server.live.warm import save, warm_start
 from server.live.workers import SYSTEM, Workers
@@ -80,8 +83,17 @@ GAP_TICKS_MAX = 3_600
 
 OnReplayed = Callable[[TickReport, int], None]
 """Called with the report of every replayed tick and the wall clock (ns since 1970) at its mark, oldest first."""
-OnGenesis = Callable[[Genesis], int | None]
-"""Called with what the world is, before the first replayed tick; returns the last tick that needs no replay, if any."""
+
+
+class Known(NamedTuple):
+    """Ticks that whoever is told of replayed ones has without: from first to newest, none missing."""
+
+    first: int
+    newest: int
+
+
+OnGenesis = Callable[[Genesis], Known | None]
+"""Called with what the world is, before the first replayed tick; returns which ticks need no replay, if any."""
 
 log = structlog.get_logger("arena.world")
 
@@ -133,6 +145,8 @@ class World:
     """The tick the replay began after."""
     replayed: Replayed
     lock: FolderLock
+    standing: Standing | None = None
+    """Where it stands; None until its first tick is published."""
 
     @property
     def seed_commitment(self) -> str:
@@ -144,9 +158,16 @@ class World:
         """The tick the world began after."""
         return self.genesis.start_tick
 
-    async def close(self) -> None:
-        """Mark a clean stop and let go of the folder. The ticker must have ended. Raises JournalFailed."""
+    async def close(self, deadline: float | None = None) -> None:
+        """Leave a snapshot, mark a clean stop and let go of the folder. The ticker must have ended.
+
+        deadline: when the stop no longer waits for the snapshot, monotonic seconds. Raises JournalFailed.
+        """
+        state, at = self.economy.state, self.standing
         try:
+            # a world that broke in the middle of a tick has arrays that nobody may begin with
+            if at is not None and at.tick == state.tick and not self.journal.failed:
+                await self.snapshots.finish(at, list(persistent(state)), deadline)
             await self.snapshots.close()
             await self.journal.close()
         finally:
@@ -308,7 +329,7 @@ def _open(
     events = EventStore(folder / EVENTS_NAME)
     known = None if on_genesis is None else on_genesis(genesis)
     # who was connected may resume from as many ticks as are replayed
-    for begin in _begins(folder, settings.resume_frames + 1, known):
+    for begin in _begins(folder, genesis.start_tick, settings.resume_frames + 1, known):
         registry = AgentRegistry(Config(**genesis.config))
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
@@ -349,17 +370,32 @@ def _open(
         clean=records.is_clean,
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
     )
-    taking = Snapshots(folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, workers)
+    taking = Snapshots(
+        folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, settings.resume_frames + 1,
+        workers,
+    )  # fmt: skip
     return World(
         folder, genesis, epoch, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at,
-        replayed, lock,
+        replayed, lock, _standing(begin),
     )  # fmt: skip
 
 
-def _begins(folder: Path, ticks: int, known: int | None) -> Iterator[Begin]:
-    """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start.
+def _standing(begin: Begin) -> Standing | None:
+    """Return where a world stands once everything behind its beginning is replayed; None before its first tick."""
+    if (record := last_mark(begin.records)) is not None:
+        mark = decode_mark(record.payload)
+        return Standing(mark.tick, mark.unix_ns, SegmentStart(record.sequence + 1, chain_behind(record)))
+    if (snapshot := begin.snapshot) is None:
+        return None
+    start = SegmentStart(snapshot.sequence, bytes.fromhex(snapshot.header["chain"]))
+    return Standing(snapshot.tick, int(snapshot.header["unix_ns"]), start)
 
-    known: the last tick that whoever is told of ticks has; a snapshot behind it would leave a gap.
+
+def _begins(folder: Path, start_tick: int, ticks: int, known: Known | None) -> Iterator[Begin]:
+    """Return where a replay may begin, the best first: the newest snapshot from which the last ticks can be told.
+
+    Those are so many, up to the last mark (fewer in a world that has fewer): each is replayed, or known. A snapshot
+    that would leave a gap behind the known ones is passed over, unless the gap is long. Last comes the start.
     """
     paths = segment_paths(folder)
     for named in reversed(list_snapshots(folder)):
@@ -368,23 +404,37 @@ def _begins(folder: Path, ticks: int, known: int | None) -> Iterator[Begin]:
         except (NotWhole, OSError) as error:
             log.warning("snapshot_unusable", tick=named.tick, reason=str(error))
             continue
-        following = [path for path in paths if first_sequence(path) >= snapshot.sequence]
+        following = segments_from(paths, snapshot.sequence)
         # the chain binds a snapshot to all that came before it
-        if not following or scan_segment(following[0]).first_chain.hex() != snapshot.header.get("chain"):
+        chain = chain_before(scan_segment(following[0]), snapshot.sequence)
+        if chain is None or chain.hex() != snapshot.header.get("chain"):
             log.warning("snapshot_unusable", tick=named.tick, reason="it is not of this journal")
             continue
-        records = read_segments(following)
+        records = read_segments(following, snapshot.sequence)
         last = last_tick(records, snapshot.tick)
-        leaves_gap = known is not None and known < snapshot.tick and last - known <= GAP_TICKS_MAX
-        if last - snapshot.tick >= ticks and not leaves_gap:
+        first = max(last - ticks, start_tick) + 1
+        is_told = first > snapshot.tick
+        if known is not None:
+            is_told |= known.first <= first and known.newest >= snapshot.tick
+            is_told &= known.newest >= snapshot.tick or last - known.newest > GAP_TICKS_MAX
+        if is_told:
             yield Begin(snapshot, records)
     yield Begin(None, read_segments(paths))
 
 
+def last_mark(records: Segments) -> Record | None:
+    """Return the last mark, None when there is none."""
+    last = None
+    for record in records:
+        if record.kind is RecordKind.MARK:
+            last = record
+    return last
+
+
 def last_tick(records: Segments, before: int) -> int:
     """Return the tick of the last mark, before when there is none."""
-    marks = [record for record in records if record.kind is RecordKind.MARK]
-    return decode_mark(marks[-1].payload).tick if marks else before
+    last = last_mark(records)
+    return before if last is None else decode_mark(last.payload).tick
 
 
 def economy_of(snapshot: Snapshot | None, genesis: Genesis, folder: Path, threads: int = 1) -> Economy:
