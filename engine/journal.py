@@ -92,16 +92,18 @@ class Genesis(NamedTuple):
 
 
 class NewEpoch(NamedTuple):
-    """From here on the timeline has another name: what followed its parent's tick once was lost or put aside.
+    """From here on the timeline has another name: what followed its parent's tick once was lost or put aside, or is
+    computed by another engine.
 
     epoch: the new one. parent_epoch, parent_tick, parent_chain: what it goes on from, the chain in hexadecimal.
-    reason, created: for people.
+    engine_version: of who computes what follows. reason, created: for people.
     """
 
     epoch: str
     parent_epoch: str
     parent_tick: int
     parent_chain: str
+    engine_version: int
     reason: str
     created: str
 

@@ -15,7 +15,7 @@ import structlog
 
 from engine.analysis.anomalies import INDICATORS, MARKET_FIELDS, Anomaly, Detector
 from engine.events import PublicState
-from server.live.frames import INFLATION, MARKET_TICK
+from server.live.frames import CHANNELS, INFLATION, MARKET_TICK
 from server.live.history import History
 from server.live.view import View
 from server.metrics import Metrics
@@ -63,9 +63,11 @@ class AnomalyLog:
         """Take the hot ticks of a history in, from one on; it has indicators rounded, what is of markets as it was."""
         ticks, market = history.recent(MARKET_TICK, MARKET_FIELDS, history.limit)
         _, macro = history.recent(INFLATION, INDICATORS, history.limit)
+        # shown in credits, watched in ucr
+        divisors = {field.name: field.divisor for field in CHANNELS[INFLATION].fields}
         for i in np.flatnonzero(ticks >= first).tolist():
             values = {name: column[i] for name, column in market.items()}
-            indicators = {name: float(column[i]) for name, column in macro.items()}
+            indicators = {name: float(column[i]) * divisors[name] for name, column in macro.items()}
             self.replay(PublicState(int(ticks[i]), values, {}, {}, {}, indicators))
 
     def page(

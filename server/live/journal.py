@@ -387,6 +387,18 @@ def scan_segment(path: Path) -> Scan:
     return Scan(memoryview(data), str(path))
 
 
+def append_record(path: Path, sequence: int, kind: RecordKind, payload: bytes) -> bytes:
+    """Append a record to a segment that nobody writes, durably; return its bytes. sequence: of the record."""
+    record = encode(sequence, kind, payload)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        write_all(descriptor, encode_batch(sequence, sequence, sequence - 1) + record)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return record
+
+
 def cut_tail(path: Path, torn: Torn) -> None:
     """Cut a torn tail off a segment, durably, and say so. No Scan of it may be read afterwards."""
     lost = path.stat().st_size - torn.offset

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from engine.economy import hash_copy
+from engine.state import LAYOUT_VERSION
 from server.clock import Clock
 from server.live.array_file import SLICE_BYTES, Arrays, NotWhole, read_arrays, read_header, write_arrays
 from server.live.disk import remove, write_whole
@@ -73,6 +74,17 @@ class Snapshot(NamedTuple):
         return int(self.header["sequence"])
 
     @property
+    def engine_version(self) -> int:
+        """Of the release that computed its tick."""
+        return int(self.header["engine_version"])
+
+    @property
+    def root(self) -> int | None:
+        """The tick of the snapshot with which that release took the world over; None when it began it."""
+        root: int | None = self.header["root"]
+        return root
+
+    @property
     def receipt_files(self) -> list[tuple[str, int]]:
         """Name and last valid tick of each file of settled receipts."""
         return [(str(name), int(ends)) for name, ends in self.header["receipts"]]
@@ -108,7 +120,8 @@ class _Job(NamedTuple):
 class Snapshots:
     """Takes the snapshots of a running world, one at a time. Everything but the writing is on one event loop's thread.
 
-    every: ticks between two; 0: none are taken. behind: ticks that some start may want to replay behind one.
+    every: ticks between two; 0: none are taken. behind: ticks that some start may want to replay behind one. root: tick
+    of the one with which this release took the world over, which is kept for good; None when there is none.
     """
 
     def __init__(
@@ -122,6 +135,7 @@ class Snapshots:
         clock: Clock,
         every: int,
         behind: int,
+        root: int | None,
         workers: Workers = SYSTEM,
     ) -> None:
         self.newest: int | None = None
@@ -135,6 +149,7 @@ class Snapshots:
         self._clock = clock
         self._every = every
         self._behind = behind
+        self._root = root
         self._is_taking = False
         self._writing: asyncio.Future[None] | None = None
         """The last write that was begun; each begins when the one before has ended."""
@@ -245,6 +260,7 @@ class Snapshots:
         header = {
             **world_header(job.tick, hash_copy(job.tick, job.world).hex()),
             "epoch": self._epoch,
+            "root": self._root,
             "sequence": job.start.sequence,
             "chain": job.start.chain.hex(),
             "unix_ns": job.unix_ns,
@@ -258,7 +274,8 @@ class Snapshots:
         write_arrays(path, header, [*job.world, *more.items()], self._pause)
         log.info("snapshot_taken", tick=job.tick, bytes=path.stat().st_size, sequence=job.start.sequence)
         for old in superfluous(list_snapshots(self._folder), job.unix_ns // 1_000_000_000, self._behind):
-            remove(old.path)
+            if old.tick != self._root:
+                remove(old.path)
         return generation
 
     def _archive(self) -> None:
@@ -309,11 +326,10 @@ def superfluous(known: Iterable[Named], now_s: int, behind: int = 0) -> list[Nam
 
 
 def load(path: Path) -> Snapshot:
-    """Return a snapshot. Raises NotWhole when it is damaged or of another release, OSError."""
+    """Return a snapshot, of whichever engine. Raises NotWhole when it is damaged or has another layout, OSError."""
     header, arrays = read_arrays(path)
-    mine = world_header(0, "")
-    if any(header.get(key) != mine[key] for key in ("engine_version", "layout_version")):
-        raise NotWhole("of another release")
+    if header.get("layout_version") != LAYOUT_VERSION:
+        raise NotWhole("of another layout")
     return Snapshot(header, arrays)
 
 
