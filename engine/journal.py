@@ -92,16 +92,18 @@ class Genesis(NamedTuple):
 
 
 class NewEpoch(NamedTuple):
-    """From here on the timeline has another name: what followed its parent's tick once was lost or put aside.
+    """From here on the timeline has another name: what followed its parent's tick once was lost or put aside, or is
+    computed by another engine.
 
     epoch: the new one. parent_epoch, parent_tick, parent_chain: what it goes on from, the chain in hexadecimal.
-    reason, created: for people.
+    engine_version: of who computes what follows. reason, created: for people.
     """
 
     epoch: str
     parent_epoch: str
     parent_tick: int
     parent_chain: str
+    engine_version: int
     reason: str
     created: str
 
@@ -234,11 +236,23 @@ class Chain:
         """Take in the whole bytes of a record; BATCH records are framing and stay out."""
         self._running.update(record)
 
+    @property
+    def value(self) -> bytes:
+        """The value over everything added so far."""
+        return self._running.digest()
+
     def close(self) -> bytes:
         """Return the value over everything added so far, and continue from it."""
-        value = self._running.digest()
+        value = self.value
         self._running = blake2b(value, digest_size=32)
         return value
+
+
+def chain_behind(record: Record) -> bytes:
+    """Return the chain value behind a mark: over all records up to the mark, and the mark itself."""
+    chain = Chain(decode_mark(record.payload).chain)
+    chain.add(encode(record.sequence, record.kind, bytes(record.payload)))
+    return chain.close()
 
 
 class Scan:
@@ -320,13 +334,15 @@ class Scan:
 class Segments:
     """The records of consecutive segments as one sequence; may be read any number of times.
 
-    openers: give the Scan of each segment, oldest first, at least one. After a reading that ran to its end: path, end,
+    openers: give the Scan of each segment, oldest first, at least one. first: records before it are passed over, but
+    held to the chain like the others. After a reading that ran to its end: path, end,
     next_sequence, torn, is_clean and chain as of the last Scan. Reading raises JournalDamaged as a Scan does, and for
     a segment that is torn though others follow, or that does not begin where the one before ends.
     """
 
-    def __init__(self, openers: Sequence[Callable[[], Scan]]) -> None:
+    def __init__(self, openers: Sequence[Callable[[], Scan]], first: int = 0) -> None:
         self._openers = openers
+        self._first = first
         self._last = openers[0]()
         self.is_clean = False
 
@@ -337,7 +353,9 @@ class Segments:
             scan = self._last = opener()
             if before is not None:
                 _follows(before, scan)
-            yield from scan
+            for record in scan:
+                if record.sequence >= self._first:
+                    yield record
             if scan.next_sequence > scan.first_sequence:
                 self.is_clean = scan.is_clean
             before = scan

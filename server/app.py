@@ -12,15 +12,16 @@ import socket
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import structlog
 import uvicorn
+from arena_client import wire
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, WebSocketRoute
@@ -56,7 +57,7 @@ from server.live.ticker import Ticker
 from server.live.view import Published, View
 from server.live.watchdog import Watchdog
 from server.live.workers import SYSTEM, Workers
-from server.live.world import World, open_world
+from server.live.world import Known, World, open_world
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
@@ -69,6 +70,8 @@ SWITCH_S = 0.001
 """After so long a thread that computes gives the interpreter to the event loop; Python's own 5 ms are a late tick."""
 GRACEFUL_S = 8
 """Longest that answers in flight may take when the server stops."""
+STOP_S = 9.0
+"""Longest that a stop waits for anything; what ends the process takes the rest of the 10 s of DESIGN R11."""
 
 log = structlog.get_logger("arena.app")
 
@@ -105,6 +108,9 @@ class Opening:
         self.arena: Arena | None = None
         self.failure: BaseException | None = None
         self.is_stopping = False
+        self.monotonic: Callable[[], float] = SystemClock().monotonic
+        self.stop_deadline: float | None = None
+        """When the stop must be over, by monotonic(); None until it has begun."""
         self.is_open = asyncio.Event()
         """Set when the world is open, and when it never will be."""
 
@@ -125,7 +131,7 @@ def serve(settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_S)
     opening = Opening()
     app = create_app(settings, opening=opening, on_ended=lambda: server.stop())
-    server = Server(server_config(app, settings))
+    server = Server(server_config(app, settings), opening)
     server.run()
     if opening.failure is not None:
         raise opening.failure
@@ -149,6 +155,7 @@ def create_app(
     metrics = Metrics() if metrics is None else metrics
     clock = SystemClock() if clock is None else clock
     opening = Opening() if opening is None else opening
+    opening.monotonic = clock.monotonic
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -179,10 +186,11 @@ def create_app(
 class Server(uvicorn.Server):
     """uvicorn, ending with our exit status instead of the signal that stopped it."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, opening: Opening) -> None:
         super().__init__(config)
         self.is_listening = asyncio.Event()
         """Set when connections are taken."""
+        self._opening = opening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the lifespan and listen."""
@@ -197,6 +205,11 @@ class Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is in flight, then end the lifespan, all within STOP_S."""
+        self._opening.stop_deadline = self._opening.monotonic() + STOP_S
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Begin to shut down: answer what is in flight, close sockets with 1012, end the lifespan."""
@@ -251,7 +264,7 @@ async def _run(
         await arena.analytics.close()
         arena.keeper.stop()
         await asyncio.to_thread(arena.keeper.join)
-        await arena.world.close()
+        await arena.world.close(opening.stop_deadline)
     log.info("stopped", tick=arena.published.view.tick)
 
 
@@ -281,13 +294,15 @@ def build(
     except BaseException:
         past.history.close()
         raise
-    past.remember(world.past_events)
+    past.finish(world.opened_at, world.past_events)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
-    if not past.reports:
-        past.begin(world.economy.report(), clock.unix_ns())
-    report, unix_ns = past.reports[-1]
-    published = Published(View(report, world.epoch, unix_ns), world.economy.state, past.history.day)
+    report = world.economy.report()
+    if not past.told:
+        past.begin(report, clock.unix_ns())
+    newest = past.told[-1]
+    view = View(report, world.epoch, newest.unix_ns, states=newest.states)
+    published = Published(view, world.economy.state, past.history.day)
     events = past.event_log(world.economy)
 
     def authenticate(api_key: str) -> list[str] | None:
@@ -383,20 +398,31 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
     return [*bind(handlers, arena.admission), WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")]
 
 
+class _Told(NamedTuple):
+    """What was told of a tick before this start. unix_ns: when its mark was made."""
+
+    tick: int
+    states: Mapping[str, wire.State]
+    unix_ns: int
+
+
 class _Past:
-    """What a replay leaves for those who are asked about the time before this start."""
+    """What those get who are asked about the time before this start: from the history's files, and from the replay."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self.history = History(settings.history_limit)
         self.anomalies = AnomalyLog(metrics)
-        self.reports: deque[tuple[TickReport, int]] = deque(maxlen=settings.resume_frames + 1)
+        self.told: deque[_Told] = deque(maxlen=settings.resume_frames + 1)
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
+        self._begins_after = -1
+        self._is_recalled = False
 
-    def open(self, genesis: Genesis) -> int | None:
-        """Find what earlier runs of this world left of its history; return the last tick of it, None for nothing."""
+    def open(self, genesis: Genesis) -> Known | None:
+        """Find what earlier runs of this world left of its history; return which ticks, None for nothing."""
         settings = self._settings
+        self._begins_after = genesis.start_tick
         if not settings.history_files:
             return None
         self.history = open_history(
@@ -408,24 +434,46 @@ class _Past:
             months=settings.history_months,
             lost=self._metrics.history_rows_lost.inc,
         )
-        return self.history.newest if self.history.points else None
+        first = self.history.whole_from()
+        return Known(first, self.history.newest) if first <= self.history.newest else None
 
     def take(self, report: TickReport, unix_ns: int) -> None:
         """Take a replayed tick; unix_ns: when its mark was made."""
-        self.history.record(report.tick, quantise(report.public), unix_ns)
+        if not self._is_recalled:
+            self._recall(report.tick - 1)
+        states = quantise(report.public)
+        self.history.record(report.tick, states, unix_ns)
         self.anomalies.replay(report.public)
-        self.reports.append((report, unix_ns))
+        self.told.append(_Told(report.tick, states, unix_ns))
         self._events.extend(report.events)
 
-    def remember(self, events: list[Event]) -> None:
-        """Take the events of the time before the replayed ticks."""
+    def finish(self, opened_at: int, events: list[Event]) -> None:
+        """Take in that everything is replayed; events: of the time up to the tick that began after."""
+        if not self._is_recalled:
+            self._recall(opened_at)
         if (room := EVENTS_MAX - len(self._events)) > 0:
             self._events.extendleft(reversed(events[-room:]))
 
     def begin(self, report: TickReport, unix_ns: int) -> None:
-        """Take the state a new world begins with: it is shown, but after a restart nobody has it any more."""
-        self.history.begin(report.tick, quantise(report.public), unix_ns)
-        self.reports.append((report, unix_ns))
+        """Take the state a world begins with: it is shown, but after a restart nobody has it any more."""
+        states = quantise(report.public)
+        self.history.begin(report.tick, states, unix_ns)
+        self.told.append(_Told(report.tick, states, unix_ns))
+
+    def _recall(self, last: int) -> None:
+        """Take from the history what was told up to the tick that the replay begins after; what is newer is cut."""
+        self._is_recalled = True
+        history = self.history
+        # the tick a world begins after is nobody's any more
+        oldest = max(history.whole_from(), self._begins_after + 1)
+        history.forget(last + 1)
+        if history.newest != last:
+            return
+        self.anomalies.recall(history, oldest)
+        for tick in range(max(oldest, last - self._settings.resume_frames), last + 1):
+            found = history.at(tick)
+            assert found is not None, f"tick {tick} is hot"
+            self.told.append(_Told(tick, found[0], 1_000_000 * found[1]))
 
     def event_log(self, economy: Economy) -> EventLog:
         """Return the log of all events so far; the world counts them, so their numbers are the same after any start."""
@@ -441,10 +489,10 @@ class _Past:
         held = Counter(event.channel for event in self._events)
         totals = {DISCOVERY: int(counters[DISCOVERIES]), CATASTROPHE: int(counters[CATASTROPHES])}
         hub.begin_events({channel: total - held[channel] for channel, total in totals.items()})
-        first = self.reports[0][0].tick
-        hub.restore_events(event for event in self._events if event.tick < first)
-        for report, _ in self.reports:
-            hub.restore(report)
+        hub.restore_events(self._events)
+        for one in self.told:
+            hub.restore(one.tick, one.states)
+        self.told.clear()
 
 
 def warm_kernels() -> None:

@@ -19,6 +19,8 @@ from engine.markets import MARKETS, NAMES
 Floats = NDArray[np.float64]
 
 MARKET_KINDS: Final = ("return", "volume", "spread", "imbalance")
+MARKET_FIELDS: Final = ("demand", "supply", "spread_bp", "volume", "return_bp")
+"""What is looked at of every market."""
 INDICATORS: Final = (
     "cpi", "wage", "equity_index", "consumption_real", "money_supply", "unemployment", "vacancy_rate", "volatility",
     "sentiment", "volatility_multiplier",

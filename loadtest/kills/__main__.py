@@ -2,7 +2,8 @@
 
     python -m loadtest.kills --kills 1000 --power-cuts 300 --drains 200 --out loadtest/results/kills.json
 
-Prints one JSON object and leaves 1 when a promise was broken.
+Prints one JSON object and leaves 1 when a promise was broken. With --append the run is added to those the file has, so
+that a long one may be done in parts, also several at a time: --seed tells them apart.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from loadtest.parts import described, keep
 from server import kernel_cache
-from server.provenance import revision, this_machine
 
 
 def main() -> int:
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the moments and of what the clients want")
     parser.add_argument("--folder", type=Path, default=None, help="where the world lies; default: a temporary folder")
     parser.add_argument("--out", type=Path, help="write the result to this file")
+    parser.add_argument("--append", action="store_true", help="add it to what that file has, instead of replacing it")
     given = parser.parse_args()
     # before any kernel is imported
     kernel_cache.choose()
@@ -43,10 +45,10 @@ def main() -> int:
         driver = Driver(given.folder or Path(scratch), given.seed)
         ends = ["kill"] * given.kills + ["power"] * given.power_cuts + ["drain"] * given.drains
         result = asyncio.run(driver.run(ends, given.twins))
-    text = json.dumps(result | {"revision": revision(), "machine": this_machine()}, indent=1) + "\n"
-    sys.stdout.write(text)
+    part = described({"seed": str(given.seed)} | result)
+    sys.stdout.write(json.dumps(part, indent=1) + "\n")
     if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+        keep(given.out, part, append=given.append)
     return 0 if result["holds"] else 1
 
 

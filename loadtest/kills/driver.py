@@ -236,7 +236,7 @@ class Driver:
             "twin_recoveries": len(self._twins),
             "start_s": {"p50": _rounded(self._starts_s, 0.5), "p99": _rounded(self._starts_s, 0.99)},
             "drain_s": {"p50": _rounded(self._drains_s, 0.5), "max": _rounded(self._drains_s, 1.0)},
-            "took_s": round(took_s, 1),
+            "took_s": round(took_s),
         }
 
 

@@ -28,6 +28,8 @@ def main() -> None:
     from server import app
 
     app.warm_kernels()
+    # blocked before a server is forked: its end may be wished for before it has done anything
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     _say("loaded")
     for line in sys.stdin:
         order = json.loads(line)
@@ -52,7 +54,6 @@ def _serve(order: dict[str, Any]) -> int:
         return draw.expovariate(1 / (0.03 if draw.random() < 0.05 else 0.0015)) if operation.name == "sync" else 0.0
 
     disk = Disk(settings.data, Behaviour(delay=delay, sleep=time.sleep))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
     def wait_for_the_cut() -> None:
         signal.sigwait({signal.SIGUSR1})

@@ -1,6 +1,8 @@
 """Many runs of the simulation, one after another; prints one JSON object and leaves 1 when one failed.
 
-python -m loadtest.simulation --seeds 100 --minutes 10
+    python -m loadtest.simulation --seeds 100 --minutes 10
+
+With --append they are added to those that the file of --out has, so that many seeds may be run in parts.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
+from loadtest.parts import described, keep
 from server import kernel_cache
-from server.provenance import revision, this_machine
 
 DISK_SEED = 133
 """Its short life has agents, orders and snapshots."""
@@ -55,25 +57,27 @@ def main() -> int:
         except Failed as error:
             failed.append(str(error))
     result = {
+        "holds": not failed,
         "seeds": given.seeds,
-        "simulated_minutes": round(total["seconds"] / 60, 1),
+        "first": str(given.first),
+        "simulated_minutes": round(total["seconds"] / 60),
         **{name: total[name] for name in ("lives", "ticks", "steps", "acknowledged", "twins")},
         "ends": dict(sorted(ends.items())),
         "disk_operations_failed": failing,
         "failed": failed,
-        "took_s": round(time.monotonic() - began, 1),
-        "revision": revision(),
-        "machine": this_machine(),
+        "took_s": round(time.monotonic() - began),
     }
-    text = json.dumps(result, indent=1) + "\n"
-    sys.stdout.write(text)
+    part = described(result)
+    sys.stdout.write(json.dumps(part, indent=1) + "\n")
     if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+        keep(given.out, part, append=given.append)
     return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20, help="how many runs")
     parser.add_argument("--first", type=int, default=1, help="the first seed; the others follow it")
     parser.add_argument("--minutes", type=float, default=5.0, help="virtual minutes of each run")
@@ -81,6 +85,7 @@ def _arguments() -> argparse.Namespace:
         "--disk-failures", action="store_true", help="let each operation of a disk fail in turn as well"
     )
     parser.add_argument("--out", type=Path, help="write the result to this file")
+    parser.add_argument("--append", action="store_true", help="add it to what that file has, instead of replacing it")
     parser.add_argument("--verbose", action="store_true", help="say what each run did")
     return parser.parse_args()
 

@@ -1,8 +1,8 @@
 """Anomalies of the live world: found after a tick is published, numbered, logged, counted, kept as room allows.
 
 A tick hands its view over and goes on: the detector runs in the next step of the event loop. Replayed ticks are shown
-to it as well; a start after a snapshot replays some minutes, and so much of the past it then knows. Numbers follow from
-tick and series alone, so a cursor stays good.
+to it as well, after those that the history has from before them: so much of the past it then knows. Numbers follow
+from tick and series alone, so a cursor stays good.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
+import numpy as np
 import structlog
 
-from engine.analysis.anomalies import Anomaly, Detector
+from engine.analysis.anomalies import INDICATORS, MARKET_FIELDS, Anomaly, Detector
 from engine.events import PublicState
+from server.live.frames import CHANNELS, INFLATION, MARKET_TICK
+from server.live.history import History
 from server.live.view import View
 from server.metrics import Metrics
 
@@ -55,6 +58,17 @@ class AnomalyLog:
     def replay(self, public: PublicState) -> None:
         """Take a replayed tick in; what it holds was logged and counted when it was live."""
         self._keep(self._detector.take(public))
+
+    def recall(self, history: History, first: int) -> None:
+        """Take the hot ticks of a history in, from one on; it has indicators rounded, what is of markets as it was."""
+        ticks, market = history.recent(MARKET_TICK, MARKET_FIELDS, history.limit)
+        _, macro = history.recent(INFLATION, INDICATORS, history.limit)
+        # shown in credits, watched in ucr
+        divisors = {field.name: field.divisor for field in CHANNELS[INFLATION].fields}
+        for i in np.flatnonzero(ticks >= first).tolist():
+            values = {name: column[i] for name, column in market.items()}
+            indicators = {name: float(column[i]) * divisors[name] for name, column in macro.items()}
+            self.replay(PublicState(int(ticks[i]), values, {}, {}, {}, indicators))
 
     def page(
         self, after: int | None, limit: int, *, descending: bool, is_open: bool | None, kind: str | None

@@ -163,6 +163,19 @@ class History:
         if not self.is_kept and len(self._waiting) >= DAY:
             self.flush()
 
+    def forget(self, tick: int) -> None:
+        """Forget the ticks from one on; only before any is recorded. The world went on from before it."""
+        if tick <= self.newest:
+            self._cut(tick)
+            self.newest = tick - 1
+
+    def whole_from(self) -> int:
+        """Return the first hot tick from which on every row has its checksum; above newest when there is none."""
+        tick = self.newest
+        while tick >= self.oldest and self.hot.is_whole(tick):
+            tick -= 1
+        return tick + 1
+
     def flush(self, *, sync: bool = False) -> None:
         """Write what waits and make the bars that are whole now; one thread at a time. sync: now and then, to the disk.
 

@@ -132,9 +132,11 @@ class Hub:
         self._take(view.report, view.states, sent_ns)
         self._news.set()
 
-    def restore(self, report: TickReport) -> None:
-        """Take a tick of before this server's start: its frames can be resumed from, its events are in the log."""
-        self._take(report, frames.quantise(report.public), 0)
+    def restore(self, tick: int, states: Mapping[str, wire.State]) -> None:
+        """Take a tick of before this server's start: its frames can be resumed from. Its events: restore_events."""
+        for name, state in states.items():
+            self._states[name].publish(tick, state, 0)
+        self.tick = tick
 
     def begin_events(self, counts: Mapping[str, int]) -> None:
         """Say how many events of each event channel happened before those that will be restored or published.

@@ -29,6 +29,7 @@ from engine.journal import (
     Scan,
     Segments,
     Torn,
+    chain_behind,
     encode,
     encode_batch,
     encode_segment,
@@ -341,9 +342,28 @@ def segment_paths(folder: Path) -> list[Path]:
     return [found[sequence] for sequence in sorted(found)]
 
 
-def read_segments(paths: Sequence[Path]) -> Segments:
-    """Return the records of consecutive segments. Raises JournalDamaged when the first does not begin as one."""
-    return Segments([partial(scan_segment, path) for path in paths])
+def read_segments(paths: Sequence[Path], first: int = 0) -> Segments:
+    """Return the records of consecutive segments, from one on. Raises JournalDamaged when the first is no segment."""
+    return Segments([partial(scan_segment, path) for path in paths], first)
+
+
+def chain_before(scan: Scan, sequence: int) -> bytes | None:
+    """Return the chain value before a record of a segment, None unless a mark or nothing of the segment is before it.
+
+    Raises JournalDamaged for what is damaged before it.
+    """
+    if scan.first_sequence == sequence:
+        return scan.first_chain
+    for record in scan:
+        if record.sequence == sequence - 1:
+            return chain_behind(record) if record.kind is RecordKind.MARK else None
+    return None
+
+
+def segments_from(paths: Sequence[Path], sequence: int) -> list[Path]:
+    """Return the segments that hold a record and what comes behind it; the first holds what is before it, or it."""
+    holding = max((i for i, path in enumerate(paths) if first_sequence(path) <= sequence), default=0)
+    return list(paths[holding:])
 
 
 def first_sequence(path: Path) -> int:
@@ -365,6 +385,18 @@ def scan_segment(path: Path) -> Scan:
         # an empty file cannot be mapped
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
     return Scan(memoryview(data), str(path))
+
+
+def append_record(path: Path, sequence: int, kind: RecordKind, payload: bytes) -> bytes:
+    """Append a record to a segment that nobody writes, durably; return its bytes. sequence: of the record."""
+    record = encode(sequence, kind, payload)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        write_all(descriptor, encode_batch(sequence, sequence, sequence - 1) + record)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return record
 
 
 def cut_tail(path: Path, torn: Torn) -> None:

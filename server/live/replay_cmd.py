@@ -1,6 +1,7 @@
 """`arena replay DIR`: the world of a data folder again from its first tick, headless, as fast as it goes.
 
-With --to it stops at a tick, with --history it writes down what was public of every tick on the way.
+Where another engine version computed the first ticks, from the one after which this one took over. With --to it stops
+at a tick, with --history it writes down what was public of every tick on the way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from server.clock import Clock, SystemClock
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.history_export import HistoryExport
 from server.live.journal import read_segments, segment_paths
-from server.live.world import WARM_NAME, FolderLock, Recorded, read_genesis, run_replay, start_economy
+from server.live.parts import begin_part, part_of, parts_of
+from server.live.world import FolderLock, Recorded, read_genesis, run_replay
 
 OK, DIFFERS, REFUSED, DAMAGED = 0, 1, 2, 3
 """What the command leaves: as recorded; not as recorded; nothing to replay; damaged bytes."""
@@ -77,24 +79,25 @@ def _tick(text: str) -> int:
 def _replay(options: argparse.Namespace, clock: Clock) -> int:
     folder: Path = options.folder
     records = read_segments(segment_paths(folder))
+    read_genesis(folder)
     # read to the end first: damage is found before time is spent on ticks
-    last = None
-    for record in records:
-        if record.kind is RecordKind.MARK:
-            last = record
+    parts = parts_of(records)
     if (torn := records.torn) is not None:
         _say(f"torn tail: {torn.reason} at byte {torn.offset}; the first record lost is {torn.sequence}")
-    genesis = read_genesis(folder)
-    last_tick = genesis.start_tick if last is None else decode_mark(last.payload).tick
-    to = last_tick if options.to is None else options.to
-    if not genesis.start_tick <= to <= last_tick:
-        raise WorldRefused(f"--to {to}: {folder} holds the ticks {genesis.start_tick} to {last_tick}")
-    economy = start_economy(genesis, folder / WARM_NAME, options.threads)
+    first_tick, last_tick = parts[0].after, parts[-1].last
+    if options.to is not None and not first_tick <= options.to <= last_tick:
+        raise WorldRefused(f"--to {options.to}: {folder} holds the ticks {first_tick} to {last_tick}")
+    part = part_of(parts, options.to)
+    to = part.last if options.to is None else options.to
+    genesis, economy, records = begin_part(folder, part, options.threads)
+    for other in parts:
+        if other != part:
+            _say(f"left out: {other}")
     export = None if options.history is None else HistoryExport(options.history, genesis.epoch)
     progress = _Progress(economy, to - economy.tick, clock, export)
     began = clock.monotonic()
     try:
-        done = run_replay(economy, _Until(records, to), progress, check=options.check)
+        done = run_replay(economy, Until(records, to), progress, check=options.check)
         if export is not None:
             export.finish()
     except BaseException:
@@ -111,7 +114,7 @@ def _replay(options: argparse.Namespace, clock: Clock) -> int:
     return OK
 
 
-class _Until:
+class Until:
     """Records up to the mark of a tick."""
 
     def __init__(self, records: Recorded, tick: int) -> None:

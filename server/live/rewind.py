@@ -4,6 +4,7 @@
 
 The folder is only read, and no lock is taken. Its journal is looked at up to the last mark there is now: what the
 writer is in the middle of is left out. A snapshot that is gone or cannot be used costs time only, an older one will do.
+Ticks that another engine version computed are refused: only its release can compute them again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
+from engine.config import ENGINE_VERSION
 from engine.economy import Economy
 from engine.fork import inputs
 from engine.journal import Genesis, Mark, Record, RecordKind, Scan, Segments, decode_epoch, decode_mark
@@ -23,7 +25,14 @@ from engine.replay import HashDiffers
 from server.live import snapshots
 from server.live.array_file import NotWhole
 from server.live.errors import NotRecorded, WorldRefused
-from server.live.journal import ARCHIVE_NAME, SEGMENT_NAME, first_sequence, scan_segment, segment_paths
+from server.live.journal import (
+    ARCHIVE_NAME,
+    SEGMENT_NAME,
+    chain_before,
+    first_sequence,
+    scan_segment,
+    segment_paths,
+)
 from server.live.snapshots import list_snapshots
 from server.live.world import economy_of, read_genesis
 
@@ -31,7 +40,8 @@ log = structlog.get_logger("arena.rewind")
 
 
 class Rewound(NamedTuple):
-    """A world as it stood. economy: after the tick asked for. records: those behind the tick's mark, as often as read.
+    """A world as it stood. economy: after the tick asked for. records: those behind the tick's mark, as often as read,
+    up to where another engine version took over.
 
     epoch: name of the timeline then. first_tick, last_tick: what can be asked for in this folder.
     """
@@ -72,7 +82,7 @@ def economy_at(
 class Records:
     """The records from one sequence to another in a folder's journal, read as often as they are asked for.
 
-    Raises JournalDamaged while reading.
+    They end where another engine version takes over. Raises JournalDamaged while reading.
     """
 
     def __init__(self, folder: Path, first: int, last: int) -> None:
@@ -83,13 +93,17 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         if self._first > self._last:
             return
-        starts = [first_sequence(path) for path in segment_paths(self._folder)]
+        starts = _starts(self._folder)
         holding = max(start for start in starts if start <= self._first)
-        for record in Segments([partial(_open, self._folder, start) for start in starts if start >= holding]):
-            if record.sequence > self._last:
+        openers = [partial(_open, self._folder, start) for start in starts if start >= holding]
+        for record in Segments(openers, self._first):
+            if record.sequence > self._last or _is_foreign(record):
                 return
-            if record.sequence >= self._first:
-                yield record
+            yield record
+
+
+def _is_foreign(record: Record) -> bool:
+    return record.kind is RecordKind.EPOCH and decode_epoch(record.payload).engine_version != ENGINE_VERSION
 
 
 class _LastMark(NamedTuple):
@@ -125,20 +139,55 @@ class _Reached(NamedTuple):
 
 
 def _begin(folder: Path, genesis: Genesis, tick: int, threads: int) -> _Begin:
-    """Return the nearest beginning before a tick: a snapshot of this journal, or the start of the world."""
+    """Return the nearest beginning before a tick: a snapshot of this journal, or the start of the world.
+
+    Raises WorldRefused when another engine version computed the tick.
+    """
+    foreign: int | None = None
     for named in reversed(list_snapshots(folder)):
         if named.tick > tick:
             continue
         try:
             snapshot = snapshots.load(named.path)
             # the chain binds a snapshot to all that came before it
-            if _open(folder, snapshot.sequence).first_chain.hex() != snapshot.header["chain"]:
+            holding = max(start for start in _starts(folder) if start <= snapshot.sequence)
+            chain = chain_before(_open(folder, holding), snapshot.sequence)
+            if chain is None or chain.hex() != snapshot.header["chain"]:
                 raise NotWhole("it is not of this journal")
+            foreign = _foreign_version(folder, snapshot.sequence, snapshot.engine_version, snapshot.tick, tick)
+            if foreign is not None:
+                # the ticks behind it are not ours; an older snapshot has them behind it as well
+                break
             economy = economy_of(snapshot, genesis, folder, threads)
             return _Begin(economy, str(snapshot.header["epoch"]), snapshot.sequence)
         except (NotWhole, OSError, ValueError, KeyError) as error:
             log.warning("snapshot_unusable", tick=named.tick, reason=str(error))
+    else:
+        foreign = _foreign_version(folder, 1, genesis.engine_version, genesis.start_tick, tick)
+    if foreign is not None:
+        raise WorldRefused(
+            f"tick {tick} of {folder} was computed by engine version {foreign}; this release has engine version"
+            f" {ENGINE_VERSION}: use a release with engine version {foreign} for it"
+        )
     return _Begin(economy_of(None, genesis, folder, threads), genesis.epoch, 1)
+
+
+def _foreign_version(folder: Path, sequence: int, version: int, begin: int, tick: int) -> int | None:
+    """Return the engine version that computed a tick or one between a beginning and it; None when all are ours.
+
+    sequence: of the first record behind the tick begin; version: in force there. The state of a beginning is no
+    question: what is asked is who goes on from it.
+    """
+    if (begin, version) == (tick, ENGINE_VERSION):
+        return None
+    starts = _starts(folder)
+    holding = max(start for start in starts if start <= sequence)
+    for record in Segments([partial(_open, folder, start) for start in starts if start >= holding], sequence):
+        if record.kind is RecordKind.EPOCH:
+            version = decode_epoch(record.payload).engine_version
+        elif record.kind is RecordKind.MARK and (version != ENGINE_VERSION or decode_mark(record.payload).tick >= tick):
+            break
+    return None if version == ENGINE_VERSION else version
 
 
 def _run_to(
@@ -169,6 +218,11 @@ def _compare(economy: Economy, stored: Mark) -> None:
     actual = economy.state_hash()
     if actual != stored.state_hash:
         raise HashDiffers(economy.tick, stored.state_hash, actual)
+
+
+def _starts(folder: Path) -> list[int]:
+    """Return the first sequence of each segment."""
+    return [first_sequence(path) for path in segment_paths(folder)]
 
 
 def _open(folder: Path, start: int) -> Scan:

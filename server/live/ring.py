@@ -79,6 +79,11 @@ class Ring:
         self.newest = min(self.newest, tick - self.step)
         self._mark()
 
+    def is_whole(self, tick: int) -> bool:
+        """Say whether the row of a tick stands there with its checksum."""
+        row = self.pick(np.array([tick]), slice(None))[0]
+        return bool(row[TICK] == tick and row[CHECKSUM] == checksum(row))
+
     def found(self, ticks: Rows) -> NDArray[np.bool_]:
         """Return for each tick (a multiple of step) whether its row is there."""
         there: NDArray[np.bool_] = (ticks >= self.first) & (ticks <= self.newest)
@@ -200,14 +205,10 @@ class FileRing(Ring):
         self.first = first
         # what was synced is whole; behind it the power may have kept some rows and lost others
         whole = max(min(self._synced, newest), first - self.step)
-        while whole < newest and self._is_whole(whole + self.step):
+        while whole < newest and self.is_whole(whole + self.step):
             whole += self.step
         self.newest = whole
         return int((newest - whole) // self.step)
-
-    def _is_whole(self, tick: int) -> bool:
-        row = self.pick(np.array([tick]), slice(None))[0]
-        return bool(row[TICK] == tick and row[CHECKSUM] == checksum(row))
 
     def _make_table(self) -> Rows:
         """Map what there is of the file."""

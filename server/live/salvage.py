@@ -7,7 +7,6 @@ it goes on from. Nobody who was connected can take the new timeline for the old 
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +20,13 @@ from engine.journal import (
     decode_epoch,
     decode_genesis,
     decode_mark,
-    encode,
-    encode_batch,
     encode_epoch,
 )
 from server import keys
 from server.clock import Clock
 from server.live.disk import remove, sync_folder, write_whole
 from server.live.errors import WorldRefused
-from server.live.journal import read_segments, segment_paths
+from server.live.journal import append_record, read_segments, segment_paths
 from server.live.snapshots import list_snapshots
 from server.live.view import iso_time
 from server.live.world import FolderLock
@@ -48,7 +45,7 @@ class Salvaged(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A place behind a mark: of which segment, at which byte, before which record, and of which tick and epoch."""
+    """A place behind a mark: of which segment, at which byte, before which record, of which tick, epoch and engine."""
 
     path: Path
     offset: int
@@ -56,6 +53,7 @@ class Cut(NamedTuple):
     tick: int
     chain: str
     epoch: str
+    engine_version: int
 
 
 def salvage(folder: Path, clock: Clock) -> Salvaged | None:
@@ -79,15 +77,18 @@ def salvage(folder: Path, clock: Clock) -> Salvaged | None:
 
 def marks(records: Segments) -> Iterator[Cut]:
     """Yield the place behind each mark of a journal, oldest first. Raises JournalDamaged where it is damaged."""
-    epoch = ""
+    epoch, version = "", 0
     for record in records:
         if record.kind is RecordKind.GENESIS:
-            epoch = decode_genesis(record.payload).epoch
+            genesis = decode_genesis(record.payload)
+            epoch, version = genesis.epoch, genesis.engine_version
         elif record.kind is RecordKind.EPOCH:
-            epoch = decode_epoch(record.payload).epoch
+            new = decode_epoch(record.payload)
+            epoch, version = new.epoch, new.engine_version
         elif record.kind is RecordKind.MARK:
             mark = decode_mark(record.payload)
-            yield Cut(Path(records.path), records.end, record.sequence + 1, mark.tick, mark.chain.hex(), epoch)
+            place = (Path(records.path), records.end, record.sequence + 1)
+            yield Cut(*place, mark.tick, mark.chain.hex(), epoch, version)
 
 
 def cut_segment(cut: Cut) -> Path:
@@ -103,13 +104,9 @@ def cut_segment(cut: Cut) -> Path:
 
 def begin_epoch(path: Path, sequence: int, parent: Cut, reason: str, clock: Clock) -> str:
     """Append the record of a new epoch to a segment, durably; return its name. sequence: of the record."""
-    epoch = keys.epoch()
-    made = NewEpoch(epoch, parent.epoch, parent.tick, parent.chain, reason, iso_time(clock.unix_ns()))
-    record = encode(sequence, RecordKind.EPOCH, encode_epoch(made))
-    with open(path, "ab") as file:
-        file.write(encode_batch(sequence, sequence, sequence - 1) + record)
-        file.flush()
-        os.fsync(file.fileno())
+    epoch, created = keys.epoch(), iso_time(clock.unix_ns())
+    made = NewEpoch(epoch, parent.epoch, parent.tick, parent.chain, parent.engine_version, reason, created)
+    append_record(path, sequence, RecordKind.EPOCH, encode_epoch(made))
     return epoch
 
 

@@ -3,17 +3,18 @@
     mark n -> journal begins a new segment -> tick n -> copies of arrays, receipts, agents (event loop)
            -> receipts, events, snapshot on disk, old snapshots and segments put away (a thread) -> done (event loop)
 
-A snapshot begins with its tick's mark behind it: what follows is in the segments from `sequence` on. It is written in
-slices, each synced by itself, so that neither a tick nor a sync of the journal waits for much of it.
-Source: DESIGN D21, D23, R4; specification 004, automatic data archival and cleanup.
+A snapshot begins with its tick's mark behind it: what follows are the records from `sequence` on. It is written in
+slices, each synced by itself, so that neither a tick nor a sync of the journal waits for much of it. A server that
+stops leaves one of its last tick, inside of a segment, if it can be had before the stop must be over.
+Source: DESIGN D21, D23, R4, R11; specification 004, automatic data archival and cleanup.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,9 @@ from typing import Any, NamedTuple
 import structlog
 
 from engine.economy import hash_copy
+from engine.state import LAYOUT_VERSION
 from server.clock import Clock
-from server.live.array_file import Arrays, NotWhole, read_arrays, read_header, write_arrays
+from server.live.array_file import SLICE_BYTES, Arrays, NotWhole, read_arrays, read_header, write_arrays
 from server.live.disk import remove, write_whole
 from server.live.event_store import EventStore
 from server.live.journal import ARCHIVE_NAME, SegmentStart, first_sequence, segment_paths
@@ -40,6 +42,8 @@ HOUR_S, DAY_S = 3_600, 86_400
 HOURLY_FOR_S, DAILY_FOR_S = DAY_S, 7 * DAY_S
 PAUSE_S = 0.001
 """Between two slices of a file."""
+FINAL_S = 5.0
+"""Longest that a stop waits for its snapshot unless it is told: DESIGN R11 gives 10 s in all."""
 _SUFFIX = ".arf"
 
 log = structlog.get_logger("arena.snapshots")
@@ -70,6 +74,17 @@ class Snapshot(NamedTuple):
         return int(self.header["sequence"])
 
     @property
+    def engine_version(self) -> int:
+        """Of the release that computed its tick."""
+        return int(self.header["engine_version"])
+
+    @property
+    def root(self) -> int | None:
+        """The tick of the snapshot with which that release took the world over; None when it began it."""
+        root: int | None = self.header["root"]
+        return root
+
+    @property
     def receipt_files(self) -> list[tuple[str, int]]:
         """Name and last valid tick of each file of settled receipts."""
         return [(str(name), int(ends)) for name, ends in self.header["receipts"]]
@@ -78,6 +93,14 @@ class Snapshot(NamedTuple):
     def world(self) -> Arrays:
         """The persistent arrays of the economy."""
         return [(name, self.arrays[name]) for name in self.header["world"]]
+
+
+class Standing(NamedTuple):
+    """Where a world stands. unix_ns: wall clock when its tick began; start: what follows the tick's mark."""
+
+    tick: int
+    unix_ns: int
+    start: SegmentStart
 
 
 class _Job(NamedTuple):
@@ -97,7 +120,8 @@ class _Job(NamedTuple):
 class Snapshots:
     """Takes the snapshots of a running world, one at a time. Everything but the writing is on one event loop's thread.
 
-    every: ticks between two; 0: none are taken.
+    every: ticks between two; 0: none are taken. behind: ticks that some start may want to replay behind one. root: tick
+    of the one with which this release took the world over, which is kept for good; None when there is none.
     """
 
     def __init__(
@@ -110,6 +134,8 @@ class Snapshots:
         metrics: Metrics,
         clock: Clock,
         every: int,
+        behind: int,
+        root: int | None,
         workers: Workers = SYSTEM,
     ) -> None:
         self.newest: int | None = None
@@ -122,10 +148,14 @@ class Snapshots:
         self._metrics = metrics
         self._clock = clock
         self._every = every
+        self._behind = behind
+        self._root = root
         self._is_taking = False
         self._writing: asyncio.Future[None] | None = None
         """The last write that was begun; each begins when the one before has ended."""
         self._hurry = workers.event()
+        self._deadline = float("inf")
+        """When a stop gives up what it still writes; monotonic seconds."""
         self._thread = workers.executor("snapshot")
 
     def is_due(self, tick: int) -> bool:
@@ -138,14 +168,31 @@ class Snapshots:
             return False
         return True
 
-    def take(self, tick: int, unix_ns: int, start: SegmentStart, world: Arrays) -> None:
-        """Begin to write the world as it is after a tick. start: what follows it; world: copies of its arrays."""
+    def take(self, at: Standing, world: Arrays) -> None:
+        """Begin to write the world as it is after a tick. world: copies of its arrays."""
         self._is_taking = True
-        job = _Job(
-            tick, unix_ns, start, world, self._receipts_path(), self._receipts.flush(), self._receipts.open_now(),
-            self._registry.copy(), self._events.size,
-        )  # fmt: skip
-        self._run(lambda generations: self._write(job, generations), lambda done: self._taken(tick, done))
+        job = self._job(at, world)
+
+        def write(generations: tuple[Generation, ...]) -> Generation | None:
+            generation = self._write(job, generations)
+            self._archive()
+            return generation
+
+        self._run(write, lambda done: self._taken(at.tick, done))
+
+    async def finish(self, at: Standing, world: Arrays, deadline: float | None = None) -> None:
+        """Write the world as it stands still, unless that is there or cannot be had in time; nothing comes after it.
+
+        deadline: monotonic seconds; None gives it FINAL_S.
+        """
+        await self._quiet()
+        known = any(named.tick == at.tick for named in list_snapshots(self._folder))
+        if known or not self._every or self._events.failed:
+            return
+        self._deadline = self._clock.monotonic() + FINAL_S if deadline is None else deadline
+        job = self._job(at, world)
+        self._run(lambda generations: self._write(job, generations), lambda done: self._taken(at.tick, done))
+        await self._quiet()
 
     def flush_receipts(self) -> None:
         """Write settled receipts to the index when there are many; a snapshot does it anyhow."""
@@ -155,10 +202,19 @@ class Snapshots:
 
     async def close(self) -> None:
         """Wait for the one that is being written; it does not pause any more."""
+        await self._quiet()
+        self._thread.shutdown()
+
+    async def _quiet(self) -> None:
         self._hurry.set()
         if self._writing is not None:
             await self._writing
-        self._thread.shutdown()
+
+    def _job(self, at: Standing, world: Arrays) -> _Job:
+        return _Job(
+            at.tick, at.unix_ns, at.start, world, self._receipts_path(), self._receipts.flush(),
+            self._receipts.open_now(), self._registry.copy(), self._events.size,
+        )  # fmt: skip
 
     def _run(
         self,
@@ -195,7 +251,7 @@ class Snapshots:
         self._metrics.snapshot_tick.set(tick)
 
     def _write(self, job: _Job, generations: tuple[Generation, ...]) -> Generation | None:
-        """Write everything a start from here needs, the snapshot itself last; then put away what is old."""
+        """Write everything a start from here needs, the snapshot itself last; remove those that no rule keeps."""
         generation = write_generation(job.receipts, job.settled, self._pause)
         self._events.sync()
         # a file whose receipts all ended is removed; the snapshot says until when it is needed
@@ -204,6 +260,7 @@ class Snapshots:
         header = {
             **world_header(job.tick, hash_copy(job.tick, job.world).hex()),
             "epoch": self._epoch,
+            "root": self._root,
             "sequence": job.start.sequence,
             "chain": job.start.chain.hex(),
             "unix_ns": job.unix_ns,
@@ -216,16 +273,16 @@ class Snapshots:
         path = folder / name_of(job.tick, job.unix_ns)
         write_arrays(path, header, [*job.world, *more.items()], self._pause)
         log.info("snapshot_taken", tick=job.tick, bytes=path.stat().st_size, sequence=job.start.sequence)
-        self._put_away(job.unix_ns // 1_000_000_000)
+        for old in superfluous(list_snapshots(self._folder), job.unix_ns // 1_000_000_000, self._behind):
+            if old.tick != self._root:
+                remove(old.path)
         return generation
 
-    def _put_away(self, now_s: int) -> None:
-        """Remove snapshots no rule keeps, and pack the segments that none of the newest needs."""
+    def _archive(self) -> None:
+        """Pack the segments that none of the newest snapshots needs."""
         known = list_snapshots(self._folder)
-        for old in superfluous(known, now_s):
-            remove(old.path)
         if len(known) >= NEWEST_KEPT:
-            archive(self._folder, read_header(known[-NEWEST_KEPT].path)["sequence"], self._pause)
+            archive(self._folder, read_header(known[-NEWEST_KEPT].path)["sequence"], self._pause, self._hurry.is_set)
 
     def _receipts_path(self) -> Path:
         return self._folder / RECEIPTS_NAME / f"receipts-{self._receipts.tick:012d}{_SUFFIX}"
@@ -234,6 +291,8 @@ class Snapshots:
         # little at a time: a sync of the journal may have to wait for all of a file's bytes that are not on disk yet
         getattr(os, "fdatasync", os.fsync)(descriptor)
         self._hurry.wait(PAUSE_S)
+        if self._clock.monotonic() > self._deadline:
+            raise TimeoutError("the server stops, and must not wait for it any longer")
 
 
 def name_of(tick: int, unix_ns: int) -> str:
@@ -250,12 +309,13 @@ def list_snapshots(folder: Path) -> list[Named]:
     return sorted(found)
 
 
-def superfluous(known: Iterable[Named], now_s: int) -> list[Named]:
+def superfluous(known: Iterable[Named], now_s: int, behind: int = 0) -> list[Named]:
     """Return which snapshots to remove: all but the newest three, the first of each hour for a day, of each day for a
-    week.
+    week, and the newest one with so many ticks behind it: the newest three may be those of three stops in a minute.
     """
     ordered = sorted(known)
     kept = set(ordered[-NEWEST_KEPT:])
+    kept |= set([one for one in ordered if ordered[-1].tick - one.tick >= behind][-1:])
     for period, age in ((HOUR_S, HOURLY_FOR_S), (DAY_S, DAILY_FOR_S)):
         first: dict[int, Named] = {}
         for one in ordered:
@@ -266,25 +326,41 @@ def superfluous(known: Iterable[Named], now_s: int) -> list[Named]:
 
 
 def load(path: Path) -> Snapshot:
-    """Return a snapshot. Raises NotWhole when it is damaged or of another release, OSError."""
+    """Return a snapshot, of whichever engine. Raises NotWhole when it is damaged or has another layout, OSError."""
     header, arrays = read_arrays(path)
-    mine = world_header(0, "")
-    if any(header.get(key) != mine[key] for key in ("engine_version", "layout_version")):
-        raise NotWhole("of another release")
+    if header.get("layout_version") != LAYOUT_VERSION:
+        raise NotWhole("of another layout")
     return Snapshot(header, arrays)
 
 
-def archive(folder: Path, sequence: int, pause: Callable[[int], None]) -> int:
-    """Compress the segments that end before a record into the archive; return how many."""
+def archive(
+    folder: Path, sequence: int, pause: Callable[[int], None], is_over: Callable[[], bool] = lambda: False
+) -> int:
+    """Compress the segments that end before a record into the archive; return how many. is_over: whether to stop."""
     paths = [path for path in segment_paths(folder) if path.suffix != ".gz"]
     (folder / ARCHIVE_NAME).mkdir(mode=0o700, exist_ok=True)
     count = 0
     for path, following in pairwise(paths):
-        if first_sequence(following) > sequence:
+        if first_sequence(following) > sequence or is_over():
             break
-        # the same bytes for the same segment: no time in it
-        packed = gzip.compress(path.read_bytes(), mtime=0)
-        write_whole(folder / ARCHIVE_NAME / f"{path.name}.gz", [packed], pause)
+        try:
+            write_whole(folder / ARCHIVE_NAME / f"{path.name}.gz", _packed(path.read_bytes(), is_over), pause)
+        except _Over:
+            break
         remove(path)
         count += 1
     return count
+
+
+class _Over(Exception):
+    """Packing stops: whoever asked for it has no more time."""
+
+
+def _packed(data: bytes, is_over: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield data compressed as gzip, the same bytes for the same data: no time in it. Raises _Over."""
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    for begin in range(0, len(data), SLICE_BYTES):
+        if is_over():
+            raise _Over
+        yield packer.compress(data[begin : begin + SLICE_BYTES])
+    yield packer.flush()

@@ -30,6 +30,7 @@ from server.live.collector import Collector
 from server.live.errors import Frozen, JournalFailed
 from server.live.journal import SegmentStart
 from server.live.recorder import Recorder
+from server.live.snapshots import Standing
 from server.live.view import View
 from server.live.watchdog import LoopWait, Watchdog
 from server.live.watermark import Watermark
@@ -136,10 +137,12 @@ class Ticker:
         self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
         self._phases: list[tuple[str, float]] = []
-        self._segment: SegmentStart | None = None
-        """Where the journal goes on behind the snapshot that is due after the tick under way."""
+        self._behind = SegmentStart(0, b"")
+        """Where the journal goes on behind the mark of the tick under way."""
+        self._is_taken = False
+        """Whether a snapshot is due after that tick."""
         self._copy: Arrays = []
-        """The world after that tick."""
+        """The world after that tick, when one is."""
 
     @property
     def published_tick(self) -> int:
@@ -260,8 +263,9 @@ class Ticker:
             chain=self._world.journal.chain.close(),
         )
         seq = self._world.journal.append(RecordKind.MARK, encode_mark(mark))
-        # what follows the mark is what a start from the snapshot replays
-        self._segment = self._world.journal.rotate() if self._world.snapshots.is_due(mark.tick) else None
+        # what follows the mark is what a start from a snapshot replays
+        journal, self._is_taken = self._world.journal, self._world.snapshots.is_due(mark.tick)
+        self._behind = journal.rotate() if self._is_taken else SegmentStart(seq + 1, journal.chain.value)
         return seq
 
     def _take_hash(self) -> StateHash | None:
@@ -286,9 +290,9 @@ class Ticker:
         self._phases = phases
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
         is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
-        if is_hashed or self._segment is not None:
+        if is_hashed or self._is_taken:
             at_tick, arrays = economy.copy_arrays()
-            self._copy = arrays if self._segment is not None else []
+            self._copy = arrays if self._is_taken else []
             if is_hashed:
                 self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
         return report
@@ -299,9 +303,10 @@ class Ticker:
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
         world.events.add(report.events)
-        if self._segment is not None:
-            world.snapshots.take(report.tick, marked_unix_ns, self._segment, self._copy)
-            self._segment, self._copy = None, []
+        world.standing = Standing(report.tick, marked_unix_ns, self._behind)
+        if self._is_taken:
+            world.snapshots.take(world.standing, self._copy)
+            self._copy = []
         world.snapshots.flush_receipts()
         self.view = View(report, world.epoch, self._clock.unix_ns(), marked_unix_ns)
         for callback in self._on_publish:

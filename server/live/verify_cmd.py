@@ -29,11 +29,13 @@ from server.clock import SystemClock
 from server.live.array_file import NotWhole
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import read_segments, segment_paths
+from server.live.parts import begin_part, parts_of
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.replay_cmd import Until
 from server.live.salvage import salvage
 from server.live.snapshots import list_snapshots, load
 from server.live.view import iso_time
-from server.live.world import WARM_NAME, read_genesis, run_replay, start_economy
+from server.live.world import read_genesis, run_replay
 
 OK, BROKEN, REFUSED, DAMAGED = 0, 1, 2, 3
 """What the command leaves: all holds; a snapshot or hash does not; there is nothing to verify; damaged bytes."""
@@ -142,7 +144,10 @@ def describe(record: Record) -> str:
             return f"tick {mark.tick} begins at {iso_time(mark.unix_ns)} with {mark.actions} actions{hashed}"
         case RecordKind.EPOCH:
             new = decode_epoch(record.payload)
-            return f"epoch {new.epoch} begins, behind tick {new.parent_tick} of {new.parent_epoch}: {new.reason}"
+            return (
+                f"epoch {new.epoch} begins, behind tick {new.parent_tick} of {new.parent_epoch}, computed by engine"
+                f" version {new.engine_version}: {new.reason}"
+            )
         case _:
             return "the server stopped cleanly"
 
@@ -180,6 +185,8 @@ def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:
     if seen.genesis is not None:
         seed = hashlib.blake2b(bytes.fromhex(seen.genesis.seed), digest_size=32).hexdigest()
         _say(f"epoch {seen.genesis.epoch}, engine version {seen.genesis.engine_version}, seed commitment {seed}")
+    if len(parts := parts_of(records)) > 1:
+        _say(f"computed by several engines: {', '.join(map(str, parts))}")
     if seen.last_tick is not None:
         _say(f"ticks {seen.first_tick} to {seen.last_tick}, {seen.hashes} state hashes, the chain holds at every mark")
     if records.torn is not None:
@@ -210,9 +217,15 @@ def _missing(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _replay(folder: Path, records: Segments) -> None:
-    economy = start_economy(read_genesis(folder), folder / WARM_NAME)
-    done = run_replay(economy, records)
-    _say(f"replayed {done.marks} ticks, {done.hashes_checked} hashes checked, all equal")
+    """Replay every part of a journal that this release computed; say of the others whose they are."""
+    read_genesis(folder)
+    for part in parts_of(records):
+        if not part.is_ours:
+            _say(f"not replayed: {part} is for a release with that engine version")
+            continue
+        _, economy, behind = begin_part(folder, part)
+        done = run_replay(economy, Until(behind, part.last))
+        _say(f"replayed {done.marks} ticks, {done.hashes_checked} hashes checked, all equal")
 
 
 def _say(line: str) -> None:

@@ -159,14 +159,23 @@ class View(StateView):
     """One tick as everybody may see it.
 
     report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published. marked_unix_ns: when it
-    began, as the journal keeps it, so that the tick has the same time after a restart.
+    began, as the journal keeps it, so that the tick has the same time after a restart. states: the integers of every
+    state channel where they are known; otherwise they are made from the report when first asked for.
     """
 
     def __init__(
-        self, report: TickReport, epoch: str, published_unix_ns: int, marked_unix_ns: int | None = None
+        self,
+        report: TickReport,
+        epoch: str,
+        published_unix_ns: int,
+        marked_unix_ns: int | None = None,
+        states: Mapping[str, WireState] | None = None,
     ) -> None:
         marked_unix_ns = published_unix_ns if marked_unix_ns is None else marked_unix_ns
-        super().__init__(report.tick, epoch, marked_unix_ns, lambda: quantise(report.public))
+        known = states
+        super().__init__(
+            report.tick, epoch, marked_unix_ns, lambda: quantise(report.public) if known is None else known
+        )
         self.report = report
         self.published_unix_ns = published_unix_ns
         self.production: tuple[Production | None, ...] = (None,) * MARKETS

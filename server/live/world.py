@@ -22,26 +22,29 @@ import structlog
 
 from engine.config import ENGINE_VERSION, Config
 from engine.economy import WARM_UP_SEED, WARM_UP_TICKS, Economy, hash_copy
-from engine.errors import JournalDamaged
+from engine.errors import JournalDamaged, SettingError
 from engine.events import Event, TickReport
 from engine.journal import (
     ActionRecord,
     Genesis,
     Mark,
+    NewEpoch,
     Record,
     RecordKind,
     Segments,
+    chain_behind,
     decode_epoch,
     decode_genesis,
     decode_key,
     decode_mark,
+    encode_epoch,
     encode_genesis,
 )
 from engine.market_queue import MarketQueue
 from engine.messages import Kind
 from engine.replay import Replayed, Watch, replay
 from engine.rng import seed_bytes
-from engine.state import LAYOUT_VERSION, Parallel, serial
+from engine.state import LAYOUT_VERSION, Parallel, persistent, serial
 from server import keys
 from server.clock import Clock
 from server.config import Settings
@@ -56,17 +59,20 @@ from server.live.journal import (
     DiskFile,
     Journal,
     JournalFile,
+    SegmentStart,
+    append_record,
+    chain_before,
     create_segment,
     cut_tail,
-    first_sequence,
     read_segments,
     scan_segment,
     segment_paths,
+    segments_from,
 )
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.receipts import RETENTION_TICKS, Receipts
 from server.live.registry import AgentRegistry
-from server.live.snapshots import Snapshot, Snapshots, list_snapshots
+from server.live.snapshots import Snapshot, Snapshots, Standing, list_snapshots
 from server.live.view import iso_time
 from server.live.warm import save, warm_start
 from server.live.workers import SYSTEM, Workers
@@ -80,8 +86,17 @@ GAP_TICKS_MAX = 3_600
 
 OnReplayed = Callable[[TickReport, int], None]
 """Called with the report of every replayed tick and the wall clock (ns since 1970) at its mark, oldest first."""
-OnGenesis = Callable[[Genesis], int | None]
-"""Called with what the world is, before the first replayed tick; returns the last tick that needs no replay, if any."""
+
+
+class Known(NamedTuple):
+    """Ticks that whoever is told of replayed ones has without: from first to newest, none missing."""
+
+    first: int
+    newest: int
+
+
+OnGenesis = Callable[[Genesis], Known | None]
+"""Called with what the world is, before the first replayed tick; returns which ticks need no replay, if any."""
 
 log = structlog.get_logger("arena.world")
 
@@ -133,6 +148,8 @@ class World:
     """The tick the replay began after."""
     replayed: Replayed
     lock: FolderLock
+    standing: Standing | None = None
+    """Where it stands; None until its first tick is published."""
 
     @property
     def seed_commitment(self) -> str:
@@ -144,9 +161,16 @@ class World:
         """The tick the world began after."""
         return self.genesis.start_tick
 
-    async def close(self) -> None:
-        """Mark a clean stop and let go of the folder. The ticker must have ended. Raises JournalFailed."""
+    async def close(self, deadline: float | None = None) -> None:
+        """Leave a snapshot, mark a clean stop and let go of the folder. The ticker must have ended.
+
+        deadline: when the stop no longer waits for the snapshot, monotonic seconds. Raises JournalFailed.
+        """
+        state, at = self.economy.state, self.standing
         try:
+            # a world that broke in the middle of a tick has arrays that nobody may begin with
+            if at is not None and at.tick == state.tick and not self.journal.failed:
+                await self.snapshots.finish(at, list(persistent(state)), deadline)
             await self.snapshots.close()
             await self.journal.close()
         finally:
@@ -195,7 +219,7 @@ def commitment(seed: bytes) -> str:
 def read_genesis(folder: Path) -> Genesis:
     """Return the first record of a folder's journal.
 
-    Raises JournalDamaged when there is none, WorldRefused for another release.
+    Raises JournalDamaged when there is none, WorldRefused for a layout or settings that this release does not have.
     """
     scan = scan_segment(segment_paths(folder)[0])
     first = next(iter(scan), None)
@@ -205,20 +229,29 @@ def read_genesis(folder: Path) -> Genesis:
         genesis = decode_genesis(first.payload)
     except ValueError as error:
         raise JournalDamaged(scan.path, first.offset, str(error)) from error
-    if (genesis.engine_version, genesis.layout_version) != (ENGINE_VERSION, LAYOUT_VERSION):
+    if genesis.layout_version != LAYOUT_VERSION:
         raise WorldRefused(
             f"{scan.path} was written by engine version {genesis.engine_version}, layout {genesis.layout_version};"
             f" this release is engine version {ENGINE_VERSION}, layout {LAYOUT_VERSION}:"
             " it would not continue the same world"
         )
+    try:
+        Config(**genesis.config)
+    except (TypeError, SettingError) as error:
+        raise WorldRefused(f"{scan.path} is of a world with settings this release does not have: {error}") from error
     return genesis
 
 
 def start_economy(genesis: Genesis, folder: Path, threads: int = 1) -> Economy:
     """Return the economy a journal begins with. folder: of the warm starts that are kept.
 
-    Raises WorldRefused when this release does not reproduce the recorded start.
+    Raises WorldRefused when another engine began the world, or this release does not reproduce the recorded start.
     """
+    if genesis.engine_version != ENGINE_VERSION:
+        raise WorldRefused(
+            f"the world was begun by engine version {genesis.engine_version}; this release has engine version"
+            f" {ENGINE_VERSION} and does not compute the same"
+        )
     config = Config(**genesis.config)
     parallel = parallel_in(threads)
     ticks = genesis.start_tick + 1
@@ -285,10 +318,15 @@ def _warm_up(config: Config, ticks: int, threads: int, parallel: Parallel) -> tu
 
 
 class Begin(NamedTuple):
-    """Where a replay begins. snapshot: None for the start of the world; records: all that follow it."""
+    """Where a replay begins. snapshot: None for the start of the world; records: all that follow it.
+
+    engine_version: in force behind the last record. root: see Snapshots.
+    """
 
     snapshot: Snapshot | None
     records: Segments
+    engine_version: int
+    root: int | None
 
 
 def _open(
@@ -307,8 +345,7 @@ def _open(
     cut_torn(segment_paths(folder)[-1])
     events = EventStore(folder / EVENTS_NAME)
     known = None if on_genesis is None else on_genesis(genesis)
-    # who was connected may resume from as many ticks as are replayed
-    for begin in _begins(folder, settings.resume_frames + 1, known):
+    for begin in _begins(folder, genesis, settings.resume_frames + 1, known):
         registry = AgentRegistry(Config(**genesis.config))
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
@@ -325,13 +362,20 @@ def _open(
     rebuild = _Rebuild(epoch, economy, receipts, registry, events, on_replayed)
     replayed = run_replay(economy, records, rebuild)
     epoch = rebuild.epoch
+    at, next_seq, chain = _standing(begin), records.next_sequence, records.chain
+    if begin.engine_version != ENGINE_VERSION:
+        assert at is not None, "a world of another engine begins with a snapshot"
+        new = _take_over(epoch, at, begin.engine_version, clock)
+        chain.add(append_record(Path(records.path), next_seq, RecordKind.EPOCH, encode_epoch(new)))
+        epoch, next_seq = new.epoch, next_seq + 1
+        begin = begin._replace(root=at.tick)
     queue = MarketQueue(max(settings.queue_actions_max, len(replayed.pending)))
     for row in replayed.pending:
         queue.append(row)
     journal = Journal(
         open_file(Path(records.path)),
-        next_seq=records.next_sequence,
-        chain=records.chain,
+        next_seq=next_seq,
+        chain=chain,
         metrics=metrics,
         clock=clock,
         next_file=lambda start: open_file(create_segment(folder, start)),
@@ -349,42 +393,151 @@ def _open(
         clean=records.is_clean,
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
     )
-    taking = Snapshots(folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, workers)
+    taking = Snapshots(
+        folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, settings.resume_frames + 1,
+        begin.root, workers,
+    )  # fmt: skip
     return World(
         folder, genesis, epoch, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at,
-        replayed, lock,
+        replayed, lock, at,
     )  # fmt: skip
 
 
-def _begins(folder: Path, ticks: int, known: int | None) -> Iterator[Begin]:
-    """Return where a replay may begin, the best first: the newest snapshot with so many ticks behind it; the start.
+def _take_over(epoch: str, at: Standing, engine_version: int, clock: Clock) -> NewEpoch:
+    """Return the epoch under which this release goes on with a world that another one has stopped."""
+    new = NewEpoch(
+        epoch=keys.epoch(),
+        parent_epoch=epoch,
+        parent_tick=at.tick,
+        parent_chain=at.start.chain.hex(),
+        engine_version=ENGINE_VERSION,
+        reason=f"engine version {ENGINE_VERSION} instead of {engine_version}",
+        created=iso_time(clock.unix_ns()),
+    )
+    log.warning("epoch_begins", epoch=new.epoch, parent=epoch, tick=at.tick, reason=new.reason)
+    return new
 
-    known: the last tick that whoever is told of ticks has; a snapshot behind it would leave a gap.
+
+def _standing(begin: Begin) -> Standing | None:
+    """Return where a world stands once everything behind its beginning is replayed; None before its first tick."""
+    if (record := last_mark(begin.records)) is not None:
+        mark = decode_mark(record.payload)
+        return Standing(mark.tick, mark.unix_ns, SegmentStart(record.sequence + 1, chain_behind(record)))
+    if (snapshot := begin.snapshot) is None:
+        return None
+    start = SegmentStart(snapshot.sequence, bytes.fromhex(snapshot.header["chain"]))
+    return Standing(snapshot.tick, int(snapshot.header["unix_ns"]), start)
+
+
+def _begins(folder: Path, genesis: Genesis, ticks: int, known: Known | None) -> Iterator[Begin]:
+    """Return where a replay may begin, the best first: the newest snapshot from which the last ticks can be told.
+
+    Those are so many, up to the last mark (fewer in a world that has fewer, or that another engine computed before):
+    each is replayed, or known. A snapshot that would leave a gap behind the known ones is passed over, unless the gap
+    is long. Then comes the start; in a world that this engine did not begin, what was passed over.
+    Raises WorldRefused when everything would have to be computed by another engine.
     """
     paths = segment_paths(folder)
+    passed_over: list[Begin] = []
+    foreign: _Behind | None = None
     for named in reversed(list_snapshots(folder)):
         try:
             snapshot = snapshots.load(named.path)
         except (NotWhole, OSError) as error:
             log.warning("snapshot_unusable", tick=named.tick, reason=str(error))
             continue
-        following = [path for path in paths if first_sequence(path) >= snapshot.sequence]
+        following = segments_from(paths, snapshot.sequence)
         # the chain binds a snapshot to all that came before it
-        if not following or scan_segment(following[0]).first_chain.hex() != snapshot.header.get("chain"):
+        chain = chain_before(scan_segment(following[0]), snapshot.sequence)
+        if chain is None or chain.hex() != snapshot.header.get("chain"):
             log.warning("snapshot_unusable", tick=named.tick, reason="it is not of this journal")
             continue
-        records = read_segments(following)
-        last = last_tick(records, snapshot.tick)
-        leaves_gap = known is not None and known < snapshot.tick and last - known <= GAP_TICKS_MAX
-        if last - snapshot.tick >= ticks and not leaves_gap:
-            yield Begin(snapshot, records)
-    yield Begin(None, read_segments(paths))
+        records = read_segments(following, snapshot.sequence)
+        behind = _look_behind(records, snapshot.tick, snapshot.engine_version)
+        if behind.foreign is not None:
+            foreign = foreign or behind
+            continue
+        root = behind.root if behind.root is not None else snapshot.root
+        begin = Begin(snapshot, records, behind.engine_version, root)
+        last = behind.last
+        first = max(last - ticks, genesis.start_tick if root is None else root) + 1
+        # under another engine the timeline has another name: nobody resumes from what was before
+        is_told = first > snapshot.tick or behind.engine_version != ENGINE_VERSION
+        if known is not None:
+            is_told |= known.first <= first and known.newest >= snapshot.tick
+            is_told &= known.newest >= snapshot.tick or last - known.newest > GAP_TICKS_MAX
+        if is_told:
+            yield begin
+        else:
+            passed_over.append(begin)
+    records = read_segments(paths)
+    behind = _look_behind(records, genesis.start_tick, genesis.engine_version)
+    if behind.foreign is None and behind.engine_version == ENGINE_VERSION:
+        yield Begin(None, records, behind.engine_version, None)
+        return
+    yield from reversed(passed_over)
+    raise WorldRefused(_another_engines(folder, foreign or behind))
+
+
+def _another_engines(folder: Path, behind: _Behind) -> str:
+    """Return what to say of a world that has ticks which only another engine can compute, and what to do."""
+    ours = f"this release has engine version {ENGINE_VERSION}"
+    if behind.engine_version == ENGINE_VERSION:
+        return (
+            f"{folder}: {ours} and took over from engine version {behind.foreign}, and of the snapshots since none can"
+            " be used: restore a backup"
+        )
+    version = behind.engine_version
+    return (
+        f"{folder}: the newest ticks, up to {behind.last}, were computed by engine version {version}, and no snapshot"
+        f" has all of them; {ours}. Start the world once with a release of engine version {version}, stop it (SIGTERM),"
+        " then start this one"
+    )
+
+
+class _Behind(NamedTuple):
+    """What follows a beginning. last: tick of the last mark; engine_version: in force at the end.
+
+    foreign: engine version of a tick that another engine than ours computed, None when there is none. root: tick after
+    which our engine took over, None when it did not here.
+    """
+
+    last: int
+    engine_version: int
+    foreign: int | None
+    root: int | None
+
+
+def _look_behind(records: Segments, tick: int, engine_version: int) -> _Behind:
+    """Read what follows a tick. engine_version: in force behind it."""
+    found = _Behind(tick, engine_version, None, None)
+    for record in records:
+        if record.kind is RecordKind.MARK:
+            is_foreign = found.engine_version != ENGINE_VERSION
+            found = found._replace(
+                last=decode_mark(record.payload).tick, foreign=found.engine_version if is_foreign else found.foreign
+            )
+        elif record.kind is RecordKind.EPOCH:
+            version = decode_epoch(record.payload).engine_version
+            if version != found.engine_version:
+                root = found.last if version == ENGINE_VERSION else None
+                found = found._replace(engine_version=version, root=root)
+    return found
+
+
+def last_mark(records: Segments) -> Record | None:
+    """Return the last mark, None when there is none."""
+    last = None
+    for record in records:
+        if record.kind is RecordKind.MARK:
+            last = record
+    return last
 
 
 def last_tick(records: Segments, before: int) -> int:
     """Return the tick of the last mark, before when there is none."""
-    marks = [record for record in records if record.kind is RecordKind.MARK]
-    return decode_mark(marks[-1].payload).tick if marks else before
+    last = last_mark(records)
+    return before if last is None else decode_mark(last.payload).tick
 
 
 def economy_of(snapshot: Snapshot | None, genesis: Genesis, folder: Path, threads: int = 1) -> Economy:

@@ -18,12 +18,13 @@ from engine.analysis.recording import Each, Recorder, Recording
 from engine.config import Config
 from engine.economy import Economy, warmed_up
 from engine.events import TickReport
-from engine.journal import Mark, RecordKind
+from engine.journal import Mark
 from engine.replay import Watch
 from server.clock import Clock
 from server.live.errors import WorldRefused
 from server.live.journal import read_segments, segment_paths
-from server.live.world import WARM_NAME, FolderLock, parallel_in, read_genesis, run_replay, start_economy
+from server.live.parts import begin_part, part_of, parts_of
+from server.live.world import FolderLock, parallel_in, read_genesis, run_replay
 
 RECORDING_NAME = "recording.npz"
 PROGRESS_S = 5.0
@@ -127,10 +128,13 @@ class Progress:
 
 
 def _replayed(folder: Path, clock: Clock, say: Say, threads: int) -> History:
-    records = read_segments(segment_paths(folder))
-    marks = sum(record.kind is RecordKind.MARK for record in records)
-    genesis = read_genesis(folder)
-    economy = start_economy(genesis, folder / WARM_NAME, threads)
+    read_genesis(folder)
+    parts = parts_of(read_segments(segment_paths(folder)))
+    part = part_of(parts)
+    if not part.is_first:
+        say(f"left out: {', '.join(str(one) for one in parts[:-1])}")
+    genesis, economy, records = begin_part(folder, part, threads)
+    marks = part.last - part.after
     recorder, progress = Recorder(economy), Progress(marks, clock, say)
     large = Metaorders(recorder, marks, economy.tick + 1)
 

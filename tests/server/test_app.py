@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -20,6 +22,7 @@ from engine.config import Config
 from server.app import Opening, Server, create_app, server_config
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
+from server.live.series import SERIES
 from server.registry import OPERATIONS
 from server.routes import Resource
 from tests.support.arena import Bot, run_server
@@ -137,6 +140,41 @@ async def test_a_folder_in_use_is_refused_by_name(tmp_path: Path) -> None:
         assert await arena.step() == arena.tick
 
 
+async def test_a_start_after_a_stop_replays_nothing_and_tells_the_same(tmp_path: Path) -> None:
+    """Who was connected resumes from the same frames, and every document is what a replay of everything makes it."""
+    few = {"resume_frames": 8, "warm_up_ticks": 26}
+    async with run_server(tmp_path / "one", **few) as arena:
+        agent = await arena.register()
+        await agent.act({"client_action_id": "a", "type": "consume", "market": "food", "quantity": 1})
+        await arena.step(20)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "snapshots")
+
+    quick, whole = await told(tmp_path / "one", few), await told(tmp_path / "two", few)
+
+    assert (quick.pop("replayed"), whole.pop("replayed")) == (0, 21)
+    assert quick == whole
+    assert len(quick["market_tick"]) == 8
+
+
+async def told(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a server tells of the time before its start."""
+    async with run_server(folder, **settings) as arena:
+        parts, view = arena.parts, arena.parts.published.view
+        return {
+            "replayed": parts.world.replayed.marks,
+            "documents": [view.indicators(), view.psychology(), view.monetary(), view.scarcity(), view.markets()],
+            "events": parts.events.page(None, None, 1_000),
+            "history": parts.history.page(SERIES["food.price"], None, None, None, 1_000).rows,
+            "anomalies": parts.anomalies.page(None, 100, descending=False, is_open=None, kind=None),
+            **{
+                name: [frame["arena.v1.msgpack"].payload for frame in topic._ring]
+                for name, topic in parts.hub._states.items()
+            },
+            "logs": {name: topic._log for name, topic in parts.hub._events.items()},
+        }
+
+
 async def test_a_folder_with_another_world_is_refused(tmp_path: Path) -> None:
     """Settings that are another world's identity are named."""
     async with run_server(tmp_path):
@@ -153,7 +191,7 @@ async def test_a_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> N
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = Settings(data=tmp_path, port=taken.getsockname()[1], seed=1, engine=small_config())
-        server = Server(server_config(create_app(settings, warm_up_ticks=26), settings))
+        server = Server(server_config(create_app(settings, warm_up_ticks=26), settings), Opening())
 
         with pytest.raises(SystemExit) as caught:
             await server.serve()

@@ -165,7 +165,7 @@ async def run_server(
         app = create_app(
             chosen, clock=clock, opening=opening, on_ended=lambda: server.stop(), warm_up_ticks=warm_up_ticks
         )
-        server = Server(server_config(app, chosen))
+        server = Server(server_config(app, chosen), opening)
         serving = asyncio.create_task(server.serve())
         try:
             async with asyncio.timeout(seconds(START_S)):

@@ -22,7 +22,7 @@ from server.live.recorder import Recorder, Registration
 from server.live.ticker import OnPublish, Ticker
 from server.live.view import View
 from server.live.watchdog import Watchdog
-from server.live.world import OnReplayed, World, open_world
+from server.live.world import Known, OnReplayed, World, open_world
 from server.metrics import Metrics
 from tests.support.deadlines import seconds
 from tests.support.journals import action_row
@@ -46,14 +46,16 @@ def open_small(
     metrics: Metrics | None = None,
     open_file: Callable[[Path], JournalFile] = DiskFile,
     on_replayed: OnReplayed | None = None,
+    known: Known | None = None,
     **changes: Any,
 ) -> World:
-    """Open the small world in a folder, after a short warm-up."""
+    """Open the small world in a folder, after a short warm-up. known: ticks that somebody has of it."""
     compile_kernels()
     return open_world(
         small_settings(folder, **changes),
         metrics or Metrics(),
         clock or ManualClock(),
+        on_genesis=lambda genesis: known,
         on_replayed=on_replayed,
         warm_up_ticks=WARM_UP_TICKS,
         open_file=open_file,

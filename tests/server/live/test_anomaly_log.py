@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from engine.analysis.anomalies import CALM_TICKS, WARM_UP
+from engine.analysis.anomalies import CALM_TICKS, INDICATORS, WARM_UP
+from engine.economy import Economy
 from engine.events import TickReport
 from engine.markets import ID, MARKETS
 from server.live.anomaly_log import AnomalyLog
+from server.live.frames import quantise
+from server.live.history import History
 from server.live.view import View
 from server.metrics import Metrics
 from tests.support.published import EPOCH, NO_OUTCOMES, NO_UPDATES, World
+from tests.support.worlds import small_config
 
 
 class Quiet:
@@ -124,3 +128,25 @@ def test_the_oldest_leave_first_and_are_counted(calm: list[View]) -> None:
     assert (log.oldest, log.newest) == (found[0].number, found[1].number)
     assert all(item.end is not None for item in found)
     assert metrics.registry.get_sample_value("arena_anomalies_forgotten_total") == 1
+
+
+def test_what_the_history_has_is_taken_in_as_if_it_were_replayed() -> None:
+    """To the bit for markets, as finely as it is shown for indicators: the next tick is no surprise."""
+    economy, history = Economy(small_config(), 7), History(100)
+    replayed, recalled = AnomalyLog(Metrics()), AnomalyLog(Metrics())
+    for _ in range(60):
+        public = economy.advance().public
+        history.record(public.tick, quantise(public), 0)
+        if public.tick >= 10:
+            replayed.replay(public)
+
+    recalled.recall(history, 10)
+
+    one, other = replayed._detector, recalled._detector
+    markets = len(one._seen) - len(INDICATORS)
+    assert np.array_equal(one._location[:markets], other._location[:markets])
+    assert np.array_equal(one._seen[:markets], other._seen[:markets])
+    assert one._levels is not None
+    assert other._levels is not None
+    assert np.allclose(one._levels, other._levels, rtol=1e-5, atol=1e-6)
+    assert one._tick == other._tick == 59

@@ -15,6 +15,7 @@ from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from engine.errors import InvariantBroken
 from server.clock import ManualClock
 from server.config import Settings
+from server.live.frames import quantise
 from server.live.hub import SLICE, Hub
 from server.live.subscriber import Subscriber
 from server.metrics import Metrics
@@ -129,7 +130,7 @@ class TestRestore:
         station = Station()
         reports = [station.world.view().report for _ in range(6)]
         for report in reports:
-            station.hub.restore(report)
+            station.hub.restore(report.tick, quantise(report.public))
         station.tick()
         subscriber = station.hub.open(SUBPROTOCOL_MSGPACK)
 

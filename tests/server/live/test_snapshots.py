@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from engine.messages import Kind
 from server.live import snapshots
 from server.live.journal import ARCHIVE_NAME, read_segments, scan_segment, segment_paths
 from server.live.snapshots import DAY_S, HOUR_S, NEWEST_KEPT, Named, list_snapshots, superfluous
-from server.live.world import World
+from server.live.world import Known, World
 from tests.support.live import LiveWorld, live_world, open_small, soon
 
 GOOD = 12
@@ -225,6 +226,91 @@ async def test_a_full_disk_costs_snapshots_and_nothing_else(tmp_path: Path, monk
     assert documents(open_again(tmp_path), agents, range(25, 25 + 2 * EVERY)) == receipts
 
 
+async def test_a_stop_leaves_a_snapshot_that_nothing_needs_to_be_replayed_behind(tmp_path: Path) -> None:
+    """A start goes on from it with receipts, agents and what waited for the next tick, if the last ticks are known."""
+    async with live_world(tmp_path / "one", **OFTEN) as arena:
+        agents = await live(arena, EVERY + 3)
+        late = arena.act(agents[0], "late", Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
+        await arena.register("third")
+        expected = arena.world.economy.state_hash()
+    last = list_snapshots(tmp_path / "one")[-1]
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "snapshots")
+
+    quick = open_again(tmp_path / "one", known=Known(last.tick - RESUME, last.tick))
+    whole = open_again(tmp_path / "two")
+
+    assert quick.opened_at == quick.economy.tick == last.tick
+    assert quick.replayed.marks == 0
+    assert quick.economy.state_hash() == whole.economy.state_hash() == expected
+    assert [row["seq"] for row in quick.queue.drain()] == [row["seq"] for row in whole.queue.drain()]
+    assert quick.receipts.get(agents[0], "late").document(True)["seq"] == late  # type: ignore[union-attr]
+    ticks = range(25, 25 + EVERY + 3)
+    assert documents(quick, agents, ticks) == documents(whole, agents, ticks)
+    assert quick.journal.chain.close() == whole.journal.chain.close()
+    assert quick.journal.next_seq == whole.journal.next_seq
+    assert quick.registry.owner_of_key(b"third".ljust(32, b".")) == whole.registry.owner_of_key(
+        b"third".ljust(32, b".")
+    )
+    assert quick.standing == whole.standing
+
+
+@pytest.mark.parametrize(("first", "newest"), [(-RESUME + 1, 0), (-RESUME, -1)])
+async def test_a_snapshot_is_passed_over_when_not_all_of_the_last_ticks_are_known(
+    tmp_path: Path, first: int, newest: int
+) -> None:
+    """Who was connected may resume from any of them."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 2 * EVERY + 3)
+        last = arena.world.economy.tick
+
+    world = open_again(tmp_path, known=Known(last + first, last + newest))
+
+    assert world.opened_at < last
+    assert world.replayed.marks >= RESUME
+
+
+async def test_a_stop_writes_no_snapshot_twice_and_none_of_a_broken_world(tmp_path: Path) -> None:
+    """A start and a stop without a tick between them find theirs there; arrays inside of a tick are nobody's."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 3)
+    before = [named.path.stat().st_mtime_ns for named in list_snapshots(tmp_path)]
+
+    async with live_world(tmp_path, **OFTEN):
+        pass
+    unchanged = [named.path.stat().st_mtime_ns for named in list_snapshots(tmp_path)]
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 1)
+        arena.world.economy.state.tick += 1
+
+    assert unchanged == before
+    assert len(list_snapshots(tmp_path)) == len(before)
+
+
+async def test_a_stop_does_not_wait_for_a_snapshot_that_takes_too_long(tmp_path: Path) -> None:
+    """What is there of it is not taken for one, and the next start replays."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 2)
+        assert arena.world.standing is not None
+        large = [("large", np.zeros(1 << 19))]
+        await soon(arena.world.snapshots.finish(arena.world.standing, large, arena.clock.monotonic() - 1.0))
+
+        assert list_snapshots(tmp_path) == []
+        assert arena.metrics.snapshots.labels("failed")._value.get() == 1
+
+
+async def test_packing_a_segment_ends_when_the_server_stops(tmp_path: Path) -> None:
+    """The next snapshot packs it: nothing is lost, and nothing half packed is read."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, 2 * EVERY)
+    asked = iter((False, True))
+
+    count = snapshots.archive(tmp_path, 1 << 40, lambda descriptor: None, lambda: next(asked))
+
+    assert count == 0
+    assert not [path for path in segment_paths(tmp_path) if path.suffix == ".gz"]
+
+
 async def test_a_segment_ends_with_the_mark_of_its_snapshot(tmp_path: Path) -> None:
     """What a start replays begins with the first record the snapshot does not have."""
     async with live_world(tmp_path, **OFTEN) as arena:
@@ -234,9 +320,10 @@ async def test_a_segment_ends_with_the_mark_of_its_snapshot(tmp_path: Path) -> N
     kinds = [[record.kind for record in scan_segment(path)] for path in paths]
 
     assert [segment[-1] for segment in kinds[:-1]] == [RecordKind.MARK] * (len(paths) - 1)
-    assert [one.tick % EVERY for one in list_snapshots(tmp_path)] == [0] * len(list_snapshots(tmp_path))
-    loaded = snapshots.load(list_snapshots(tmp_path)[-1].path)
-    assert loaded.sequence == scan_segment(paths[-1]).first_sequence
+    *regular, final = list_snapshots(tmp_path)
+    assert [one.tick % EVERY for one in regular] == [0] * len(regular)
+    assert snapshots.load(regular[-1].path).sequence == scan_segment(paths[-1]).first_sequence
+    assert snapshots.load(final.path).sequence > scan_segment(paths[-1]).first_sequence
 
 
 @given(st.lists(st.integers(0, 3 * DAY_S), min_size=1, max_size=60, unique=True))
@@ -255,3 +342,12 @@ def test_the_newest_and_the_first_of_each_hour_and_day_are_kept(times: list[int]
     assert days <= {one.unix_s // DAY_S for one in kept}
     assert len(kept) <= NEWEST_KEPT + len(hours) + len(days)
     assert superfluous(kept, now_s) == []
+
+
+def test_the_newest_with_enough_ticks_behind_it_is_kept() -> None:
+    """Three stops in a minute must not leave only snapshots that a start without its history cannot use."""
+    known = [Named(tick, tick, Path(str(tick))) for tick in (100, 590, 600, 610, 620, 630)]
+
+    gone = superfluous(known, 10 * DAY_S, behind=35)
+
+    assert [one.tick for one in gone] == [100, 600]
