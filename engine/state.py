@@ -46,6 +46,9 @@ SLOTS = 11_264
 """Histogram slots of a market's side; CENTRE is the reference level."""
 CENTRE = 7_040
 
+BOOK_LEVELS = 20
+"""Levels a side of the unfilled book that are noted at most."""
+
 # --- macro: indices into State.macro (float64) -------------------------------------------------------------------
 (
     POLICY_RATE,  # i, a year
@@ -389,6 +392,13 @@ class State:
     best_bid: I64 = _array(np.int64, MARKETS, unit="level of the best unfilled bid, -1 = none", scratch=True)
     best_ask: I64 = _array(np.int64, MARKETS, unit="level of the best unfilled ask, -1 = none", scratch=True)
     depth: I64 = _array(np.int64, 2, MARKETS, unit="unfilled lots within 100 bp of the best", scratch=True)
+    book_wanted: I64 = _array(np.int64, MARKETS, unit="levels a side of the unfilled book to note: 0..20", scratch=True)
+    book_level: I64 = _array(
+        np.int64, 2, MARKETS, BOOK_LEVELS, unit="levels of unfilled bids (0), asks (1), best first", scratch=True
+    )
+    book_lots: I64 = _array(
+        np.int64, 2, MARKETS, BOOK_LEVELS, unit="unfilled lots there, 0 = no more levels", scratch=True
+    )
     demand: I64 = _array(np.int64, MARKETS, unit="lots: D at the old reference level", scratch=True)
     supply: I64 = _array(np.int64, MARKETS, unit="lots: Q at the old reference level", scratch=True)
     bids_total: I64 = _array(np.int64, MARKETS, unit="all bids in the window, lots", scratch=True)

@@ -36,7 +36,8 @@ WRITES = (
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
     "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
-    "market_return", "imbalance", "best_bid", "best_ask", "depth", "demand", "supply", "bids_total", "asks_total",
+    "market_return", "imbalance", "best_bid", "best_ask", "depth", "book_level",
+    "book_lots", "demand", "supply", "bids_total", "asks_total",
     "indicative", "elasticity_demand", "elasticity_supply", "surplus", "flows", "daily_volume", "outside_flow",
     "outside_move", "outside_net", "quote_shift",
 )  # fmt: skip

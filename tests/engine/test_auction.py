@@ -27,7 +27,7 @@ from engine.auction import (
 from engine.config import Config
 from engine.ladder import LEVELS, REFERENCE_HIGH, REFERENCE_LOW, prices, window
 from engine.markets import CONSOL, LABOUR, MARKETS, OIL
-from engine.state import CENTRE, SLOTS, new_state
+from engine.state import BOOK_LEVELS, CENTRE, SLOTS, new_state
 from tests.support.naive_auction import Order, clear, counted_level
 
 DOWN, UP = window(0.5)
@@ -35,8 +35,8 @@ P = prices()
 REFERENCE = 76_013
 
 
-def one_market(reference: int = REFERENCE, threads: int = 1) -> Auction:
-    """Return the arrays of a single market at a reference level, elasticity .2."""
+def one_market(reference: int = REFERENCE, threads: int = 1, book: int = 0) -> Auction:
+    """Return the arrays of a single market at a reference level, elasticity .2; book: levels to note."""
 
     def ints(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.int64)
@@ -48,7 +48,8 @@ def one_market(reference: int = REFERENCE, threads: int = 1) -> Auction:
         margin_total=ints(2, 1), market_return=ints(1), demand=ints(1), supply=ints(1), bids_total=ints(1),
         asks_total=ints(1), imbalance=ints(1), indicative=ints(1), elasticity_demand=np.zeros(1),
         elasticity_supply=np.zeros(1), surplus=np.zeros((2, 1)), best_bid=ints(1), best_ask=ints(1),
-        depth=ints(2, 1),
+        depth=ints(2, 1), book_wanted=ints(1) + book, book_level=ints(2, 1, BOOK_LEVELS),
+        book_lots=ints(2, 1, BOOK_LEVELS),
     )  # fmt: skip
     auction.touched[...] = SLOTS, -1
     return auction
@@ -70,9 +71,9 @@ def run(auction: Auction, is_open: np.ndarray, down: int = DOWN, up: int = UP, l
     clear_markets(auction, is_open, np.zeros((1, 2, CHUNKS), np.int64), np.array([[SLOTS, -1]]), down, up, limit)
 
 
-def cleared(orders: list[Order], reference: int = REFERENCE, threads: int = 1) -> Auction:
+def cleared(orders: list[Order], reference: int = REFERENCE, threads: int = 1, book: int = 0) -> Auction:
     """Return a market after the auction of these orders."""
-    auction = one_market(reference, threads)
+    auction = one_market(reference, threads, book)
     put(auction, orders, threads)
     run(auction, np.ones(1, np.bool_))
     return auction
@@ -217,6 +218,24 @@ def test_measures_are_those_of_the_curves(orders: list[Order]) -> None:
         assert auction.elasticity[0] == pytest.approx(0.2 + (1 / max(2, e_d + e_s) - 0.2) / 20)
         assert auction.bids_total[0] == sum(o.lots for o, _ in rows if o.side > 0)
         assert auction.asks_total[0] == sum(o.lots for o, _ in rows if o.side < 0)
+
+
+@given(books(), st.sampled_from([1, 3, BOOK_LEVELS]))
+def test_the_noted_book_is_what_the_auction_left(orders: list[Order], wanted: int) -> None:
+    """Unfilled lots by level, best first, as many levels as asked for; what an earlier auction left is gone."""
+    auction = cleared(orders, book=wanted)
+
+    naive = clear(orders, REFERENCE, DOWN, UP)
+    for s, side in enumerate((1, -1)):
+        left: dict[int, int] = {}
+        for order, level in zip(orders, naive.counted, strict=True):
+            if level is not None and order.side == side and order.lots > order.fill:
+                left[level] = left.get(level, 0) + order.lots - order.fill
+        expected = sorted(left.items(), reverse=side > 0)[:wanted]
+        noted = zip(auction.book_level[s, 0].tolist(), auction.book_lots[s, 0].tolist(), strict=True)
+        assert [row for row in noted if row[1]] == expected
+    run(auction, np.zeros(1, np.bool_))
+    assert not auction.book_lots.any()
 
 
 def test_without_any_order_nothing_changes() -> None:
