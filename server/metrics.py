@@ -149,6 +149,19 @@ class Metrics:
         self.frame_bytes = self._counter("frame_bytes", "bytes of those frames", "channel", "kind")
         self.frames_skipped = self._counter("frames_skipped", "frames slow subscribers did not get", "channel")
         self.resyncs = self._counter("resyncs", "snapshots sent instead of a delta, by reason", "reason")
+        self.narrowings = self._gauge("narrowings", "narrowed forms of state channels that are read or may be again")
+        self.narrowings_refused = self._counter(
+            "narrowings_refused", "subscriptions refused because there are too many"
+        )
+        self.agent_log_bytes = self._gauge("agent_log_bytes", "kept for readers of the channel agent, bytes")
+        self.agent_records_cut = self._counter(
+            "agent_records_cut", "records of the channel agent that had to go before their time, for room"
+        )
+        self.switches = self._counter(
+            "switches",
+            "actions of cancel on disconnect: switches set ahead, cancelled for a connection that ended, put off",
+            "what",
+        )
         self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
         self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
 

@@ -195,18 +195,24 @@ def snapshot(channel: str, epoch: str, tick: int, sent_ns: int, state: wire.Stat
     }
 
 
-def delta(channel: str, epoch: str, tick: int, sent_ns: int, before: wire.State, after: wire.State) -> dict[str, Any]:
-    """Return the frame that turns the state of tick - 1 into that of tick; every tenth one carries the checksum."""
-    frame: dict[str, Any] = {
+def delta_head(channel: str, epoch: str, base: int, tick: int, sent_ns: int) -> dict[str, Any]:
+    """Return what a delta says before its changes."""
+    return {
         "type": "delta",
         "channel": channel,
         "epoch": epoch,
         "seq": tick,
-        "base": tick - 1,
+        "base": base,
         "tick": tick,
         "sent_ns": sent_ns,
-        **wire.diff(before, after),
     }
+
+
+def delta(
+    channel: str, epoch: str, base: int, tick: int, sent_ns: int, before: wire.State, after: wire.State
+) -> dict[str, Any]:
+    """Return the frame that turns the state of tick base into that of tick; every tenth tick's carries the checksum."""
+    frame = {**delta_head(channel, epoch, base, tick, sent_ns), **wire.diff(before, after)}
     if tick % wire.CRC_EVERY == 0:
         frame["crc"] = wire.checksum(after)
     return frame

@@ -79,7 +79,7 @@ class Receipt:
     @property
     def outcome(self) -> dict[str, Any] | None:
         """The outcome as published: status, code, and what says more about them; money in credits."""
-        return None if self._outcome is None else _document(self._outcome)
+        return None if self._outcome is None else outcome_document(self._outcome)
 
     def document(self, duplicate: bool) -> dict[str, Any]:
         """Return the receipt as published. duplicate: whether it answers a second request."""
@@ -289,7 +289,8 @@ def _unpacked(key: bytes, client_action_id: str, packed: bytes) -> Receipt:
     return receipt
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as published: status, code, and what says more about them; money in credits."""
     document: dict[str, Any] = {"status": Status(outcome.status).name.lower(), "code": outcome.code}
     if outcome.code:
         document["detail"] = REJECT_TEXT[Reject(outcome.code)]

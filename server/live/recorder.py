@@ -7,7 +7,8 @@ answer may be given once `durable(seq)` has returned, also for a duplicate. Sour
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,15 @@ class Submitted(NamedTuple):
     duplicate: bool
 
 
+class Follower(Protocol):
+    """Told at once of every action that was journaled. It may submit others."""
+
+    def __call__(
+        self, seqs: Sequence[int], agents: Sequence[int], kinds: Sequence[int], client_action_ids: Sequence[str]
+    ) -> None:
+        """Take in actions; the sequences rise."""
+
+
 class Recorder:
     """Takes inputs in. What it needs is rebuilt from the journal by the world that owns it."""
 
@@ -50,6 +60,7 @@ class Recorder:
         self.queue = queue
         self.receipts = receipts
         self.registry = registry
+        self.followers: list[Follower] = []
         self._metrics = metrics
         self._frozen: str | None = None
         # bound once: finding a labelled counter costs more than counting
@@ -96,9 +107,10 @@ class Recorder:
             raise
         seq = self._record(row, fingerprint, client_action_id)
         self._counters[kind, "accepted"].inc()
-        return Submitted(
-            self.receipts.add(agent, client_action_id, seq, fingerprint, int(row["valid_until"][0])), False
-        )
+        receipt = self.receipts.add(agent, client_action_id, seq, fingerprint, int(row["valid_until"][0]))
+        for follower in self.followers:
+            follower((seq,), (agent,), (kind,), (client_action_id,))
+        return Submitted(receipt, False)
 
     def register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
         """Accept the registration of an agent; owner None makes a new owner. key_hash: SHA-256 of the key it gets.

@@ -8,6 +8,7 @@ being too slow is the number having fallen too far behind.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,13 +27,18 @@ EVENTS_MAX: Final = 100_000
 """Events of a channel kept for who comes back: a month of discoveries, about 25 MB."""
 
 
+class TooFarBehind(Exception):
+    """A subscriber is further behind than its topic keeps, in a channel that leaves nothing out: it must come back."""
+
+
 class Message:
-    """A frame ready to be sent on any number of connections of one encoding."""
+    """A frame ready to be sent on any number of connections of one encoding. seq: of a data frame."""
 
-    __slots__ = ("_framed", "channel", "kind", "payload", "size")
+    __slots__ = ("_framed", "channel", "kind", "payload", "seq", "size")
 
-    def __init__(self, payload: bytes | str, channel: str, kind: str) -> None:
+    def __init__(self, payload: bytes | str, channel: str, kind: str, seq: int | None = None) -> None:
         self.payload = payload
+        self.seq = seq
         self.size = len(payload if isinstance(payload, bytes) else payload.encode())
         self.channel = channel
         self.kind = kind
@@ -51,12 +57,14 @@ class Subscription:
     """How far one connection has come in one topic.
 
     seq: the last frame handed out; None: a snapshot is next, for `reason`. catching_up_to: the seq at which a resumed
-    subscription was in step; only what comes after it can make the subscriber late.
+    subscription was in step; only what comes after it can make the subscriber late. form: what else than the topic
+    decides its frames; subscriptions of equal form and seq are given the same ones, and share them (live/groups).
     """
 
     seq: int | None
     reason: str = "subscribed"
     catching_up_to: int = 0
+    form: Hashable = None
 
 
 class StateTopic:
@@ -79,13 +87,11 @@ class StateTopic:
     def publish(self, tick: int, state: wire.State, sent_ns: int) -> None:
         """Make state the current one and add the frame that leads to it, or start over after a jump."""
         if self.seq is not None and tick == self.seq + 1:
-            self._last_delta = frames.delta(self.name, self.epoch, tick, sent_ns, self.state, state)
-            payload = wire.encode(self._last_delta, SUBPROTOCOL_MSGPACK)
-            self._ring.append({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta")})
+            frame = frames.delta(self.name, self.epoch, self.seq, tick, sent_ns, self.state, state)
+            self._append(frame, wire.encode(frame, SUBPROTOCOL_MSGPACK))
         else:
             self._ring.clear()
-        self.seq, self.state, self.sent_ns = tick, state, sent_ns
-        self._snapshots.clear()
+        self._stand_at(tick, state, sent_ns)
 
     def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
         """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
@@ -116,6 +122,17 @@ class StateTopic:
         subscription.seq = min(now, first + PULL_FRAMES_MAX)
         return [self._delta(i - oldest, subprotocol) for i in range(first, subscription.seq)]
 
+    def leave(self, subscription: Subscription) -> None:
+        """Take note that a subscription has ended."""
+
+    def _append(self, frame: dict[str, Any], payload: bytes | str) -> None:
+        self._last_delta = frame
+        self._ring.append({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", frame["seq"])})
+
+    def _stand_at(self, seq: int, state: wire.State, sent_ns: int) -> None:
+        self.seq, self.state, self.sent_ns = seq, state, sent_ns
+        self._snapshots.clear()
+
     def _resume(self, epoch: str | None, seq: int | None) -> tuple[Subscription, bool]:
         if epoch is None or seq is None:
             return Subscription(None), False
@@ -134,7 +151,7 @@ class StateTopic:
         key = (reason, subprotocol)
         if key not in self._snapshots:
             frame = frames.snapshot(self.name, self.epoch, now, self.sent_ns, self.state, reason)
-            self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot")
+            self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot", now)
         return self._snapshots[key]
 
     def _delta(self, index: int, subprotocol: str) -> Message:
@@ -143,7 +160,7 @@ class StateTopic:
         if subprotocol not in encodings:
             is_last = index == len(self._ring) - 1
             frame = self._last_delta if is_last else _decoded(encodings[SUBPROTOCOL_MSGPACK])
-            encodings[subprotocol] = Message(wire.encode(frame, subprotocol), self.name, "delta")
+            encodings[subprotocol] = Message(wire.encode(frame, subprotocol), self.name, "delta", frame["seq"])
         return encodings[subprotocol]
 
 
@@ -203,14 +220,17 @@ class EventTopic:
         subscription.seq = min(self.seq, first + PULL_FRAMES_MAX)
         return [self._message(number, subprotocol) for number in range(first + 1, subscription.seq + 1)]
 
+    def leave(self, subscription: Subscription) -> None:
+        """Take note that a subscription has ended."""
+
     def _message(self, number: int, subprotocol: str) -> Message:
         """Return an event's frame; those of the last event are kept, it goes to every subscriber."""
         key = (number, subprotocol)
         message = self._recent.get(key)
         if message is None:
-            message = Message(self._log[number - self._first], self.name, "event")
+            message = Message(self._log[number - self._first], self.name, "event", number)
             if subprotocol != SUBPROTOCOL_MSGPACK:
-                message = Message(wire.encode(_decoded(message), subprotocol), self.name, "event")
+                message = Message(wire.encode(_decoded(message), subprotocol), self.name, "event", number)
             if number == self.seq:
                 self._recent[key] = message
         return message

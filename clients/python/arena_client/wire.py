@@ -44,6 +44,8 @@ __all__ = [
     "decode",
     "diff",
     "encode",
+    "pack",
+    "pack_pairs",
 ]
 
 VERSION: Final = 1
@@ -225,6 +227,17 @@ def canonical(state: Mapping[str, Value]) -> bytes:
 def checksum(state: Mapping[str, Value]) -> int:
     """Return the CRC-32 (as of zlib, gzip and Ethernet; 0 to 2**32 - 1) of the state's canonical bytes."""
     return zlib.crc32(canonical(state))
+
+
+def pack(value: Any) -> bytes:
+    """Return a value as msgpack, every number in its shortest form: what states and messages are made of."""
+    return _pack(value)
+
+
+def pack_pairs(pairs: Sequence[bytes]) -> bytes:
+    """Return the map of pairs that are packed already, each a key and its value: `pack` of the whole, joined."""
+    header: bytes = msgpack.Packer().pack_map_header(len(pairs))
+    return header + b"".join(pairs)
 
 
 def encode(message: Mapping[str, Any], subprotocol: str) -> bytes | str:

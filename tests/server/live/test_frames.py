@@ -184,7 +184,7 @@ class TestFrames:
         before, after = frames.quantise(extreme_world(first)), frames.quantise(extreme_world(second))
 
         for channel in frames.STATE_CHANNELS:
-            frame = frames.delta(channel, EPOCH, tick, 0, before[channel], after[channel])
+            frame = frames.delta(channel, EPOCH, tick - 1, tick, 0, before[channel], after[channel])
             for subprotocol in wire.SUBPROTOCOLS:
                 received = wire.decode(wire.encode(frame, subprotocol), subprotocol)
                 mirrored = wire.apply(before[channel], received)
@@ -196,7 +196,7 @@ class TestFrames:
         """A tick without change still has a frame, without any part."""
         state = frames.quantise(World().public())[SCARCITY]
 
-        frame = frames.delta(SCARCITY, EPOCH, 7, 5, state, state)
+        frame = frames.delta(SCARCITY, EPOCH, 6, 7, 5, state, state)
 
         assert frame == {
             "type": "delta",

@@ -1,0 +1,398 @@
+"""State channels narrowed to what a subscriber wants: some markets, their book, a frame every so many ticks.
+
+Whoever asks for the same gets the same frames, made once: a topic for each form somebody asked for, fed by the whole
+one. Its frames are joined from parts that all forms share (live/market_table); each says by its base which one comes
+before it. A form nobody reads is kept as long as one may come back to it; how many there may be at a time is bounded,
+for each costs its frames every tick. Source: DESIGN D4, section 3 (WebSocket).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
+
+from arena_client import wire
+from arena_client.wire import SUBPROTOCOL_MSGPACK
+
+from engine.markets import MARKETS, NAMES
+from engine.state import BOOK_LEVELS, State
+from server.live import frames
+from server.live.frames import CHANNELS, MARKET_TICK
+from server.live.market_table import Book, MarketTable, book_of, joined_delta, parts_of
+from server.live.topics import PULL_FRAMES_MAX, Message, StateTopic, Subscription
+from server.metrics import Metrics
+
+EVERY_MAX: Final = 100
+"""Ticks between two frames, at most."""
+DEPTH_MAX: Final = BOOK_LEVELS
+FORMS_MAX: Final = 128
+"""Narrowed forms of all channels at a time."""
+RING_BYTES: Final = 256 * 1024
+"""Of frames kept for who comes back to a form; forms with many markets and deep books reach less far back."""
+FIELD_NAMES: Final = tuple(field.name for field in CHANNELS[MARKET_TICK].fields)
+
+
+class Form(NamedTuple):
+    """What is asked of a state channel beside its name. markets: rising, empty: all; depth: levels a side, 0: none."""
+
+    markets: tuple[int, ...] = ()
+    depth: int = 0
+    every: int = 1
+
+    def told(self) -> dict[str, Any]:
+        """Return what an acknowledgement says of it: how the lists of the state are to be read."""
+        told: dict[str, Any] = {"every": self.every}
+        if self.markets:
+            told |= {"markets": [NAMES[m] for m in self.markets], "fields": list(FIELD_NAMES)}
+        if self.depth:
+            told["depth"] = self.depth
+        return told
+
+
+WHOLE: Final = Form()
+
+
+class FormsFull(Exception):
+    """As many narrowed forms are read, or may be come back to, as the server takes."""
+
+
+class FormCount:
+    """How many forms there are, of all channels together."""
+
+    def __init__(self, metrics: Metrics, most: int = FORMS_MAX) -> None:
+        self._metrics = metrics
+        self._most = most
+        self._count = 0
+
+    def add(self) -> None:
+        """Count another one. Raises FormsFull."""
+        if self._count >= self._most:
+            self._metrics.narrowings_refused.inc()
+            raise FormsFull(f"{self._most} narrowed forms of channels are in use")
+        self._set(self._count + 1)
+
+    def remove(self) -> None:
+        """Count one less."""
+        self._set(self._count - 1)
+
+    def _set(self, count: int) -> None:
+        self._count = count
+        self._metrics.narrowings.set(count)
+
+
+class Books:
+    """The unfilled books of markets, as far as wanted. state: read and written while the world stands still."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def noted(self) -> list[int]:
+        """Return how many levels a side the last auction noted, by market."""
+        levels: list[int] = self._state.book_wanted.tolist()
+        return levels
+
+    def want(self, levels: Sequence[int]) -> None:
+        """Have so many levels noted from the next auction on, by market."""
+        self._state.book_wanted[:] = levels
+
+    def book(self, m: int) -> Book:
+        """Return what the last auction left in a market."""
+        levels, lots = (array[:, m].tolist() for array in (self._state.book_level, self._state.book_lots))
+        return book_of(levels, lots, self._state.ladder)
+
+
+class _Frame(NamedTuple):
+    """A delta by subprotocol. base: the seq before it."""
+
+    base: int
+    encodings: dict[str, Message]
+
+
+class NarrowTopic:
+    """One form of a channel. seq: of its last frame; a tick, one of those that have a frame.
+
+    readers: its subscriptions. expires: the tick behind which it is kept no longer without any.
+    """
+
+    def __init__(
+        self, whole: StateTopic, form: Form, metrics: Metrics, resume_frames: int, lag_frames_max: int
+    ) -> None:
+        self.form = form
+        self.name = whole.name
+        self.epoch = whole.epoch
+        self.seq: int | None = None
+        self.readers = 0
+        self.expires = 0
+        self._metrics = metrics
+        self._resume_frames = resume_frames
+        self._lag_frames_max = lag_frames_max
+        self._parts = parts_of(form.markets, form.depth)
+        self._state: wire.State = {}
+        self._table: MarketTable | None = None
+        self._sent_ns = 0
+        self._ring: deque[_Frame] = deque()
+        self._ring_bytes = 0
+        self._snapshots: dict[tuple[str, str], Message] = {}
+
+    def step(self, tick: int, whole: wire.State, table: MarketTable | None, sent_ns: int) -> None:
+        """Take a tick: the first one whatever it is, then the multiples of `every`. table: when there are markets."""
+        if self.seq is not None and tick % self.form.every:
+            return
+        state = whole if table is None else table.state(self._parts)
+        if self.seq is not None:
+            self._append(self.seq, tick, self._delta(self.seq, tick, state, table, sent_ns))
+        self.seq, self._state, self._table, self._sent_ns = tick, state, table, sent_ns
+        self._snapshots.clear()
+
+    def restart(self) -> None:
+        """Forget where the topic stands: a tick is missing."""
+        self.seq = self._table = None
+        self._ring.clear()
+        self._ring_bytes = 0
+
+    def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
+        """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
+        subscription = self._resume(epoch, seq)
+        subscription.form = self
+        told = {"seq": self.seq, "resumed": subscription.seq is not None}
+        return subscription, told | self.form.told()
+
+    def pending(self, subscription: Subscription) -> bool:
+        """Say whether there is something to pull."""
+        return self.seq is not None and subscription.seq != self.seq
+
+    def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
+        """Return the next frames for a subscription and move it on; a late one is told and gets a snapshot."""
+        now = self.seq
+        if now is None or subscription.seq == now:
+            return []
+        if subscription.seq is None:
+            return [self._snapshot(subscription, now, subscription.reason, subprotocol)]
+        first, end = self._following(subscription.seq), len(self._ring)
+        in_step = self._following(max(subscription.seq, subscription.catching_up_to))
+        if first is None or end - (first if in_step is None else in_step) > self._lag_frames_max:
+            return self._catch_up(subscription, now, subprotocol)
+        last = min(end, first + PULL_FRAMES_MAX)
+        subscription.seq = now if last == end else self._ring[last].base
+        return [self._encoded(self._ring[i], subprotocol) for i in range(first, last)]
+
+    def _catch_up(self, subscription: Subscription, now: int, subprotocol: str) -> list[Message]:
+        assert subscription.seq is not None
+        skipped = max(1, -(-(now - subscription.seq) // self.form.every))
+        self._metrics.frames_skipped.labels(self.name).inc(skipped)
+        lagged = {"type": "lagged", "channel": self.name, "skipped": skipped}
+        return [
+            Message(wire.encode(lagged, subprotocol), self.name, "lagged"),
+            self._snapshot(subscription, now, "lagged", subprotocol),
+        ]
+
+    def _resume(self, epoch: str | None, seq: int | None) -> Subscription:
+        if epoch is None or seq is None:
+            return Subscription(None)
+        if epoch != self.epoch:
+            return Subscription(None, "epoch")
+        if self.seq is not None and seq > self.seq:
+            return Subscription(None, "ahead")
+        # a form that nobody asked for lately does not know where it stood
+        if self.seq is None or self._following(seq) is None:
+            return Subscription(None, "too_old")
+        return Subscription(seq, catching_up_to=self.seq)
+
+    def _following(self, seq: int) -> int | None:
+        """Return which frame of the ring follows a seq, that to come after the last; None when it is not there."""
+        if seq == self.seq:
+            return len(self._ring)
+        for i in range(len(self._ring) - 1, -1, -1):
+            if self._ring[i].base <= seq:
+                return i if self._ring[i].base == seq else None
+        return None
+
+    def _append(self, base: int, tick: int, payload: bytes | str) -> None:
+        self._ring.append(_Frame(base, {SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", tick)}))
+        self._ring_bytes += len(payload)
+        while len(self._ring) > self._resume_frames or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
+            self._ring_bytes -= self._ring.popleft().encodings[SUBPROTOCOL_MSGPACK].size
+
+    def _delta(self, base: int, tick: int, state: wire.State, table: MarketTable | None, sent_ns: int) -> bytes | str:
+        if table is None or self._table is None:
+            frame = frames.delta(self.name, self.epoch, base, tick, sent_ns, self._state, state)
+            return wire.encode(frame, SUBPROTOCOL_MSGPACK)
+        before = self._table
+        crc = table.checksum(self._parts) if tick % wire.CRC_EVERY == 0 else None
+        head = frames.delta_head(self.name, self.epoch, base, tick, sent_ns)
+        return joined_delta(head, [table.change(before, part) for part in self._parts], crc)
+
+    def _snapshot(self, subscription: Subscription, now: int, reason: str, subprotocol: str) -> Message:
+        subscription.seq = now
+        if reason != "subscribed":
+            self._metrics.resyncs.labels(reason).inc()
+        key = (reason, subprotocol)
+        if key not in self._snapshots:
+            frame = frames.snapshot(self.name, self.epoch, now, self._sent_ns, self._state, reason)
+            self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot", now)
+        return self._snapshots[key]
+
+    def _encoded(self, frame: _Frame, subprotocol: str) -> Message:
+        encodings = frame.encodings
+        if subprotocol not in encodings:
+            binary = encodings[SUBPROTOCOL_MSGPACK]
+            decoded = wire.decode(binary.payload, SUBPROTOCOL_MSGPACK)
+            encodings[subprotocol] = Message(wire.encode(decoded, subprotocol), self.name, "delta", binary.seq)
+        return encodings[subprotocol]
+
+
+class NarrowableTopic(StateTopic):
+    """A state channel as one subscribes to it: whole, or in a form of one's own.
+
+    count: shared by all channels. books: where there is a world to take them from; only market_tick has any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        epoch: str,
+        metrics: Metrics,
+        *,
+        resume_frames: int,
+        lag_frames_max: int,
+        count: FormCount,
+        books: Books | None = None,
+    ) -> None:
+        super().__init__(name, epoch, metrics, resume_frames=resume_frames, lag_frames_max=lag_frames_max)
+        self.books = books
+        self._count = count
+        self._resume_frames = resume_frames
+        self._forms: dict[Form, NarrowTopic] = {}
+        self._expiring: deque[tuple[int, NarrowTopic]] = deque()
+
+    def subscribe(self, epoch: str | None, seq: int | None, form: Form = WHOLE) -> tuple[Subscription, dict[str, Any]]:
+        """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it.
+
+        Raises FormsFull.
+        """
+        if form == WHOLE:
+            return super().subscribe(epoch, seq)
+        topic = self._topic(form)
+        topic.readers += 1
+        return topic.subscribe(epoch, seq)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Take note that a subscription has ended; its form stays for who comes back."""
+        topic = subscription.form
+        if isinstance(topic, NarrowTopic):
+            topic.readers -= 1
+            if topic.readers == 0:
+                topic.expires = (self.seq or 0) + self._resume_frames
+                self._expiring.append((topic.expires, topic))
+
+    def pending(self, subscription: Subscription) -> bool:
+        """Say whether there is something to pull."""
+        topic = subscription.form
+        return topic.pending(subscription) if isinstance(topic, NarrowTopic) else super().pending(subscription)
+
+    def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
+        """Return the next frames for a subscription and move it on."""
+        topic = subscription.form
+        if isinstance(topic, NarrowTopic):
+            return topic.pull(subscription, subprotocol)
+        return super().pull(subscription, subprotocol)
+
+    def _topic(self, form: Form) -> NarrowTopic:
+        """Return the topic of a form, a new one if nobody asked for it before."""
+        topic = self._forms.get(form)
+        if topic is None:
+            self._count.add()
+            topic = NarrowTopic(self, form, self._metrics, self._resume_frames, self._lag_frames_max)
+            self._forms[form] = topic
+            # a book is known from the auction after the next tick on: until then there is nothing to send
+            if self.seq is not None and not form.depth:
+                topic.step(self.seq, self.state, self._table({}) if form.markets else None, self.sent_ns)
+        return topic
+
+    def _stand_at(self, seq: int, state: wire.State, sent_ns: int) -> None:
+        before = self.seq
+        super()._stand_at(seq, state, sent_ns)
+        while self._expiring and self._expiring[0][0] < seq:
+            self._expire(*self._expiring.popleft())
+        if not self._forms:
+            return
+        if before is None or seq != before + 1:
+            for topic in self._forms.values():
+                topic.restart()
+        self._step(seq, state, sent_ns)
+
+    def _step(self, seq: int, state: wire.State, sent_ns: int) -> None:
+        noted, books = self._books()
+        table = None
+        for form, topic in self._forms.items():
+            if form.depth and any(noted[m] < form.depth for m in form.markets):
+                continue
+            if form.markets and table is None:
+                table = self._table(books)
+            topic.step(seq, state, table if form.markets else None, sent_ns)
+
+    def _books(self) -> tuple[list[int], dict[int, Book]]:
+        """Return what the last auction noted, and have the next one note what is wanted now."""
+        noted, wanted = [0] * MARKETS, [0] * MARKETS
+        for form in self._forms:
+            for m in form.markets:
+                wanted[m] = max(wanted[m], form.depth)
+        if self.books is None:
+            return noted, {}
+        noted = self.books.noted()
+        if wanted != noted:
+            self.books.want(wanted)
+        return noted, {m: self.books.book(m) for m in range(MARKETS) if min(noted[m], wanted[m])}
+
+    def _table(self, books: Mapping[int, Book]) -> MarketTable:
+        assert self.seq is not None
+        return MarketTable(self.seq, self.state, books)
+
+    def _expire(self, expires: int, topic: NarrowTopic) -> None:
+        if topic.readers == 0 and topic.expires == expires:
+            del self._forms[topic.form]
+            self._count.remove()
+            if not self._forms and self.books is not None:
+                self.books.want([0] * MARKETS)
+
+
+class Refuse(Protocol):
+    """Refuses a field of a message."""
+
+    def __call__(self, key: str, value: Any, allowed: str | list[str]) -> NoReturn:
+        """Raise. allowed: what the field may be."""
+
+
+def parse_form(channel: str, message: Mapping[str, Any], refuse: Refuse) -> Form:
+    """Return the form that a subscribe message to a state channel asks for."""
+    markets = _markets(channel, message.get("markets"), refuse)
+    depth, every = message.get("depth", 0), message.get("every", 1)
+    if not _is_whole(every) or not 1 <= every <= EVERY_MAX:
+        refuse("every", every, f"a whole number from 1 to {EVERY_MAX}: ticks between two frames")
+    if "depth" in message:
+        if not markets:
+            refuse("depth", depth, f"together with markets, of the channel {MARKET_TICK}")
+        if not _is_whole(depth) or not 1 <= depth <= DEPTH_MAX:
+            refuse("depth", depth, f"a whole number from 1 to {DEPTH_MAX}: levels a side of the book")
+    return Form(markets, depth, every)
+
+
+def _markets(channel: str, names: Any, refuse: Refuse) -> tuple[int, ...]:
+    if names is None:
+        return ()
+    if channel != MARKET_TICK:
+        refuse("markets", names, f"only with the channel {MARKET_TICK}")
+    if not isinstance(names, list) or not names:
+        refuse("markets", names, f"a list of 1 to {MARKETS} names of markets")
+    known = dict(zip(NAMES, range(MARKETS), strict=True))
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            refuse("markets", name, list(NAMES))
+    if len(set(names)) != len(names):
+        refuse("markets", names, "each market once")
+    return tuple(sorted(known[name] for name in names))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
