@@ -64,6 +64,7 @@ from server.protocols import websocket_options
 from server.registry import OPERATIONS
 from server.routes import EXCEPTION_HANDLERS, agents, analysis, bind, economy, history, service
 from server.routes.stream import stream_endpoint
+from server.send_loop import send_to_each
 
 BACKLOG = 4_096
 SWITCH_S = 0.001
@@ -512,6 +513,7 @@ def warm_kernels() -> None:
     estate_offer(1)
     share_value(1.0, 0.04)
     consol_value(1.0, 0.04)
+    send_to_each([-1], b"")
 
 
 T = TypeVar("T")

@@ -144,6 +144,9 @@ class Metrics:
         self.sockets_closed = self._counter(
             "sockets_closed", "WebSocket connections closed, by close code of the protocol page, or other", "code"
         )
+        self.sockets_stuck = self._counter(
+            "sockets_stuck", "clients that stopped reading: cut 10 s later unless they read again"
+        )
         self.subscriptions = self._gauge("subscriptions", "subscriptions by channel", "channel")
         self.frames = self._counter("frames", "frames handed to subscribers", "channel", "kind")
         self.frame_bytes = self._counter("frame_bytes", "bytes of those frames", "channel", "kind")

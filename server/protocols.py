@@ -1,31 +1,30 @@
-"""Our uvicorn protocols: HTTP with deadlines, WebSocket with small buffers, several frames in one write, and a limit.
+"""Our uvicorn protocols: HTTP with deadlines, WebSocket without a task of its own, one frame to many, and a limit.
 
 An endpoint finds its WebSocket under scope["extensions"][EXTENSION]; where it is missing (another ASGI server, a test
-client) ordinary `send` does the same, one write a frame. Source: DESIGN section 3 (Limits), S4.
+client) ordinary `receive` and `send` do the same, in tasks. Source: DESIGN D3, D4, section 3 (Limits), S4.
 """
 
 from __future__ import annotations
 
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Callable
+from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from arena_client.wire import CLIENT_FRAME_MAX
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
+from server.send_loop import send_to_each
+
 EXTENSION: Final = "arena.connection"
 PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 10.0
-WRITE_BUFFER_BYTES: Final = 32 * 1024
-"""Bytes that may wait in this process for one connection's socket before its writer waits too."""
 SEND_BUFFER_BYTES: Final = 32 * 1024
 """Bytes that may wait in the kernel, which takes twice of it; left alone it grows to megabytes of stale frames."""
 HEAD_S: Final = 5.0
@@ -43,7 +42,9 @@ FRAMES_BURST: Final = 200
 """Frames of any kind, pings and fragments too. Left alone, one connection's empty fragments held ticks up for 6 s."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""
-TOO_MANY_FRAMES: Final = 4003
+LOST, INVALID_DATA, TOO_MANY_FRAMES = 1006, 1007, 4003
+FAREWELL_S: Final = 1.0
+"""After a shutdown, for a client that does not take the close frame."""
 
 
 class Part(Enum):
@@ -177,8 +178,50 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         self._unread = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
 
+class Receiver(Protocol):
+    """Who a connection belongs to once it is attached. Nothing of it may raise."""
+
+    def receive(self, data: bytes | str) -> None:
+        """Take a message of the client."""
+
+    def alive(self) -> None:
+        """Note that the client answered a ping."""
+
+    def blocked(self) -> None:
+        """Note that the socket took less than it was given; what is left waits in this process."""
+
+    def drained(self) -> None:
+        """Note that nothing waits in this process any more."""
+
+    def lost(self, code: int) -> None:
+        """Note that the connection is gone, and with which close code; 1006 for none."""
+
+    def farewell(self) -> bytes:
+        """Return the last frame before the web server closes the connection."""
+
+
+class _Nothing:
+    """Stands in for what a connection with a receiver needs no more: its queue, its event, its timer of closing."""
+
+    def put_nowait(self, item: object) -> None:
+        """Forget it."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+    def cancel(self) -> None:
+        """Stop nothing."""
+
+
+_NOTHING: Final = cast(Any, _Nothing())
+
+
 class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's sans-I/O protocol with the few things a broadcaster needs, and a limit on what comes in."""
+    """uvicorn's sans-I/O protocol with the few things a broadcaster needs, and a limit on what comes in.
+
+    It runs the handshake like any other. The endpoint may then attach a receiver and return: from then on there is no
+    task, no queue and no timer for the connection, messages and the end of it go straight to the receiver.
+    """
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
@@ -186,18 +229,47 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         # frames are deltas already; a compressor would hold 64 KiB and more for every connection
         config.ws_per_message_deflate = False
         super().__init__(config, server_state, app_state, _loop)
-        self.farewell: Callable[[], bytes] | None = None
-        """Gives the last frame of this connection when the server shuts down."""
+        self.receiver: Receiver | None = None
+        self.descriptor = -1
+        """Where frames may be written to without the transport's help; -1 where it must do it."""
         self._frames_left = float(FRAMES_BURST)
         self._frames_counted = self.loop.time()
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Keep what may wait for a slow reader small, in this process and in the kernel."""
+        """Keep what may wait in the kernel for a slow reader small."""
         super().connection_made(transport)
-        cast(Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         connected = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    def attach(self, receiver: Receiver) -> None:
+        """Let everything from now on go to a receiver. To be called by the endpoint after it has accepted."""
+        self.receiver = receiver
+        self.stop_keepalive()
+        # uvloop raises when the handle is closed already
+        if not self.transport.is_closing():
+            # one byte that waits is a reader that is behind: high is the least that every transport understands
+            self.transport.set_write_buffer_limits(high=1, low=0)
+            self.descriptor = raw_descriptor(self.transport)
+        waiting, self.queue, self.writable = self.queue, _NOTHING, _NOTHING
+        self.scope = self.request = self.response = _NOTHING
+        # with a timer of closing uvicorn does not close behind the endpoint, and does on the answer to a close frame
+        self.close_timer = _NOTHING
+        while not waiting.empty():
+            event = waiting.get_nowait()
+            if event["type"] == "websocket.receive":
+                data = event.get("bytes")
+                receiver.receive(cast(str, event.get("text")) if data is None else data)
+        if self.disconnected:
+            self._end()
+        elif self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the receiver, if there is one."""
+        super().connection_lost(exc)
+        self._end()
 
     def data_received(self, data: bytes) -> None:
         """Take frames in a few at a time; whoever sends more of them than allowed is closed with 4003."""
@@ -237,28 +309,56 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_pong(self, event: Frame) -> None:
         """Count a pong, asked for or not."""
         self._frames_left -= 1.0
-        super().handle_pong(event)
+        if self.receiver is None:
+            super().handle_pong(event)
+        else:
+            self.receiver.alive()
 
-    def _fail(self, code: int, reason: str) -> None:
-        """Close with a code, in our own words, without waiting for the client's."""
-        if self.close_sent or self.transport.is_closing():
+    def send_receive_event_to_app(self) -> None:
+        """Hand a whole message on."""
+        if self.receiver is None:
+            super().send_receive_event_to_app()
             return
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.fail(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()
+        frames, self.frames = self.frames, []
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self.receiver.receive(data)
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self._fail(INVALID_DATA, "a text frame must be valid UTF-8")
+        else:
+            self.receiver.receive(text)
+
+    def pause_writing(self) -> None:
+        """Note that the socket is full."""
+        if self.receiver is None:
+            super().pause_writing()
+        else:
+            self.receiver.blocked()
+
+    def resume_writing(self) -> None:
+        """Note that everything has gone into the socket."""
+        if self.receiver is None:
+            super().resume_writing()
+        else:
+            self.receiver.drained()
 
     async def run_asgi(self) -> None:
-        """Run the application with this connection within its reach."""
+        """Run the application with this connection within its reach; one that was attached stays open behind it."""
         cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self
         await super().run_asgi()
 
     def shutdown(self) -> None:
-        """Say goodbye before uvicorn closes with 1012."""
-        if self.farewell is not None and self.is_open:
-            self.transport.write(self.farewell())
+        """Say goodbye before uvicorn closes with 1012, and do not wait for long until that is read."""
+        if self.receiver is not None and self.is_open:
+            self.transport.write(self.receiver.farewell())
         super().shutdown()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     @property
     def is_open(self) -> bool:
@@ -270,19 +370,82 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             and not self.transport.is_closing()
         )
 
-    async def write(self, frames: list[bytes]) -> None:
-        """Write prebuilt frames in one go, once the buffer has room.
+    def write(self, data: bytes) -> None:
+        """Write prebuilt frames, to an open connection; a closed one takes nothing."""
+        # uvloop raises when the handle is closed already
+        if self.is_open:
+            self.transport.write(data)
 
-        Raises ClientDisconnected when the connection is closed or closing.
-        """
-        await self.writable.wait()
-        if not self.is_open:
-            raise ClientDisconnected
-        self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close; the connection ends when the client answers. Does nothing when it is closing already."""
+        if self.is_open:
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
 
     def abort(self) -> None:
         """Drop the connection at once, with whatever still waits in its buffer."""
         self.transport.abort()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Close with a code, in our own words, without waiting for the client's."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.fail(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
+
+    def _end(self) -> None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            close = self.conn.close_rcvd or self.conn.close_sent
+            receiver.lost(LOST if close is None else close.code)
+
+
+#: Transports that write to their socket at once and keep nothing else in order: module and name of their classes.
+PLAIN_TRANSPORTS: Final = frozenset(
+    {
+        ("uvloop.loop", "TCPTransport"),
+        ("uvloop.loop", "UnixTransport"),
+        ("asyncio.selector_events", "_SelectorSocketTransport"),
+    }
+)
+
+
+def raw_descriptor(transport: Transport) -> int:
+    """Return the descriptor of a transport's socket, -1 where bytes must go through the transport: TLS, unknown."""
+    kind = type(transport)
+    connected = transport.get_extra_info("socket")
+    if connected is None or (kind.__module__, kind.__name__) not in PLAIN_TRANSPORTS:
+        return -1
+    descriptor: int = connected.fileno()
+    return descriptor
+
+
+def send_to_all(connections: Sequence[ArenaWebSocketProtocol], data: bytes) -> list[int]:
+    """Write data to every connection that can take it now; return the places of those where older data still waits.
+
+    Closing ones get nothing. All happens in one step of the event loop: a descriptor belongs to its connection for as
+    long as the transport is not closing, and to anybody after that.
+    """
+    clear, behind = [], []
+    for i, connection in enumerate(connections):
+        transport = connection.transport
+        if transport.is_closing():
+            continue
+        if transport.get_write_buffer_size():
+            behind.append(i)
+        else:
+            clear.append(connection)
+    taken = send_to_each([connection.descriptor for connection in clear], data)
+    if min(taken, default=len(data)) < len(data):
+        for connection, count in zip(clear, taken, strict=True):
+            if count < len(data):
+                # it tries again, keeps what does not fit, and closes the connection when that is what is wrong
+                connection.transport.write(memoryview(data)[max(count, 0) :])
+    return behind
 
 
 def prebuilt(payload: bytes | str) -> bytes:
@@ -290,6 +453,11 @@ def prebuilt(payload: bytes | str) -> bytes:
     if isinstance(payload, str):
         return Frame(Opcode.TEXT, payload.encode()).serialize(mask=False)
     return Frame(Opcode.BINARY, payload).serialize(mask=False)
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """Return a ping, to be sent on any number of connections."""
+    return Frame(Opcode.PING, payload).serialize(mask=False)
 
 
 def websocket_options() -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
 import pytest
 from hypothesis import settings
 
@@ -30,6 +34,17 @@ def _warm_kernels() -> None:
     if not config.DISABLE_JIT:
         for _ in run(Economy(small_config(), 0, checks=1), 26, RandomBots(20, 0)):
             pass
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked `both_loops` over the server's usual event loop as well, where that exists."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("both_loops") is not None:
+        with suppress(ImportError):
+            import uvloop
+
+            factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

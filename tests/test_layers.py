@@ -45,6 +45,7 @@ DOORS = {
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
     "server/live/columnar.py": {"pyarrow"},  # Parquet and Arrow, where the extra `studies` is installed
+    "server/send_loop.py": {"numba"},  # a loop of system calls, compiled
     "server/app.py": {"uvloop"},  # the event loop
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
@@ -91,7 +92,7 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop",
         "logs metrics protocols bodies middleware",
         "schemas live",
         "documents",

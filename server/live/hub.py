@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, Protocol
 
+import structlog
 from arena_client import wire
 
 from engine.events import Event, TickReport
@@ -14,10 +17,13 @@ from server.clock import Clock
 from server.config import Settings
 from server.live import frames
 from server.live.frames import CHANNELS, EVENT_CHANNELS, RESOURCE_NAMES, STATE_CHANNELS
+from server.live.groups import SLICE, Group, Key
+from server.live.outlets import DirectOutlet
 from server.live.subscriber import (
     CONTROL,
     CONTROL_BURST,
     CONTROL_PER_S,
+    INTERNAL,
     RESTART,
     SUBSCRIBE_WITHIN_S,
     Authenticate,
@@ -26,14 +32,19 @@ from server.live.subscriber import (
 )
 from server.live.topics import EventTopic, Message, StateTopic, Topic
 from server.metrics import Metrics
+from server.protocols import ArenaWebSocketProtocol
 
-SLICE: Final = 100
-"""Connections woken before others get a turn: whole fan-outs held HTTP up for 60 ms, slices for 5."""
 WATCH_S: Final = 1.0
-"""Seconds between two looks at the rules of time."""
+"""Seconds between two looks at the rules of time of one connection."""
+WATCHES: Final = 10
+"""Parts that the connections are looked at in, one after another: pongs to pings of one moment come in one moment."""
+FAILED: Final = "the server failed on this connection"
 RETRY_MIN_MS, RETRY_RANGE_MS = 500, 4_500
 _SPREAD: Final = 2_654_435_769
 """2^32 / golden ratio: multiples of it, modulo 2^32, lie evenly spread however many there are."""
+
+
+log = structlog.get_logger("arena.stream")
 
 
 class Published(Protocol):
@@ -111,9 +122,18 @@ class Hub:
             now=self._now,
             authenticate=authenticate,
             subscribed=lambda name, change: metrics.subscriptions.labels(name).inc(change),
+            parted=self._parted,
+            stuck=metrics.sockets_stuck.inc,
         )
         self._subscribers: dict[int, Subscriber] = {}
         self._opened = 0
+        self._groups: dict[Key, Group] = {}
+        self._singles: dict[int, Subscriber] = {}
+        """Subscribers in no group, by number."""
+        self._ready: dict[int, Subscriber] = {}
+        """Those to be served at the next turns of the loop, in order."""
+        self._is_serving = False
+        self._hellos: dict[str, tuple[int | None, Message]] = {}
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -181,18 +201,44 @@ class Hub:
         while not (self._closing and not self._subscribers):
             await self._news.wait()
             self._news.clear()
-            for i, subscriber in enumerate(self.subscribers):
-                if subscriber.pending:
-                    subscriber.wake.set()
+            for key, group in tuple(self._groups.items()):
+                if len(group):
+                    await self._bring(group)
+                elif self._groups[key] is group:
+                    del self._groups[key]
+            for i, subscriber in enumerate(tuple(self._singles.values())):
+                if subscriber.outlet is not None and not subscriber.is_blocked and subscriber.pending:
+                    subscriber.outlet.notify()
                 if i % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
 
+    async def _bring(self, group: Group) -> None:
+        """Give a group all that is new, slice by slice."""
+        while batch := self._begin(group):
+            given = 0
+            while group.is_under_way:
+                given += group.step()
+                await asyncio.sleep(0)
+            self.count(batch, given)
+
+    def _begin(self, group: Group) -> list[Message]:
+        try:
+            return group.begin(self._around.topics, self._clock.monotonic())
+        except Exception:
+            log.exception("stream_failed", subscribers=len(group))
+            for member in group.members:
+                self._subscribers[member.number].close(INTERNAL, FAILED)
+            return []
+
     async def _watch(self) -> None:
         deadline = self._clock.monotonic()
+        turn = 0
         while True:
-            deadline = max(deadline + WATCH_S, self._clock.monotonic())
+            deadline = max(deadline + WATCH_S / WATCHES, self._clock.monotonic())
             await self._clock.sleep_until(deadline)
-            for i, subscriber in enumerate(self.subscribers):
+            turn = (turn + 1) % WATCHES
+            looked_at = [one for number, one in self._subscribers.items() if number % WATCHES == turn]
+            for i, subscriber in enumerate(looked_at):
                 subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
                 if i % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
@@ -212,17 +258,96 @@ class Hub:
     def open(self, subprotocol: str) -> Subscriber:
         """Return a new subscriber with its hello waiting; the caller moves the bytes and calls `leave`."""
         subscriber = Subscriber(self._around, self._opened, subprotocol)
-        self._subscribers[self._opened] = subscriber
+        self._subscribers[self._opened] = self._singles[self._opened] = subscriber
         self._opened += 1
         self._empty.clear()
         self._metrics.sockets_opened.inc()
         self._metrics.sockets.set(len(self._subscribers))
-        subscriber.tell(self.hello())
+        subscriber.tell_encoded(self._hello(subprotocol))
         return subscriber
 
+    def attach(self, subscriber: Subscriber, connection: ArenaWebSocketProtocol) -> None:
+        """Move a subscriber's bytes over a connection of our own; when that ends the subscriber leaves by itself."""
+        subscriber.connection = connection
+        subscriber.outlet = outlet = DirectOutlet(self, subscriber, connection)
+        outlet.notify()
+        connection.attach(outlet)
+
+    def receive(self, subscriber: Subscriber, data: bytes | str) -> None:
+        """Let a subscriber take a message of its client."""
+        try:
+            subscriber.receive(data)
+        except Exception:
+            self._fail(subscriber)
+
+    def enqueue(self, subscriber: Subscriber) -> None:
+        """Serve a subscriber with a connection at the next turn of the loop."""
+        self._ready[subscriber.number] = subscriber
+        if not self._is_serving:
+            self._is_serving = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        """Serve a slice of those that are to be served, and let others have their turn."""
+        for number in tuple(islice(self._ready, SLICE)):
+            self._advance(self._ready.pop(number))
+        self._is_serving = bool(self._ready)
+        if self._is_serving:
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _advance(self, subscriber: Subscriber) -> None:
+        """Give a subscriber what is next for it, close its connection, or let it into its group."""
+        connection = subscriber.connection
+        # one that is blocked comes back when its socket is empty
+        if connection is None or subscriber.is_blocked or not connection.is_open:
+            return
+        try:
+            batch = subscriber.drain()
+        except Exception:
+            self._fail(subscriber)
+            return
+        if batch:
+            connection.write(b"".join(message.framed for message in batch))
+            subscriber.sent()
+            self.count(batch)
+        if subscriber.close_code is not None:
+            connection.close(subscriber.close_code, subscriber.close_reason)
+        elif subscriber.pending and not subscriber.is_blocked:
+            self.enqueue(subscriber)
+        else:
+            self._join(subscriber)
+
+    def _fail(self, subscriber: Subscriber) -> None:
+        # one connection's mistake is ours to mend and nobody else's to notice
+        log.exception("stream_failed", subscriber=subscriber.number)
+        subscriber.close(INTERNAL, FAILED)
+
+    def _join(self, subscriber: Subscriber) -> None:
+        """Let a subscriber that is in step into the group of its kind."""
+        key = subscriber.key
+        if key is None:
+            return
+        group = self._groups.get(key)
+        if group is None or not len(group):
+            cursors = {name: replace(subscriber.subscriptions[name]) for name, _ in key[1]}
+            group = self._groups[key] = Group(subscriber.subprotocol, cursors)
+        elif not group.stands_with(subscriber.subscriptions):
+            return
+        group.add(subscriber)
+        del self._singles[subscriber.number]
+
+    def _parted(self, subscriber: Subscriber) -> None:
+        if subscriber.number in self._subscribers:
+            self._singles[subscriber.number] = subscriber
+
     def leave(self, subscriber: Subscriber, code: int) -> None:
-        """Forget a subscriber whose connection ended; code: the close code it ended with."""
+        """Forget a subscriber whose connection ended; code: the close code it ended with, unless we closed it."""
+        if subscriber.close_code is not None:
+            code = subscriber.close_code
         del self._subscribers[subscriber.number]
+        subscriber.part()
+        self._singles.pop(subscriber.number, None)
+        self._ready.pop(subscriber.number, None)
         for name in subscriber.subscriptions:
             self._metrics.subscriptions.labels(name).dec()
         # a client may close with any code it likes, which must not make a series of its own
@@ -231,15 +356,15 @@ class Hub:
         if not self._subscribers:
             self._empty.set()
 
-    def count(self, batch: list[Message]) -> None:
-        """Count what was handed to a connection."""
+    def count(self, batch: list[Message], times: int = 1) -> None:
+        """Count what was handed to so many connections."""
         for message in batch:
             key = (message.channel, message.kind)
             if key not in self._counters:
                 self._counters[key] = (self._metrics.frames.labels(*key), self._metrics.frame_bytes.labels(*key))
             frame_count, byte_count = self._counters[key]
-            frame_count.inc()
-            byte_count.inc(message.size)
+            frame_count.inc(times)
+            byte_count.inc(message.size * times)
 
     def hello(self) -> dict[str, Any]:
         """Return the first message of a connection: everything a client must know to read the others."""
@@ -257,6 +382,14 @@ class Hub:
             "channels": self._channels,
             "limits": stream_limits(settings),
         }
+
+    def _hello(self, subprotocol: str) -> Message:
+        """Return the hello of this tick, encoded once for all who come."""
+        tick, message = self._hellos.get(subprotocol, (None, None))
+        if message is None or tick != self.tick:
+            message = Message(wire.encode(self.hello(), subprotocol), CONTROL, "hello")
+            self._hellos[subprotocol] = self.tick, message
+        return message
 
     def farewell(self, subscriber: Subscriber) -> Message:
         """Return the last frame of a connection that the web server, not the hub, is about to close."""

@@ -1,18 +1,20 @@
 """One connection's side of the stream protocol, without input or output: what it said, what it gets next.
 
-`receive` takes what came from the socket, `drain` gives what goes to it; routes/stream moves the bytes between them.
+`receive` takes what came from the socket, `drain` gives what goes to it; an outlet moves the bytes between them.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+import structlog
 from arena_client import wire
 
+from server.live.groups import Group, Key
 from server.live.topics import Message, StateTopic, Subscription, Topic
+from server.protocols import ArenaWebSocketProtocol
 
 CONTROL: Final = "control"
 """Label of messages that belong to no channel."""
@@ -22,12 +24,18 @@ CONTROL_BURST: Final = 20
 SUBSCRIBE_WITHIN_S: Final = 5.0
 UNDECODABLE_MAX: Final = 10
 """Messages in a row that are none, after which the client is taken to speak another protocol."""
-STUCK_AFTER_S: Final = 35.0
-"""A write that makes no progress is noticed by the 15 s + 10 s of the pings and cut 10 s later."""
+PING_INTERVAL_S: Final = 15.0
+"""Seconds between two moments at which a client is to show that it reads."""
+STUCK_AFTER_S: Final = 10.0
+"""A client that has not shown it for so long is noticed: 25 s after it stopped reading at the latest."""
+CUT_AFTER_S: Final = 20.0
+"""... and is cut when it has not shown it for so long."""
 CLOSING_MAX_S: Final = 10.0
 SHOWN_MAX: Final = 80
 ID_LENGTH_MAX: Final = 64
 SEQ_MAX: Final = wire.INTEGER_MAX
+
+log = structlog.get_logger("arena.stream")
 
 INTERNAL, RESTART = 1011, 1012
 PROTOCOL_ERROR, TOO_SLOW, IDLE, TOO_MANY = 4000, 4001, 4002, 4003
@@ -95,32 +103,86 @@ class Surroundings:
     authenticate: Authenticate
     subscribed: Callable[[str, int], None]
     """Told about every change of a channel's number of subscriptions."""
+    parted: Callable[[Subscriber], None]
+    """Told about every subscriber that has left its group."""
+    stuck: Callable[[], None]
+    """Told about every client that is found not to read."""
+
+
+class Outlet(Protocol):
+    """Moves the bytes of one subscriber. connection: of our own protocol class, None over other ASGI servers."""
+
+    @property
+    def connection(self) -> ArenaWebSocketProtocol | None:
+        """Where many subscribers' frames may be written to at once."""
+
+    def notify(self) -> None:
+        """Drain the subscriber soon: there may be something to send."""
+
+    def ping(self) -> None:
+        """Ask the client to show that it reads. Asked of an outlet with a connection only."""
+
+    def abort(self) -> None:
+        """Drop the connection without waiting for anything."""
 
 
 class Subscriber:
     """A connection: its subscriptions, the answers that wait for it, and how it stands with the rules.
 
-    number: counts the connections of this server. wake: set whenever drain may have something to give.
+    number: counts the connections of this server. subscriptions: the group's own while it is in one, so `part` comes
+    before every change. outlet: set by who moves the bytes.
     """
+
+    __slots__ = (
+        "_allowance",
+        "_around",
+        "_blocked_since",
+        "_closing_since",
+        "_controls",
+        "_is_noticed",
+        "_last_sent",
+        "_opened",
+        "_ping_due",
+        "_rated",
+        "_settled",
+        "_undecodable",
+        "_unread_since",
+        "agents",
+        "close_code",
+        "close_reason",
+        "connection",
+        "group",
+        "number",
+        "outlet",
+        "position",
+        "subprotocol",
+        "subscriptions",
+    )
 
     def __init__(self, around: Surroundings, number: int, subprotocol: str) -> None:
         self.number = number
         self.subprotocol = subprotocol
         self.subscriptions: dict[str, Subscription] = {}
+        self.group: Group | None = None
+        self.position = 0
         self.agents: list[str] | None = None
-        self.wake = asyncio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
-        self.abort: Callable[[], None] | None = None
-        """Drops the connection without waiting for anything; set by who moves the bytes."""
+        self.outlet: Outlet | None = None
+        self.connection: ArenaWebSocketProtocol | None = None
         self._around = around
         self._controls: list[Message] = []
         self._opened = self._last_sent = self._rated = around.monotonic()
         self._allowance = float(CONTROL_BURST)
         self._undecodable = 0
         self._settled = False
-        self._sending_since: float | None = None
         self._closing_since = 0.0
+        self._blocked_since: float | None = None
+        """Since when the socket has taken nothing."""
+        self._ping_due = self._opened + PING_INTERVAL_S
+        self._unread_since: float | None = None
+        """Since when the client owes a sign that it reads."""
+        self._is_noticed = False
 
     # what comes in
 
@@ -174,6 +236,7 @@ class Subscriber:
         if topic.name not in self.subscriptions:
             raise Refusal(NOT_SUBSCRIBED, f"no subscription to {topic.name}", list(self.subscriptions))
         if op == "unsubscribe":
+            self.part()
             del self.subscriptions[topic.name]
             self._around.subscribed(topic.name, -1)
         else:
@@ -187,6 +250,7 @@ class Subscriber:
         if topic.name in self.subscriptions:
             detail = f"this connection is already subscribed to {topic.name}"
             raise Refusal(ALREADY_SUBSCRIBED, detail, "unsubscribe first, or resync for a snapshot")
+        self.part()
         self.subscriptions[topic.name], told = topic.subscribe(epoch, seq)
         self._around.subscribed(topic.name, 1)
         self._settled = True
@@ -196,7 +260,8 @@ class Subscriber:
         if not isinstance(topic, StateTopic):
             allowed = "unsubscribe, then subscribe with epoch and the last seq"
             raise Refusal(NOT_FOR_EVENTS, f"{topic.name} has no snapshots", allowed)
-        self.subscriptions[topic.name] = Subscription(None, "resync")
+        self.part()
+        self.subscriptions[topic.name] = Subscription(None, "resync", form=self.subscriptions[topic.name].form)
 
     def _authenticate(self, api_key: str) -> list[str]:
         agents = self._around.authenticate(api_key)
@@ -226,8 +291,16 @@ class Subscriber:
         if len(self._controls) >= self._around.controls_max:
             self.close(TOO_SLOW, "answers are not read")
             return
-        self._controls.append(Message(wire.encode(message, self.subprotocol), CONTROL, message["type"]))
-        self.wake.set()
+        self.tell_encoded(Message(wire.encode(message, self.subprotocol), CONTROL, message["type"]))
+
+    def tell_encoded(self, message: Message) -> None:
+        """Send a control message that was encoded for many."""
+        self._controls.append(message)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self.outlet is not None:
+            self.outlet.notify()
 
     def _answer(self, told: dict[str, Any]) -> None:
         self.tell({"type": "ack", **told})
@@ -249,33 +322,64 @@ class Subscriber:
 
     @property
     def pending(self) -> bool:
-        """Whether drain has something to give."""
+        """Whether drain has something to give. What a group brings is the group's business."""
         if self._controls or self.close_code is not None:
             return True
+        if self.group is not None:
+            return False
         topics = self._around.topics
         return any(topics[name].pending(subscription) for name, subscription in self.subscriptions.items())
 
     def drain(self) -> list[Message]:
         """Return what goes out next, in order: answers, then the next frames of every subscription."""
         batch, self._controls = self._controls, []
-        if self.close_code is None:
+        if self.close_code is None and self.group is None:
             for name, subscription in self.subscriptions.items():
                 batch += self._around.topics[name].pull(subscription, self.subprotocol)
         return batch
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether a batch is on its way into the socket."""
-        return self._sending_since is not None
+    def part(self) -> None:
+        """Leave the group, if it is in one: from here on its cursors are its own."""
+        if self.group is not None:
+            self._last_sent = max(self._last_sent, self.group.last_sent)
+            self.group.remove(self)
+            self._around.parted(self)
 
-    def sending(self) -> None:
-        """Note that a batch is on its way into the socket."""
-        self._sending_since = self._around.monotonic()
+    @property
+    def key(self) -> Key | None:
+        """Of the group it may be in; None while it may be in none: in one, behind, without subscriptions, closing."""
+        is_ready = self.connection is not None and self.group is None and not self.is_blocked and not self.pending
+        if not is_ready or not self.subscriptions:
+            return None
+        known = self.subscriptions
+        return self.subprotocol, tuple((name, known[name].form) for name in self._around.topics if name in known)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether something waits for room in the socket."""
+        return self._blocked_since is not None
 
     def sent(self) -> None:
-        """Note that the socket took the batch."""
+        """Note that a batch was handed over."""
         self._last_sent = self._around.monotonic()
-        self._sending_since = None
+
+    def blocked(self) -> None:
+        """Note that the socket did not take all that it was given."""
+        self.part()
+        if self._blocked_since is None:
+            self._blocked_since = self._around.monotonic()
+
+    def drained(self) -> None:
+        """Note that the socket took all that it was given, and so that the client reads."""
+        self._blocked_since = None
+        self.alive()
+        self._notify()
+
+    def alive(self) -> None:
+        """Note that the client reads."""
+        if self._is_noticed:
+            log.info("subscriber_reads_again", subscriber=self.number)
+        self._unread_since, self._is_noticed = None, False
 
     # the rules of time
 
@@ -284,27 +388,54 @@ class Subscriber:
         if self.close_code is not None:
             if now - self._closing_since > CLOSING_MAX_S:
                 self.cut()
-        elif self._sending_since is not None:
-            if now - self._sending_since > STUCK_AFTER_S:
-                self.close(TOO_SLOW, f"took nothing for {STUCK_AFTER_S:.0f} s")
-                self.cut()
-        elif not self._settled and now - self._opened > SUBSCRIBE_WITHIN_S:
+            return
+        if not self._settled and now - self._opened > SUBSCRIBE_WITHIN_S:
             self.close(IDLE, f"no subscription and no authentication within {SUBSCRIBE_WITHIN_S:.0f} s")
-        elif now - self._last_sent >= heartbeat_s:
+            return
+        self._check_reading(now)
+        last_sent = self._last_sent if self.group is None else max(self._last_sent, self.group.last_sent)
+        if self.close_code is None and not self.is_blocked and now - last_sent >= heartbeat_s:
             tick, sent_ns = self._around.now()
             self.tell({"type": "heartbeat", "tick": tick, "sent_ns": sent_ns})
+
+    def _check_reading(self, now: float) -> None:
+        """Ask for a sign that the client reads, notice one that gives none, cut it in the end."""
+        if self._unread_since is None:
+            self._ask(now)
+        elif now - self._unread_since >= CUT_AFTER_S:
+            silent_s = PING_INTERVAL_S + CUT_AFTER_S
+            log.warning("subscriber_cut", subscriber=self.number, code=TOO_SLOW)
+            self.close(TOO_SLOW, f"gave no sign of reading for {silent_s:.0f} s")
+            self.cut()
+        elif now - self._unread_since >= STUCK_AFTER_S and not self._is_noticed:
+            self._is_noticed = True
+            log.warning("subscriber_stuck", subscriber=self.number, cut_in_s=CUT_AFTER_S - STUCK_AFTER_S)
+            self._around.stuck()
+
+    def _ask(self, now: float) -> None:
+        if self.outlet is None:
+            return
+        if self.connection is None:
+            # the web server pings; what can be seen here is a write that does not end
+            if self._blocked_since is not None and now - self._blocked_since >= PING_INTERVAL_S:
+                self._unread_since = now
+        elif now >= self._ping_due:
+            self._ping_due = now + PING_INTERVAL_S
+            self._unread_since = now
+            self.outlet.ping()
 
     def close(self, code: int, reason: str) -> None:
         """End the connection with a code, after the answers that still wait for it; the first code stays."""
         if self.close_code is None:
+            self.part()
             self.close_code, self.close_reason = code, reason
             self._closing_since = self._around.monotonic()
-        self.wake.set()
+        self._notify()
 
     def cut(self) -> None:
         """Drop the connection without waiting for the socket."""
-        if self.abort is not None:
-            self.abort()
+        if self.outlet is not None:
+            self.outlet.abort()
 
 
 def _check_fields(message: dict[str, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""GET /ws: moves bytes between one socket and its subscriber; every decision is the subscriber's or the hub's."""
+"""GET /ws: joins one socket to its subscriber; every decision is the subscriber's or the hub's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from server.errors import MEDIA_TYPE, BadRequest, Code, Problem, Unavailable
 from server.live.hub import Hub
+from server.live.outlets import TaskOutlet
 from server.live.subscriber import INTERNAL, Subscriber
 from server.live.topics import Message
 from server.middleware import EXCHANGE, Exchange
-from server.protocols import EXTENSION, ArenaWebSocketProtocol
+from server.protocols import EXTENSION, LOST, ArenaWebSocketProtocol
 
 NO_CODE: Final = 1005
-LOST: Final = 1006
 RETRY_WHEN_FULL_S: Final = 5
 
-Send = Callable[[list[Message]], Awaitable[None]]
 log = structlog.get_logger("arena.stream")
 
 
@@ -43,9 +42,15 @@ def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
         code = LOST
         try:
             await websocket.accept(subprotocol if offered else None)
+            connection = websocket.scope.get("extensions", {}).get(EXTENSION)
+            if isinstance(connection, ArenaWebSocketProtocol):
+                # from here on the connection and the hub talk to each other, without this task
+                hub.attach(subscriber, connection)
+                return
             code = await _move(websocket, hub, subscriber)
         finally:
-            hub.leave(subscriber, code if subscriber.close_code is None else subscriber.close_code)
+            if subscriber.connection is None:
+                hub.leave(subscriber, code)
 
     return stream
 
@@ -73,20 +78,18 @@ def _denial(problem: Problem, websocket: WebSocket) -> Response:
 
 
 async def _move(websocket: WebSocket, hub: Hub, subscriber: Subscriber) -> int:
-    """Read and write until either side is done, and return the code the connection closed with."""
-    connection = websocket.scope.get("extensions", {}).get(EXTENSION)
-    ours = connection if isinstance(connection, ArenaWebSocketProtocol) else None
+    """Read and write, as any ASGI server lets us, until either side is done; return the code it closed with."""
+
+    async def send(batch: list[Message]) -> None:
+        for message in batch:
+            if isinstance(message.payload, str):
+                await websocket.send_text(message.payload)
+            else:
+                await websocket.send_bytes(message.payload)
+
+    subscriber.outlet = outlet = TaskOutlet(hub, subscriber, send)
     reader = asyncio.create_task(_read(websocket, subscriber))
-    writer = asyncio.create_task(_write(websocket, _sender(websocket, ours), hub, subscriber))
-
-    def abort() -> None:
-        writer.cancel()
-        if ours is not None:
-            ours.abort()
-
-    subscriber.abort = abort
-    if ours is not None:
-        ours.farewell = lambda: hub.farewell(subscriber).framed
+    writer = asyncio.create_task(_write(websocket, outlet, subscriber))
     try:
         await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -110,34 +113,7 @@ async def _read(websocket: WebSocket, subscriber: Subscriber) -> int:
         subscriber.receive(message["text"] if data is None else data)
 
 
-async def _write(websocket: WebSocket, send: Send, hub: Hub, subscriber: Subscriber) -> None:
-    while True:
-        batch = subscriber.drain()
-        if batch:
-            subscriber.sending()
-            await send(batch)
-            subscriber.sent()
-            hub.count(batch)
-        elif subscriber.close_code is not None:
-            await websocket.close(subscriber.close_code, subscriber.close_reason)
-            return
-        else:
-            subscriber.wake.clear()
-            await subscriber.wake.wait()
-
-
-def _sender(websocket: WebSocket, ours: ArenaWebSocketProtocol | None) -> Send:
-    """Return how batches leave: in one write on our own protocol class, else by the ASGI server's sends."""
-
-    async def send_joined(batch: list[Message]) -> None:
-        assert ours is not None
-        await ours.write([message.framed for message in batch])
-
-    async def send_each(batch: list[Message]) -> None:
-        for message in batch:
-            if isinstance(message.payload, str):
-                await websocket.send_text(message.payload)
-            else:
-                await websocket.send_bytes(message.payload)
-
-    return send_each if ours is None else send_joined
+async def _write(websocket: WebSocket, outlet: TaskOutlet, subscriber: Subscriber) -> None:
+    await outlet.run()
+    assert subscriber.close_code is not None
+    await websocket.close(subscriber.close_code, subscriber.close_reason)

@@ -56,7 +56,10 @@ def test_both_sides_have_the_same_channels() -> None:
         f"min({Backoff().cap_s:.0f} s, {Backoff().base_s} s x 2^n)",
         f"(it keeps {Settings.resume_frames})",
         f"When more than {Settings.outbox_frames_max} frames of a channel wait",
-        f"takes nothing at all for {subscriber.STUCK_AFTER_S:.0f} s is cut with 4001",
+        f"the server sends one every {subscriber.PING_INTERVAL_S:.0f} s and cuts a connection that owes a pong for"
+        f" {subscriber.CUT_AFTER_S:.0f} s",
+        f"has not read for {subscriber.PING_INTERVAL_S + subscriber.STUCK_AFTER_S:.0f} s is noticed, and cut with 4001"
+        f" {subscriber.CUT_AFTER_S - subscriber.STUCK_AFTER_S:.0f} s later",
         f"({receipts.VALIDITY_TICKS} ticks from now unless you say so, at most {receipts.VALIDITY_TICKS_MAX:,})",
         f"{receipts.RETENTION_TICKS:,} ticks longer",
         f"up to {schemas.BATCH_MAX:,}, each taken or refused by itself",

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import socket
-from typing import cast
+import ssl
+import struct
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -15,10 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import Frame, Opcode
 
 from server import protocols
@@ -28,15 +32,58 @@ from server.protocols import (
     ArenaHttpProtocol,
     ArenaWebSocketProtocol,
     prebuilt,
+    raw_descriptor,
+    send_to_all,
     websocket_options,
 )
 from tests.support.deadlines import seconds
+from tests.support.streams import until
+
+pytestmark = pytest.mark.both_loops
+
+
+TLS = Path(__file__).parents[1] / "support" / "tls"
+MEMORY = (socket.SOL_SOCKET, 55, 36)
+"""SO_MEMINFO of Linux: nine numbers of 32 bits."""
+WMEM_QUEUED = slice(20, 24)
+
+
+class Told:
+    """A receiver that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes | str] = []
+        self.pongs = 0
+        self.is_blocked = asyncio.Event()
+        self.is_drained = asyncio.Event()
+        self.is_lost = asyncio.Event()
+        self.code = 0
+        self.last_words = b""
+
+    def receive(self, data: bytes | str) -> None:
+        self.messages.append(data)
+
+    def alive(self) -> None:
+        self.pongs += 1
+
+    def blocked(self) -> None:
+        self.is_blocked.set()
+
+    def drained(self) -> None:
+        self.is_drained.set()
+
+    def lost(self, code: int) -> None:
+        self.code = code
+        self.is_lost.set()
+
+    def farewell(self) -> bytes:
+        return self.last_words
 
 
 class Server:
-    """A server whose one endpoint hands its connection to the test and waits until it is told to end."""
+    """A server whose one endpoint attaches a receiver and hands connection and receiver to the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         routes = [WebSocketRoute("/ws", self._endpoint), Route("/echo", self._echo, methods=["POST"])]
         app = Starlette(routes=routes)
         self.lost = lost = asyncio.Event()
@@ -46,24 +93,27 @@ class Server:
                 super().connection_lost(exc)
                 lost.set()
 
-        options = websocket_options() | {"http": Noting}
+        options = websocket_options() | {"http": Noting} | more
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", **options))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
-        self.url = f"ws://127.0.0.1:{self.address[1]}/ws"
-        self.connection: asyncio.Future[ArenaWebSocketProtocol] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
+        self.url = f"ws://localhost:{self.address[1]}/ws"
+        self.may_accept = asyncio.Event()
+        self.may_accept.set()
+        self.arrived: asyncio.Queue[ArenaWebSocketProtocol] = asyncio.Queue()
+        self.accepted: asyncio.Queue[tuple[ArenaWebSocketProtocol, Told]] = asyncio.Queue()
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
 
     async def _echo(self, request: Request) -> Response:
         return Response(await request.body())
 
     async def _endpoint(self, websocket: WebSocket) -> None:
+        self.arrived.put_nowait(websocket.scope["extensions"][EXTENSION])
+        await self.may_accept.wait()
         await websocket.accept()
-        self.connection.set_result(websocket.scope["extensions"][EXTENSION])
-        while (await websocket.receive())["type"] != "websocket.disconnect":
-            pass
-        self.ended.set()
+        connection, told = websocket.scope["extensions"][EXTENSION], Told()
+        connection.attach(told)
+        self.accepted.put_nowait((connection, told))
 
     async def stop(self) -> None:
         """Shut down as SIGTERM would."""
@@ -79,7 +129,23 @@ async def server() -> Server:
 
 class TestUvicorn:
     @pytest.mark.parametrize(
-        "name", ["connection_made", "connection_lost", "run_asgi", "shutdown", "send", "receive", "pause_writing"]
+        "name",
+        [
+            "connection_made",
+            "connection_lost",
+            "data_received",
+            "run_asgi",
+            "shutdown",
+            "pause_writing",
+            "resume_writing",
+            "stop_keepalive",
+            "send_receive_event_to_app",
+            "handle_cont",
+            "handle_text",
+            "handle_bytes",
+            "handle_ping",
+            "handle_pong",
+        ],
     )
     def test_methods_we_lean_on_exist(self, name: str) -> None:
         """A release of uvicorn that renames one fails here, not in production."""
@@ -87,7 +153,23 @@ class TestUvicorn:
 
     @pytest.mark.parametrize(
         "name",
-        ["transport", "writable", "handshake_complete", "close_sent", "disconnected", "scope", "close_timeout"],
+        [
+            "transport",
+            "handshake_complete",
+            "handshake_initiated",
+            "close_sent",
+            "disconnected",
+            "scope",
+            "queue",
+            "writable",
+            "conn",
+            "frames",
+            "curr_msg_data_type",
+            "read_paused",
+            "close_timer",
+            "request",
+            "response",
+        ],
     )
     def test_attributes_we_lean_on_exist(self, name: str) -> None:
         """The state that says whether a frame may be written is uvicorn's."""
@@ -153,12 +235,12 @@ class TestSlowClients:
     async def test_websocket_outlives_the_deadlines_of_its_handshake(self, server: Server) -> None:
         """Nothing of HTTP waits for a connection that has become a WebSocket."""
         async with connect(server.url) as client:
-            connection = await server.connection
+            connection, _ = await server.accepted.get()
             passed = asyncio.Event()
             connection.loop.call_later(4 * protocols.HEAD_S, passed.set)
             await passed.wait()
 
-            await connection.write([prebuilt("still here")])
+            connection.write(prebuilt("still here"))
 
             assert await client.recv() == "still here"
         await server.stop()
@@ -214,7 +296,7 @@ class TestEndlessClients:
     async def test_flood_of_frames_is_closed(self, server: Server, opcode: Opcode, fin: bool) -> None:
         """Pings, pongs, empty fragments, messages: more than the burst at once ends the connection with 4003."""
         async with connect(server.url) as client:
-            connection = await server.connection
+            connection, told = await server.accepted.get()
             begin = Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True) if opcode is Opcode.CONT else b""
             one = Frame(opcode, b"", fin=fin).serialize(mask=True)
 
@@ -223,7 +305,9 @@ class TestEndlessClients:
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(_read_out(client), seconds(10.0))
             assert client.close_code == 4003
-            assert connection.close_sent
+            await asyncio.wait_for(told.is_lost.wait(), seconds(10.0))
+            assert told.code == 4003
+            assert not connection.is_open
         await server.stop()
 
 
@@ -241,71 +325,295 @@ class TestPrebuilt:
         assert prebuilt("é") == b"\x81\x02\xc3\xa9"
 
 
-class TestWrite:
-    async def test_frames_arrive_whole_and_in_order(self, server: Server) -> None:
-        """Several frames in one write are several messages for the client."""
-        async with connect(server.url) as client:
-            connection = await server.connection
+class TestAttached:
+    """A connection that belongs to a receiver."""
 
-            await connection.write([prebuilt(b"one"), prebuilt("two"), prebuilt(b"x" * 70_000)])
+    async def test_outlives_its_endpoint_without_a_task(self, server: Server) -> None:
+        """The endpoint has returned, no task is left, and messages still go both ways."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            await asyncio.sleep(0)
+
+            await client.send("text")
+            await client.send([b"in ", b"pieces"])
+            await (await client.ping())
+            connection.write(prebuilt(b"one") + prebuilt("two") + prebuilt(b"x" * 70_000))
 
             assert [await client.recv() for _ in range(3)] == [b"one", "two", b"x" * 70_000]
+            assert told.messages == ["text", b"in pieces"]
+            assert not connection.tasks
         await server.stop()
 
-    async def test_waits_while_the_client_does_not_read(self, server: Server) -> None:
-        """A full buffer holds the writer back until the client reads again."""
-        async with connect(server.url, max_size=None, max_queue=None) as client:
-            connection = await server.connection
-            client.transport.pause_reading()
-            while connection.writable.is_set():
-                await connection.write([prebuilt(b"x" * 30_000)])
+    async def test_takes_what_came_before_it_was_there(self, server: Server) -> None:
+        """Messages that arrive while the handshake is being answered wait for the receiver."""
+        server.may_accept.clear()
+        _, writer = await asyncio.open_connection(*server.address)
+        writer.write(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        connection = await server.arrived.get()
+        writer.write(Frame(Opcode.BINARY, b"early").serialize(mask=True))
+        await until(lambda: connection.read_paused)
 
-            blocked = asyncio.create_task(connection.write([prebuilt(b"last")]))
-            await asyncio.sleep(0)
-            held_back = not blocked.done()
-            client.transport.resume_reading()
-            async with asyncio.timeout(seconds(10.0)):
-                while await client.recv() != b"last":
-                    pass
+        server.may_accept.set()
+        _, told = await server.accepted.get()
+        writer.write(Frame(Opcode.TEXT, b"late").serialize(mask=True))
+        await until(lambda: len(told.messages) == 2)
 
-            assert held_back
-            await blocked
+        assert told.messages == [b"early", "late"]
+        writer.close()
         await server.stop()
 
-    async def test_buffers_of_a_stuck_reader_are_small(self, server: Server) -> None:
+    async def test_client_that_left_before_it_was_there_is_lost(self, server: Server) -> None:
+        """The receiver hears of an end that came during the handshake."""
+        server.may_accept.clear()
+        attempt = asyncio.create_task(connect(server.url, open_timeout=None).__aenter__())
+        connection = await server.arrived.get()
+        connection.transport.abort()
+        await until(lambda: connection.disconnected)
+
+        connection.attach(told := Told())
+
+        assert (told.is_lost.is_set(), told.code) == (True, 1006)
+        with pytest.raises((ConnectionClosed, InvalidHandshake, OSError)):
+            await attempt
+        server.may_accept.set()
+        await server.stop()
+
+    async def test_text_that_is_no_utf8_is_closed(self, server: Server) -> None:
+        """1007, as the standard says."""
+        async with connect(server.url) as client:
+            await server.accepted.get()
+            client.transport.write(Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
+
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1007
+        await server.stop()
+
+    @pytest.mark.parametrize("code", [1000, 4999])
+    async def test_code_of_the_client_is_told(self, server: Server, code: int) -> None:
+        """However the client closes, the receiver hears of it once."""
+        async with connect(server.url) as client:
+            _, told = await server.accepted.get()
+            await client.close(code)
+
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            assert told.code == code
+        await server.stop()
+
+    async def test_lost_client_has_no_code(self, server: Server) -> None:
+        """Cut without a close frame."""
+        async with connect(server.url) as client:
+            _, told = await server.accepted.get()
+            client.transport.abort()
+
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            assert told.code == 1006
+        await server.stop()
+
+    async def test_close_ends_with_the_answer_of_the_client(self, server: Server) -> None:
+        """Code and reason arrive; nothing is written behind the close frame."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+
+            connection.close(4001, "enough")
+            connection.close(4002, "again")
+            connection.write(prebuilt("late"))
+
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert (client.close_code, client.close_reason) == (4001, "enough")
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            assert told.code == 4001
+        await server.stop()
+
+    async def test_reader_that_stops_is_told_of_and_its_buffers_are_small(self, server: Server) -> None:
         """What a client that never reads can make wait here, in the kernel included, is at most 128 KiB."""
         async with connect(server.url, max_size=None, max_queue=None) as client:
-            connection = await server.connection
+            connection, told = await server.accepted.get()
             client.transport.pause_reading()
-            while connection.writable.is_set():
-                await connection.write([prebuilt(b"x" * 3_000)])
+            while not told.is_blocked.is_set():
+                connection.write(prebuilt(b"x" * 3_000))
 
-            kernel = connection.transport.get_extra_info("socket")
-            in_kernel = kernel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-            assert connection.transport.get_write_buffer_size() + in_kernel <= 128 * 1024
+            assert connection.transport.get_write_buffer_size() + in_kernel(connection) <= 128 * 1024
             client.transport.resume_reading()
-        await server.stop()
-
-    async def test_closed_connection_takes_nothing(self, server: Server) -> None:
-        """Writing after the end raises instead of reaching whoever has the descriptor now."""
-        async with connect(server.url):
-            connection = await server.connection
-        await asyncio.wait_for(server.ended.wait(), seconds(5.0))
-
-        with pytest.raises(ClientDisconnected):
-            await connection.write([prebuilt(b"late")])
+            await asyncio.wait_for(told.is_drained.wait(), seconds(5.0))
+            assert connection.transport.get_write_buffer_size() == 0
         await server.stop()
 
     async def test_abort_drops_at_once(self, server: Server) -> None:
-        """Neither a close frame nor what waited arrives, and a waiting writer is let go."""
+        """Neither a close frame nor what waited arrives."""
         async with connect(server.url) as client:
-            connection = await server.connection
+            connection, told = await server.accepted.get()
 
             connection.abort()
+            connection.write(prebuilt("late"))
 
             with pytest.raises(ConnectionClosed):
                 await client.recv()
             assert client.close_code == 1006
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+        await server.stop()
+
+
+def in_kernel(connection: ArenaWebSocketProtocol) -> int:
+    """Return the bytes that wait in the kernel for a connection, all it keeps for them included (Linux)."""
+    return int.from_bytes(connection.transport.get_extra_info("socket").getsockopt(*MEMORY)[WMEM_QUEUED], "little")
+
+
+class TestSendToAll:
+    """One frame on many connections, in one step."""
+
+    @pytest.fixture(params=[True, False], ids=["raw", "transport"])
+    def is_raw(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+        """Write to the descriptors, or let the transports do it."""
+        if not request.param:
+            monkeypatch.setattr(protocols, "PLAIN_TRANSPORTS", frozenset())
+        return bool(request.param)
+
+    async def test_everybody_gets_the_same(self, server: Server, is_raw: bool) -> None:
+        """Several frames in one write are several messages for each."""
+        clients = [await connect(server.url) for _ in range(5)]
+        connections = [(await server.accepted.get())[0] for _ in clients]
+
+        behind = send_to_all(connections, prebuilt(b"one") + prebuilt("two"))
+
+        assert behind == []
+        assert [[await client.recv() for _ in range(2)] for client in clients] == [[b"one", "two"]] * 5
+        assert {connection.descriptor >= 0 for connection in connections} == {is_raw}
+        for client in clients:
+            await client.close()
+        await server.stop()
+
+    @pytest.mark.usefixtures("is_raw")
+    async def test_what_comes_short_follows_whole(self, server: Server) -> None:
+        """A frame larger than the socket takes arrives whole, its receiver hears of it, the others are not touched."""
+        clients = [await connect(server.url, max_size=None, max_queue=None) for _ in range(2)]
+        (first, first_told), (second, second_told) = [await server.accepted.get() for _ in clients]
+        large = bytes(range(256)) * 8_192
+
+        send_to_all([first], prebuilt(large))
+        behind = send_to_all([first, second], prebuilt(b"small"))
+
+        assert (behind, first_told.is_blocked.is_set(), second_told.is_blocked.is_set()) == ([0], True, False)
+        assert await clients[0].recv() == large
+        assert await clients[1].recv() == b"small"
+        await asyncio.wait_for(first_told.is_drained.wait(), seconds(5.0))
+        assert send_to_all([first], prebuilt(b"next")) == []
+        assert await clients[0].recv() == b"next"
+        for client in clients:
+            await client.close()
+        await server.stop()
+
+    @pytest.mark.usefixtures("is_raw")
+    async def test_closing_ones_get_nothing_and_hurt_nobody(self, server: Server) -> None:
+        """uvloop raises on a closed handle: a connection that is closing is passed over, the others are served."""
+        clients = [await connect(server.url) for _ in range(3)]
+        connections = [(await server.accepted.get())[0] for _ in clients]
+        connections[0].abort()
+        connections[1].transport.close()
+
+        assert send_to_all(connections, prebuilt(b"one")) == []
+
+        assert await clients[2].recv() == b"one"
+        for client in clients:
+            await client.close()
+        await server.stop()
+
+    @pytest.mark.usefixtures("is_raw")
+    async def test_connection_reset_by_its_client_is_lost(self, server: Server) -> None:
+        """A write that fails ends the connection as one of the transport's own would."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            connected = client.transport.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.transport.abort()
+            await until(lambda: client.transport.get_write_buffer_size() == 0)
+
+            while not told.is_lost.is_set():
+                send_to_all([connection], prebuilt(b"x"))
+                await asyncio.sleep(0)
+        await server.stop()
+
+    async def test_descriptor_of_a_closed_connection_is_never_written_to(self, server: Server) -> None:
+        """The number belongs to somebody else at once: what is sent to the old connection must not reach it."""
+        async with connect(server.url) as client:
+            connection, _ = await server.accepted.get()
+            number = connection.descriptor
+            connection.abort()
+            await until(lambda: not is_open(number))
+            taken, other = socket.socketpair()
+            taken.setblocking(False)
+            other.setblocking(False)
+            if taken.fileno() != number:
+                os.dup2(taken.fileno(), number)
+
+            assert send_to_all([connection], prebuilt(b"foreign")) == []
+
+            with pytest.raises(BlockingIOError):
+                other.recv(1)
+            if taken.fileno() != number:
+                os.close(number)
+            taken.close()
+            other.close()
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+        await server.stop()
+
+    async def test_tls_goes_through_the_transport(self) -> None:
+        """Bytes written behind an encrypting transport's back would be no TLS; through it they arrive."""
+        server = Server(ssl_keyfile=TLS / "key.pem", ssl_certfile=TLS / "certificate.pem")
+        trusted = ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
+        async with connect(server.url.replace("ws:", "wss:"), ssl=trusted, server_hostname="localhost") as client:
+            connection, told = await server.accepted.get()
+
+            behind = [send_to_all([connection], prebuilt(b"secret")) for _ in range(3)]
+
+            assert (connection.descriptor, behind) == (-1, [[], [], []])
+            assert [await client.recv() for _ in range(3)] == [b"secret"] * 3
+            assert not told.is_blocked.is_set()
+        await server.stop()
+
+
+def is_open(descriptor: int) -> bool:
+    """Say whether a descriptor belongs to anything."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+class TestNamesWeLeanOn:
+    """A release of uvloop, Python or websockets that renames one fails here, not in production."""
+
+    def test_transports_that_may_be_written_past_exist(self) -> None:
+        """Their names are compared with; a new one would quietly take the slow path."""
+        for module, name in protocols.PLAIN_TRANSPORTS:
+            kind = getattr(import_module(module), name)
+            assert all(callable(getattr(kind, method)) for method in ("get_extra_info", "get_write_buffer_size"))
+
+    async def test_this_loops_transport_is_one_of_them(self, server: Server) -> None:
+        """The transport of the loop in use has a descriptor, and says what waits and whether it is closing."""
+        async with connect(server.url):
+            connection, _ = await server.accepted.get()
+            transport = connection.transport
+
+            assert raw_descriptor(transport) == transport.get_extra_info("socket").fileno() >= 0
+            assert (transport.get_write_buffer_size(), transport.is_closing()) == (0, False)
+        await server.stop()
+
+    async def test_a_transport_writes_at_once(self, server: Server) -> None:
+        """A frame behind one written to the descriptor must not overtake it: what was written has left the process."""
+        async with connect(server.url) as client:
+            connection, _ = await server.accepted.get()
+            for i in range(100):
+                connection.write(prebuilt(b"%d" % (2 * i)))
+                assert send_to_all([connection], prebuilt(b"%d" % (2 * i + 1))) == []
+
+            assert [await client.recv() for _ in range(200)] == [b"%d" % i for i in range(200)]
         await server.stop()
 
 
@@ -329,7 +637,8 @@ class TestShutdown:
     async def test_farewell_comes_before_the_close(self, server: Server) -> None:
         """What the endpoint left as last words, then 1012."""
         async with connect(server.url) as client:
-            (await server.connection).farewell = lambda: prebuilt("goodbye")
+            _, told = await server.accepted.get()
+            told.last_words = prebuilt("goodbye")
             stopping = asyncio.create_task(server.stop())
 
             assert await client.recv() == "goodbye"
@@ -339,13 +648,18 @@ class TestShutdown:
             assert client.close_code == 1012
             await stopping
 
-    async def test_no_farewell_is_no_hindrance(self, server: Server) -> None:
-        """An endpoint without last words is closed with 1012 all the same."""
-        async with connect(server.url) as client:
-            await server.connection
-            stopping = asyncio.create_task(server.stop())
-            with pytest.raises(ConnectionClosed):
-                await client.recv()
+    async def test_reader_that_is_stuck_does_not_hold_a_stop_up(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever does not take the farewell is dropped a moment later."""
+        monkeypatch.setattr(protocols, "FAREWELL_S", 0.05)
+        async with connect(server.url, max_size=None, max_queue=None) as client:
+            connection, told = await server.accepted.get()
+            client.transport.pause_reading()
+            while not told.is_blocked.is_set():
+                connection.write(prebuilt(b"x" * 3_000))
 
-            assert client.close_code == 1012
-            await stopping
+            await server.stop()
+
+            assert told.is_lost.is_set()
+            client.transport.abort()

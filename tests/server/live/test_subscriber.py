@@ -26,6 +26,24 @@ MOODS = "psychology_update"
 KEY = "ak_known"
 
 
+class Noting:
+    """An outlet over some ASGI server that notes what is asked of it."""
+
+    connection = None
+
+    def __init__(self) -> None:
+        self.notified = self.pings = self.aborted = 0
+
+    def notify(self) -> None:
+        self.notified += 1
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
 class Line:
     """A subscriber of a hub, spoken to without a socket."""
 
@@ -37,17 +55,18 @@ class Line:
         )
         self.world = World()
         self.hub.publish(self.world.view())
-        self.aborted = 0
         self.subscriber: Subscriber = self.hub.open(subprotocol)
-        self.subscriber.abort = self._abort
+        self.subscriber.outlet = self.outlet = Noting()
         self.read()
-
-    def _abort(self) -> None:
-        self.aborted += 1
 
     def tick(self, *channels: str) -> None:
         """Publish a tick."""
         self.hub.publish(self.world.view(*channels))
+
+    @property
+    def stuck(self) -> float:
+        """How many clients were found not to read."""
+        return self.metrics.registry.get_sample_value("arena_sockets_stuck_total") or 0.0
 
     def read(self) -> list[dict[str, Any]]:
         """Return everything that waits for the client."""
@@ -441,16 +460,38 @@ class TestTime:
         line.check(1.0)
         assert line.read() == []
 
-    def test_stuck_write_is_cut(self, line: Line) -> None:
-        """A socket that takes nothing for 35 s is dropped with the code for it."""
+    def test_write_that_does_not_end_is_noticed_and_cut(self, line: Line) -> None:
+        """Where the web server pings: taking nothing for 25 s is noticed, for 35 s it is the end, with its code."""
         line.ask(op="subscribe", id=1, channel="market_tick")
-        line.subscriber.sending()
+        line.subscriber.blocked()
 
-        line.check(35.0)
-        assert (line.subscriber.close_code, line.aborted) == (None, 0)
+        line.check(15.0)
+        line.check(9.9)
+        assert line.stuck == 0
+        line.check(0.1)
+        assert (line.stuck, line.subscriber.close_code) == (1, None)
+        line.check(9.9)
+        assert (line.subscriber.close_code, line.outlet.aborted) == (None, 0)
         line.check(0.1)
 
-        assert (line.subscriber.close_code, line.aborted) == (4001, 1)
+        assert (line.stuck, line.subscriber.close_code, line.outlet.aborted) == (1, 4001, 1)
+        assert line.outlet.pings == 0
+
+    def test_reader_that_wakes_up_is_not_cut(self, line: Line) -> None:
+        """A sign of reading, however late, starts the time again; nothing is told while it is stuck."""
+        line.ask(op="subscribe", id=1, channel="market_tick")
+        line.subscriber.blocked()
+        line.check(15.0)
+        line.check(19.9)
+        assert line.read() == []
+
+        line.subscriber.drained()
+        line.subscriber.sent()
+        for _ in range(100):
+            line.check(1.0)
+            line.read()
+
+        assert (line.stuck, line.subscriber.close_code, line.outlet.aborted) == (1, None, 0)
 
     def test_close_that_does_not_end_is_cut(self, line: Line) -> None:
         """A client that does not take its close frame is dropped after 10 s; the first code stays."""
@@ -458,10 +499,10 @@ class TestTime:
         line.subscriber.close(4001, "later")
 
         line.check(10.0)
-        assert line.aborted == 0
+        assert line.outlet.aborted == 0
         line.check(0.1)
 
-        assert (line.subscriber.close_code, line.aborted) == (1012, 1)
+        assert (line.subscriber.close_code, line.outlet.aborted) == (1012, 1)
 
     def test_closing_connection_gets_its_answers_but_no_data(self, line: Line) -> None:
         """What was answered before the close is still sent, frames are not."""

@@ -246,11 +246,11 @@ class TestBadInput:
             assert arena.metrics.registry.get_sample_value("arena_sockets_closed_total", {"code": "4002"}) == 1
 
 
-async def _advance(clock: ManualClock) -> None:
+async def _advance(clock: ManualClock, step_s: float = 0.5) -> None:
     """Turn a clock as long as somebody waits for it."""
     while True:
         await asyncio.sleep(0)
-        clock.advance(0.5)
+        clock.advance(step_s)
 
 
 async def stalled_socket(arena: Arena) -> socket.socket:
@@ -289,7 +289,7 @@ class TestSlowReaders:
             await good.next()
             raw = await stalled_socket(arena)
             stuck = await subscribed(arena, 2)
-            while not stuck.is_sending:
+            while not stuck.is_blocked:
                 await self._in_step(arena, good)
             reached = stuck.subscriptions["market_tick"].seq
             for _ in range(300):
@@ -310,7 +310,7 @@ class TestSlowReaders:
             watcher.connection.transport.pause_reading()
             (subscriber,) = arena.hub.subscribers
             async with asyncio.timeout(seconds(30.0)):
-                while not subscriber.is_sending:
+                while not subscriber.is_blocked:
                     arena.tick()
                     await asyncio.sleep(0)
             for _ in range(100):
@@ -329,21 +329,30 @@ class TestSlowReaders:
             assert snapshot["state"] == last.states["market_tick"]
 
     @PATHS
-    async def test_stuck_connection_is_cut(self, plain: bool) -> None:
-        """After 35 s without progress its place is free again and the metrics carry the code."""
+    async def test_stuck_connection_is_noticed_and_cut(self, plain: bool) -> None:
+        """After 25 s without a sign of reading it is noticed, 10 s later its place is free; the metrics tell both."""
         clock = ManualClock()
         async with run_hub(clock=clock, plain=plain) as arena:
             arena.tick()
             raw = await stalled_socket(arena)
             stuck = await subscribed(arena, 1)
             async with asyncio.timeout(seconds(30.0)):
-                while not stuck.is_sending:
+                while not stuck.is_blocked:
                     arena.tick()
                     await asyncio.sleep(0)
-            clock.advance(36.0)
-            await until(lambda: not arena.hub.subscribers)
+            stopped = clock.monotonic()
+            value = arena.metrics.registry.get_sample_value
+            ticking = asyncio.create_task(_advance(clock, 0.1))
+            await until(lambda: value("arena_sockets_stuck_total") == 1, 30.0)
+            noticed = clock.monotonic()
+            await until(lambda: not arena.hub.subscribers, 30.0)
+            cut = clock.monotonic()
+            ticking.cancel()
 
-            assert arena.metrics.registry.get_sample_value("arena_sockets_closed_total", {"code": "4001"}) == 1
+            # the clock runs on while a task waits for its turn
+            assert 10.0 <= noticed - stopped <= 26.0
+            assert 9.0 <= cut - noticed <= 14.0
+            assert value("arena_sockets_closed_total", {"code": "4001"}) == 1
             raw.close()
 
 
