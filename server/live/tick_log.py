@@ -6,6 +6,7 @@ DEBUG: every tick and what became of every action. Source: specification 004, lo
 
 from __future__ import annotations
 
+import numpy as np
 import structlog
 
 from engine.events import TickReport
@@ -26,8 +27,10 @@ def log_tick(view: View) -> None:
     """Write the lines of a published tick."""
     report = view.report
     outcomes = report.outcomes
-    for row in outcomes[(outcomes["kind"] >= Kind.REGISTER) & (outcomes["status"] == Status.DONE)]:
+    for row in outcomes[np.isin(outcomes["kind"], tuple(_MILESTONES)) & (outcomes["status"] == Status.DONE)]:
         log.info(_MILESTONES[Kind(int(row["kind"]))], tick=report.tick, agent=f"a{row['agent_id']}")
+    for agent in report.fired.tolist():
+        log.info("switch_fired", tick=report.tick, agent=f"a{agent}")
     for event in report.events:
         data = event.data | ({"agent": f"a{event.data['agent']}"} if "agent" in event.data else {})
         write = log.warning if event.name in UNUSUAL else log.info

@@ -14,14 +14,15 @@ from server.live.view import View
 from tests.support.logged import logged
 
 
-def view(*events: Event, outcomes: tuple[dict[str, Any], ...] = ()) -> View:
-    """Return the view of tick 5 with these events and outcomes."""
+def view(*events: Event, outcomes: tuple[dict[str, Any], ...] = (), fired: tuple[int, ...] = ()) -> View:
+    """Return the view of tick 5 with these events, outcomes and fired switches."""
     rows = np.zeros(len(outcomes), OUTCOME)
     for row, outcome in zip(rows, outcomes, strict=True):
         for name, value in outcome.items():
             row[name] = value
     public = PublicState(5, {}, {}, {}, {}, {})
-    return View(TickReport(5, rows, np.zeros(0, ORDER_UPDATE), events, public), "epoch", 0)
+    report = TickReport(5, rows, np.zeros(0, ORDER_UPDATE), events, public, np.array(fired, np.int64))
+    return View(report, "epoch", 0)
 
 
 @pytest.mark.parametrize("name", sorted(UNUSUAL))
@@ -46,6 +47,23 @@ def test_arrivals_and_departures_are_information() -> None:
 
     agents = {event: line["agent"] for event, line in log.lines("info").items()}
     assert agents == {"agent_registered": "a7", "agent_unregistered": "a8", "agent_expired": "a6"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.REGISTER, Kind.UNREGISTER)])
+def test_other_actions_are_no_information(kind: Kind) -> None:
+    """Of every kind there is: a tick must not fail for the log."""
+    with logged("info") as log:
+        log_tick(view(outcomes=({"kind": kind, "status": Status.DONE, "agent_id": 7},)))
+
+    assert log.out.getvalue() == ""
+
+
+def test_a_fired_switch_is_information() -> None:
+    """Somebody was not heard of in time."""
+    with logged("info") as log:
+        log_tick(view(fired=(7,)))
+
+    assert log.lines("info")["switch_fired"]["agent"] == "a7"
 
 
 def test_details_are_for_those_who_debug() -> None:
