@@ -82,6 +82,7 @@ ORDER = {
         "calibration actions invariants",
         "preview",
         "tick",
+        "commands",
         "economy",
         "journal",
         "replay",
