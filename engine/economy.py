@@ -7,7 +7,7 @@ The engine has no clock and no hidden generator: the world is a pure function of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine import invariants, tick
 from engine.actions import rebuild_index
 from engine.calibration import calibrate, refresh
+from engine.commands import Command, configured, strikes
 from engine.config import Config
 from engine.events import TickReport
 from engine.messages import ACTION
@@ -69,16 +70,32 @@ class Economy:
         """The last completed tick; -1 at the calibrated start."""
         return self.state.tick
 
-    def advance(self, actions: NDArray[np.void] = NO_ACTIONS, observe: Callable[[str], None] = _ignore) -> TickReport:
+    def advance(
+        self,
+        actions: NDArray[np.void] = NO_ACTIONS,
+        observe: Callable[[str], None] = _ignore,
+        commands: Sequence[Command] = (),
+    ) -> TickReport:
         """Run one tick under actions (dtype ACTION, by arrival) and return what it reports.
 
-        Raises InvariantBroken when money or goods do not add up: the world must not tick on.
+        commands: take effect before them. Raises InvariantBroken when money or goods do not add up: the world must not
+        tick on.
         """
         state = self.state
-        tick.advance(state, self.config, self.seed, actions, observe)
+        if commands:
+            self.configure(configured(self.config, commands))
+        tick.advance(state, self.config, self.seed, actions, observe, strikes(commands))
         if self.checks and (state.tick + 1) % self.checks == 0:
             invariants.check(state, self.config)
         return self.report()
+
+    def configure(self, config: Config) -> None:
+        """Go on under other settings, between two ticks; the sizes of FIXED must be what they were."""
+        is_window_new = config.max_price_change != self.config.max_price_change
+        self.config = config
+        if is_window_new:
+            # the orders that stand ready for the next auction were put into the old window
+            rebuild_histogram(self.state, config)
 
     def report(self) -> TickReport:
         """Return the report of the last completed tick."""

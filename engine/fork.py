@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.commands import CHANGEABLE, SHAPING, Command, decode_command
 from engine.config import Config, checked
 from engine.economy import NO_ACTIONS, Economy
 from engine.effects import Effects, Sampler, catalogue, rows_of
@@ -30,17 +31,12 @@ from engine.errors import SettingError
 from engine.events import TickReport
 from engine.journal import NO_HASH, Record, RecordKind, decode_action, decode_mark
 from engine.messages import ACTION, Kind, Status
-from engine.phases.behaviour import rebuild_histogram
 from engine.phases.emission import inject_event
 from engine.replay import HashDiffers
 from engine.state import SLOTS_USED
 
 Actions = NDArray[np.void]
 
-FIXED = frozenset({"residents", "max_agents", "order_book_max"})
-"""Settings that no branch can change: the arrays have these sizes."""
-CHANGEABLE = tuple(item.name for item in fields(Config) if item.name not in FIXED)
-"""Settings that a branch may change at any tick."""
 ADDED_AGENTS = 1 << 52
 """Number of the first agent that only a branch knows; no recorded one comes near it."""
 CHUNK_TICKS = 600
@@ -84,10 +80,12 @@ class Addition(NamedTuple):
 class Interventions:
     """What a branch does differently. without: numbers of agents whose registrations and actions are left out.
 
+    without_commands: whether what an operator did to the recorded world is left out too.
     Raises SettingError for a setting that cannot be changed or a value out of its bounds.
     """
 
     without: frozenset[int] = frozenset()
+    without_commands: bool = False
     changes: tuple[Change, ...] = ()
     injections: tuple[Injection, ...] = ()
     additions: tuple[Addition, ...] = ()
@@ -116,11 +114,12 @@ class Survey:
 
 
 class Inputs(NamedTuple):
-    """What the record gives to one tick. mark: sequence of the tick's mark."""
+    """What the record gives to one tick. mark: sequence of the tick's mark; commands: those that shape it."""
 
     tick: int
     rows: Actions
     mark: int
+    commands: tuple[Command, ...] = ()
 
 
 class Decided(NamedTuple):
@@ -188,7 +187,7 @@ def fork(
         # the first original says which registrations were let in, and where: all others follow it
         chunk: list[Inputs] = []
         for given in islice(coming, CHUNK_TICKS):
-            report = economy.advance(given.rows)
+            report = economy.advance(given.rows, commands=given.commands)
             pairs[0].measured.take(economy, report)
             chunk.append(given._replace(rows=admitted(given.rows, report)))
             if given.tick in found.hashes:
@@ -224,6 +223,7 @@ class Branch:
     def __init__(self, economy: Economy, interventions: Interventions, spare: int) -> None:
         self.economy = economy
         self.decided: Counter[Decided] = Counter()
+        self._without_commands = interventions.without_commands
         self._without = np.array(sorted(interventions.without), np.int64)
         self._additions = interventions.additions
         self._at = _by_tick(range(len(interventions.additions)), interventions.additions)
@@ -246,7 +246,8 @@ class Branch:
         added = self._at.get(given.tick, [])
         if added:
             rows = np.concatenate([rows, *self._added(added, given.mark)])
-        report = economy.advance(rows, self._strike if given.tick in self._injections else _watch_nothing)
+        commands = () if self._without_commands else given.commands
+        report = economy.advance(rows, self._strike if given.tick in self._injections else _watch_nothing, commands)
         if added:
             self._settle(added, report)
         return report
@@ -350,6 +351,7 @@ def inputs(records: Iterable[Record], after: int) -> Iterator[Inputs]:
     Raises ValueError when the ticks are not consecutive.
     """
     rows: list[memoryview] = []
+    commands: list[Command] = []
     mark = 0
     for record in records:
         if record.kind is RecordKind.ACTION:
@@ -361,8 +363,13 @@ def inputs(records: Iterable[Record], after: int) -> Iterator[Inputs]:
                 raise ValueError(f"the mark of tick {tick} follows tick {after}")
             after = tick
             # a bytearray, because kernels are compiled for arrays that can be written
-            yield Inputs(tick, np.frombuffer(bytearray().join(rows), ACTION) if rows else NO_ACTIONS, mark)
-            rows = []
+            given = np.frombuffer(bytearray().join(rows), ACTION) if rows else NO_ACTIONS
+            yield Inputs(tick, given, mark, tuple(commands))
+            rows, commands = [], []
+        elif record.kind is RecordKind.COMMAND:
+            command = decode_command(record.payload)
+            if isinstance(command, SHAPING):
+                commands.append(command)
     # numbers go on behind the actions that belong to no tick yet
     mark += len(rows)
     while True:
@@ -402,10 +409,7 @@ def copy_of(economy: Economy, seed: bytes | None = None) -> Economy:
 
 def configure(economy: Economy, values: Mapping[str, Any]) -> None:
     """Set settings of an economy between two ticks. Raises SettingError; see CHANGEABLE."""
-    economy.config = replace(economy.config, **values)
-    if "max_price_change" in values:
-        # the orders that stand ready for the next auction were put into the old window
-        rebuild_histogram(economy.state, economy.config)
+    economy.configure(replace(economy.config, **values))
 
 
 def agents_to_follow(economy: Economy, found: Survey, interventions: Interventions) -> tuple[int, ...]:

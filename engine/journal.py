@@ -67,6 +67,7 @@ class RecordKind(IntEnum):
     MARK = 4
     CLEAN_STOP = 5
     EPOCH = 6
+    COMMAND = 7
 
 
 class Record(NamedTuple):

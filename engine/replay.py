@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.commands import SHAPING, Command, Pause, Resume, decode_command
 from engine.economy import Economy, hash_copy
 from engine.errors import EngineError
 from engine.events import TickReport
@@ -47,12 +48,18 @@ class Watch:
 
 @dataclass
 class Replayed:
-    """What a replay did. pending: actions behind the last mark (dtype ACTION): they belong to the next tick."""
+    """What a replay did. pending: actions behind the last mark (dtype ACTION): they belong to the next tick.
+
+    commands: those behind the last mark that will shape the world, likewise. is_paused: by the last command about it,
+    None when there was none.
+    """
 
     marks: int = 0
     actions: int = 0
     hashes_checked: int = 0
     pending: list[NDArray[np.void]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    is_paused: bool | None = None
 
 
 def replay(
@@ -88,19 +95,28 @@ def replay(
                     f"mark {mark.tick} of {mark.actions} actions,"
                     f" behind tick {economy.tick} and {len(done.pending)} actions"
                 )
-            report = economy.advance(_batch(done.pending))
+            report = economy.advance(_batch(done.pending), commands=done.commands)
             done.marks += 1
             done.actions += len(done.pending)
-            done.pending = []
+            done.pending, done.commands = [], []
             if mark.tick in wanted:
                 # one at a time, so that a fast replay does not pile up copies
                 _settle(running, wanted, done)
                 running.append((mark.tick, hasher(*economy.copy_arrays())))
             watch.tick(report, mark)
         else:
+            if record.kind is RecordKind.COMMAND:
+                _take(done, decode_command(record.payload))
             watch.record(record)
     _settle(running, wanted, done)
     return done
+
+
+def _take(done: Replayed, command: Command) -> None:
+    if isinstance(command, SHAPING):
+        done.commands.append(command)
+    elif isinstance(command, (Pause, Resume)):
+        done.is_paused = isinstance(command, Pause)
 
 
 def _hashes(records: Iterable[Record]) -> dict[int, bytes]:

@@ -6,7 +6,8 @@ what one phase tells another is an array. Source: ECONOMY A5, A17.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,26 @@ PHASES: tuple[tuple[str, Step], ...] = (
 )
 
 
+class Strike(NamedTuple):
+    """An event that somebody lets happen. See emission.inject_event."""
+
+    name: str
+    resource: int
+    size: float
+    kind: str
+
+
 def advance(
-    state: State, config: Config, seed: bytes, actions: NDArray[np.void], observe: Callable[[str], None]
+    state: State,
+    config: Config,
+    seed: bytes,
+    actions: NDArray[np.void],
+    observe: Callable[[str], None],
+    strikes: Sequence[Strike] = (),
 ) -> None:
     """Advance the state by one tick under the given actions (dtype ACTION, in arrival order).
 
+    strikes: happen before anything else in the tick.
     observe is called with "intake" and each phase's name when it is over; the engine itself has no clock.
     Leaves outcomes, updates and events of the tick in the state.
     """
@@ -45,6 +61,8 @@ def advance(
     state.flows[:] = 0
     state.goods_flow[:] = 0
     state.dividends[:] = 0
+    for strike in strikes:
+        emission.inject_event(state, config, *strike)
     intake.step(state, config)
     observe("intake")
     for name, step in PHASES:

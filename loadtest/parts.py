@@ -13,8 +13,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from server.provenance import revision, this_machine
-
 Document = dict[str, Any]
 
 
@@ -44,8 +42,3 @@ def total(parts: list[Document]) -> Document:
                 for key, count in value.items():
                     added[key] = added.get(key, 0) + count
     return {**found, "parts": parts}
-
-
-def described(part: Document) -> Document:
-    """Return a part with where it comes from."""
-    return {**part, "revision": revision(), "machine": this_machine()}

@@ -36,7 +36,8 @@ class ServerProcess:
         self.log = data.parent / f"{data.name}.log"
         data.parent.mkdir(parents=True, exist_ok=True)
         self._log_file: IO[bytes] = self.log.open("ab")
-        listen = ("--port", str(self.port))
+        # two servers of one machine must not meet on the operator's port
+        listen = ("--port", str(self.port), "--operator", "false")
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", *listen, "--data", str(data), "--log", "json", *flags],

@@ -2,7 +2,8 @@
 
     world (journal, replay) -> recorder -> admission -> ticker -> view, history, events, hub -> routes
 
-The socket listens before the world is open and answers 503 until it is. One lifespan opens and closes everything.
+The socket listens before the world is open and answers 503 until it is. One lifespan opens and closes everything. The
+operator's surface is an application of its own on a port of its own, on loopback only, served by the same process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NamedTuple, TypeVar, cast
 
@@ -25,6 +26,7 @@ from arena_client import wire
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import Lifespan
 
 from engine.config import Config
 from engine.economy import WARM_UP_TICKS, Economy
@@ -47,6 +49,7 @@ from server.live.anomaly_log import AnomalyLog
 from server.live.archive import Archive
 from server.live.cache import AnswerCache
 from server.live.collector import Collector
+from server.live.errors import JournalFailed, ReadOnly
 from server.live.frames import quantise
 from server.live.history import EVENTS_MAX, FOLDER_NAME, EventLog, History, open_history
 from server.live.hub import Hub
@@ -62,15 +65,18 @@ from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
 from server.registry import OPERATIONS
-from server.routes import EXCEPTION_HANDLERS, agents, analysis, bind, economy, history, service
+from server.routes import EXCEPTION_HANDLERS, admin, agents, analysis, bind, economy, history, service
 from server.routes.stream import stream_endpoint
 from server.send_loop import send_to_each
 
 BACKLOG = 4_096
+LOOPBACK = "127.0.0.1"
 SWITCH_S = 0.001
 """After so long a thread that computes gives the interpreter to the event loop; Python's own 5 ms are a late tick."""
 GRACEFUL_S = 8
 """Longest that answers in flight may take when the server stops."""
+UNREAD_ROUNDS = 8
+"""Turns of the event loop in which connections are accepted and requests read before connections are closed."""
 STOP_S = 9.0
 """Longest that a stop waits for anything; what ends the process takes the rest of the 10 s of DESIGN R11."""
 
@@ -131,8 +137,8 @@ def serve(settings: Settings) -> int:
     logs.configure(settings.log, settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     opening = Opening()
-    app = create_app(settings, opening=opening, on_ended=lambda: server.stop())
-    server = Server(server_config(app, settings), opening)
+    app = create_app(settings, opening=opening, on_ended=lambda: server.stop(), on_operator_key=_show_operator_key)
+    server = Server(server_config(app, settings), opening, operator_config(app, settings))
     server.run()
     if opening.failure is not None:
         raise opening.failure
@@ -146,12 +152,14 @@ def create_app(
     clock: Clock | None = None,
     opening: Opening | None = None,
     on_ended: Callable[[], None] = lambda: None,
+    on_operator_key: Callable[[str], None] = lambda key: None,
     warm_up_ticks: int = WARM_UP_TICKS,
 ) -> Starlette:
     """Return the whole server as an ASGI application; its lifespan opens the world in the background.
 
-    opening: tells whoever embeds the application how far it is. on_ended: called when the world could not be opened
-    or its tasks failed. warm_up_ticks: of a new world, fewer for tests.
+    Its `state.operator` is the operator's surface, an application without a lifespan. opening: tells whoever embeds
+    the application how far it is. on_ended: called when the world could not be opened or its tasks failed.
+    on_operator_key: given the operator's key, once in a world's life. warm_up_ticks: of a new world, fewer for tests.
     """
     metrics = Metrics() if metrics is None else metrics
     clock = SystemClock() if clock is None else clock
@@ -160,7 +168,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(_run(opening, settings, metrics, clock, warm_up_ticks, app.router.routes))
+        running = asyncio.create_task(_run(opening, settings, metrics, clock, warm_up_ticks, app, on_operator_key))
         running.add_done_callback(lambda task: _note_end(task, opening, on_ended))
         try:
             yield
@@ -174,10 +182,20 @@ def create_app(
                 opening.arena.ticker.stop()
             await asyncio.wait([running])
 
+    alive = frozenset(item.path for item in OPERATIONS if item.starting)
+    app = _application(opening, metrics, clock, alive, lifespan)
+    app.state.operator = _application(opening, metrics, clock, frozenset(), None)
+    return app
+
+
+def _application(
+    opening: Opening, metrics: Metrics, clock: Clock, alive: frozenset[str], lifespan: Lifespan[Starlette] | None
+) -> Starlette:
+    """Return an application without routes. alive: paths that are answered while the world is being opened."""
     return Starlette(
         middleware=[
             Middleware(Envelope, metrics=metrics, clock=clock, tick=opening.tick),
-            Middleware(Gate, alive=frozenset(item.path for item in OPERATIONS if item.starting), shut=opening.refusal),
+            Middleware(Gate, alive=alive, shut=opening.refusal),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -185,10 +203,14 @@ def create_app(
 
 
 class Server(uvicorn.Server):
-    """uvicorn, ending with our exit status instead of the signal that stopped it."""
+    """uvicorn, ending with our exit status instead of the signal that stopped it.
 
-    def __init__(self, config: uvicorn.Config, opening: Opening) -> None:
+    operator: how the operator's surface is served, None when it is not.
+    """
+
+    def __init__(self, config: uvicorn.Config, opening: Opening, operator: uvicorn.Config | None = None) -> None:
         super().__init__(config)
+        self._operator = operator
         self.is_listening = asyncio.Event()
         """Set when connections are taken."""
         self._opening = opening
@@ -198,7 +220,32 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        if self._operator is not None:
+            await self._listen_for_operator(self._operator, port)
         self.is_listening.set()
+
+    async def _listen_for_operator(self, config: uvicorn.Config, port: int) -> None:
+        """Listen on the operator's port as well; its connections are drained with the others. port: the public one."""
+        config.load()
+
+        def connected() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn itself does
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        # where the public port is any free one, so is this
+        wanted = config.port or (port + 1 if self.config.port else 0)
+        try:
+            server = await asyncio.get_running_loop().create_server(connected, LOOPBACK, wanted, backlog=BACKLOG)
+        except (OSError, OverflowError) as error:
+            hint = "choose another with --operator-port, or --operator false"
+            log.error("operator_port_not_free", port=wanted, error=str(error), hint=hint)
+            self.servers[0].close()
+            await self.lifespan.shutdown()
+            sys.exit(1)
+        self.servers.append(server)
+        log.info("operator_listening", url=f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}/api/admin")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -210,6 +257,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is in flight, then end the lifespan, all within STOP_S."""
         self._opening.stop_deadline = self._opening.monotonic() + STOP_S
+        # what has arrived is taken in first: a connection that is idle only because its request is still unread
+        # would be closed, as the kill driver saw on a machine that had not let this process run
+        for _ in range(UNREAD_ROUNDS):
+            await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     def stop(self) -> None:
@@ -234,8 +285,22 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
     )
 
 
+def operator_config(app: Starlette, settings: Settings) -> uvicorn.Config | None:
+    """Return how the operator's surface of an application is served, None when it is not."""
+    if not settings.operator:
+        return None
+    operator = replace(settings, host=LOOPBACK, port=settings.operator_port)
+    return server_config(app.state.operator, operator)
+
+
 async def _run(
-    opening: Opening, settings: Settings, metrics: Metrics, clock: Clock, warm_up_ticks: int, routes: list[BaseRoute]
+    opening: Opening,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    warm_up_ticks: int,
+    app: Starlette,
+    on_operator_key: Callable[[str], None],
 ) -> None:
     """Open the world, serve it, tick until the ticker and the hub are told to stop, close it."""
 
@@ -246,15 +311,20 @@ async def _run(
         return build(settings, metrics, clock, warm_up_ticks)
 
     arena, watchdog, collector = await _in_thread(open_arena)
-    routes.extend(routes_of(arena))
+    app.router.routes.extend(routes_of(arena))
+    app.state.operator.router.routes.extend(operator_routes_of(arena))
     watchdog.start()
     collector.start()
     arena.keeper.start()
     opening.arena = arena
     log.info("ready", tick=arena.published.view.tick, epoch=arena.world.epoch, residents=arena.economy.config.residents)
+    if arena.world.is_paused:
+        log.warning("world_paused", hint="POST /api/admin/resume on the operator's port lets it tick")
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(arena.ticker.run(), name="ticker")
+            if settings.operator and not arena.world.registry.has_operator:
+                tasks.create_task(_make_operator_key(arena, on_operator_key))
             tasks.create_task(arena.hub.run(), name="hub")
             # both run up to their first wait, so that whoever waited for the world finds it going
             await asyncio.sleep(0)
@@ -267,6 +337,23 @@ async def _run(
         await asyncio.to_thread(arena.keeper.join)
         await arena.world.close(opening.stop_deadline)
     log.info("stopped", tick=arena.published.view.tick)
+
+
+async def _make_operator_key(arena: Arena, show: Callable[[str], None]) -> None:
+    """Give a world its first operator's key and show it once it is durable."""
+    key = keys.mint()
+    try:
+        await arena.recorder.durable(arena.recorder.issue_operator_key(keys.digest(key)))
+    except (ReadOnly, JournalFailed) as error:
+        log.error("no_operator_key", error=str(error))
+    else:
+        show(key)
+
+
+def _show_operator_key(key: str) -> None:
+    """Print a key; it goes into no log."""
+    sys.stdout.write(f"operator key, shown this once (`arena keys DIR --new-operator` makes another): {key}\n")
+    sys.stdout.flush()
 
 
 def _note_end(task: asyncio.Task[None], opening: Opening, on_ended: Callable[[], None]) -> None:
@@ -296,7 +383,7 @@ def build(
         past.history.close()
         raise
     past.finish(world.opened_at, world.past_events)
-    recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
+    recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics, world.replayed.commands)
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
     report = world.economy.report()
     if not past.told:
@@ -397,6 +484,11 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
         ),
     }
     return [*bind(handlers, arena.admission), WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")]
+
+
+def operator_routes_of(arena: Arena) -> list[BaseRoute]:
+    """Return the routes of the operator's surface."""
+    return [*bind(admin.handlers(arena.world, arena.recorder, arena.ticker), arena.admission, operators=True)]
 
 
 class _Told(NamedTuple):

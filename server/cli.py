@@ -24,6 +24,7 @@ commands:
   serve      run the economy and its server (the default)
   replay     compute a world again from its journal and check every recorded hash
   verify     check every record of a journal, its chain and its snapshots, and say what they are
+  keys       make another key for the operator of a world that is stopped
   backup     write a world to one file, encrypted when asked
   restore    make a world from such a file, to its end or to a tick
   report     hold a history to the facts of real markets and economies
@@ -91,6 +92,12 @@ def _verify(arguments: list[str]) -> int:
     return verify(arguments)
 
 
+def _keys(arguments: list[str]) -> int:
+    from server.live.keys_cmd import main as keys
+
+    return keys(arguments)
+
+
 def _backup(arguments: list[str]) -> int:
     from server.live.backup_cmd import backup_main
 
@@ -133,6 +140,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "replay": _replay,
     "verify": _verify,
+    "keys": _keys,
     "backup": _backup,
     "restore": _restore,
     "report": _report,

@@ -76,6 +76,12 @@ class Settings:
 
     host: str = field(default="127.0.0.1", metadata={"kind": str, "text": "address to listen on"})
     port: int = field(default=8000, metadata=_whole(0, 65_535, "port to listen on, 0: any free one"))
+    operator: bool = field(
+        default=True, metadata={"kind": bool, "text": "whether the operator's surface is served, on 127.0.0.1 only"}
+    )
+    operator_port: int = field(
+        default=0, metadata=_whole(0, 65_535, "its port, 0: the one after `port`; any free one when that is 0 too")
+    )
     data: Path = field(
         default=Path("arena-data"), metadata={"kind": Path, "text": "folder of the world: journal, warm state, history"}
     )

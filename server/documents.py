@@ -635,7 +635,10 @@ class Time(Document):
 class Status(Document):
     """How the server is doing."""
 
-    status: Annotated[Literal["running", "read_only"], Field(description="read_only: no input is taken, reads go on")]
+    status: Annotated[
+        Literal["running", "paused", "read_only"],
+        Field(description="paused: no tick begins, inputs are taken; read_only: no input is taken, reads go on"),
+    ]
     reason: str | None
     tick: int
     epoch: str
@@ -645,6 +648,34 @@ class Status(Document):
     queue_actions: int
     durable_seq: int
     started_tick: Annotated[int, Field(description="tick the world had when this process opened it")]
+
+
+class HashAt(Document):
+    """The hash of the world after a tick."""
+
+    tick: int
+    state_hash: Annotated[str, Field(description="BLAKE2b-128 over all arrays, hexadecimal")]
+
+
+class StateHash(HashAt):
+    """The hash of the world after one of its last ten ticks; after the last one while it is paused."""
+
+    recovered: Annotated[HashAt, Field(description="after the tick this process came back at")]
+
+
+class Commanded(Document):
+    """A command is on disk."""
+
+    seq: Annotated[int, Field(description="its record in the journal")]
+    tick: Annotated[int, Field(description="the tick in which it takes effect")]
+
+
+class Pulse(Document):
+    """Whether the world ticks."""
+
+    seq: Annotated[int, Field(description="the record of the command in the journal")]
+    status: Literal["running", "paused"]
+    tick: Annotated[int, Field(description="the published tick")]
 
 
 class Health(Document):

@@ -44,6 +44,7 @@ class Code(IntEnum):
     KEY_MISSING = 130
     KEY_UNKNOWN = 131
     ID_REUSED = 140
+    NOT_PAUSED = 141
     AGENTS_FULL = 405
     AGENTS_PER_OWNER = 406
     RATE = 410
@@ -78,6 +79,7 @@ CODE_TEXT = {
     Code.KEY_MISSING: "the operation needs an API key",
     Code.KEY_UNKNOWN: "the API key is not one of ours, or it was revoked",
     Code.ID_REUSED: "the id was used before for something else",
+    Code.NOT_PAUSED: "the operation is for a world that is paused",
     Code.AGENTS_FULL: "as many agents are registered as the world takes",
     Code.AGENTS_PER_OWNER: "the owner has as many agents as it may",
     Code.RATE: "more requests than the key may send",

@@ -124,6 +124,8 @@ class Metrics:
         self.registry.register(self.agent_actions)
         self.queue_actions = self._gauge("queue_actions", "actions waiting for the next tick")
         self.receipts = self._gauge("receipts", "receipts kept")
+        self.commands = self._counter("commands", "commands of an operator, by kind", "command")
+        self.paused = self._gauge("paused", "1: an operator has paused the world: no tick begins")
         self.rate_limited = self._counter("rate_limited", "requests refused by a rate limit", "kind")
 
         # the journal

@@ -88,9 +88,11 @@ def _operation(operation: Operation, schema_of: dict[type[BaseModel], Any]) -> d
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
         "responses": _responses(operation, schema_of),
         "security": [{"bearer": []}, {"key": []}]
-        if operation.role is Role.AGENT
+        if operation.role is not Role.ANONYMOUS
         else [{}, {"bearer": []}, {"key": []}],
     }
+    if operation.is_operators:
+        result["servers"] = [{"url": "http://127.0.0.1:8001", "description": "the operator's port, loopback only"}]
     if operation.text:
         result["description"] = operation.text
     if operation.body is not None:
@@ -169,7 +171,9 @@ def _responses(operation: Operation, schema_of: dict[type[BaseModel], Any]) -> d
             _add_model(responses[str(answer.status)], schema_of[answer.model])
     if operation.method == "GET" and operation.tag in ("economy", "history"):
         responses["304"] = {"description": "unchanged: the ETag in If-None-Match is the current one"}
-    for status in sorted({400, 429, 500, *operation.problems, *((401,) if operation.role is Role.AGENT else ())}):
+    for status in sorted(
+        {400, 429, 500, *operation.problems, *((401,) if operation.role is not Role.ANONYMOUS else ())}
+    ):
         model = documents.Refusal if status == 422 else documents.Problem
         responses[str(status)] = {
             "description": _PROBLEM_TEXT[status],

@@ -30,6 +30,8 @@ class Role(StrEnum):
 
     ANONYMOUS = "anonymous"
     AGENT = "agent"
+    OPERATOR = "operator"
+    """Whoever has the operator's key, on the operator's port."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,11 @@ class Operation:
     counted: bool = field(default=True)
     """Whether the call takes from the key's requests a minute."""
 
+    @property
+    def is_operators(self) -> bool:
+        """Whether it is served on the operator's port, and nowhere else."""
+        return self.role is Role.OPERATOR
+
 
 def _ok(text: str, model: type[BaseModel]) -> Answer:
     return Answer(status=200, text=text, model=model)
@@ -108,6 +115,8 @@ _ACTION_TEXT = (
     "200, or 422 when the world refused. The same client_action_id with the same action gives the same receipt with "
     "duplicate true; with another action 409."
 )
+
+_COMMAND_TEXT = "The command is in the journal before it is answered, and takes effect when its tick begins."
 
 OPERATIONS: tuple[Operation, ...] = (
     # the economy
@@ -344,6 +353,83 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="history",
         query=schemas.EventsQuery,
         answers=(_ok("a page", documents.Events),),
+    ),
+    # the operator
+    Operation(
+        name="admin_state_hash",
+        method="GET",
+        path="/api/admin/state_hash",
+        summary="The hash of the world's state, and of the state this process came back at",
+        tag="operator",
+        role=Role.OPERATOR,
+        text="While the world ticks, after the newest tick that 10 divides; while it is paused, after the last one.",
+        answers=(_ok("the hashes", documents.StateHash),),
+        problems=(401, 503),
+    ),
+    Operation(
+        name="admin_events",
+        method="POST",
+        path="/api/admin/events",
+        summary="Let a discovery or a catastrophe happen",
+        tag="operator",
+        role=Role.OPERATOR,
+        text=_COMMAND_TEXT + " A find that would lift reserves above 1.2 x their base is dropped, without an event.",
+        body=schemas.InjectedEvent,
+        answers=(Answer(status=202, text="accepted and durable", model=documents.Commanded),),
+        problems=(401, 413, 415, 503, 504),
+    ),
+    Operation(
+        name="admin_parameters",
+        method="POST",
+        path="/api/admin/parameters",
+        summary="Set a parameter of the world",
+        tag="operator",
+        role=Role.OPERATOR,
+        text=_COMMAND_TEXT + " The parameters are those of docs/configuration.md, without the sizes residents, "
+        "max_agents and order_book_max. /api/info shows what is in force.",
+        body=schemas.Parameter,
+        answers=(Answer(status=202, text="accepted and durable", model=documents.Commanded),),
+        problems=(401, 413, 415, 503, 504),
+    ),
+    Operation(
+        name="admin_pause",
+        method="POST",
+        path="/api/admin/pause",
+        summary="Let no tick begin; also over restarts",
+        tag="operator",
+        role=Role.OPERATOR,
+        text="Answered when the tick under way is published. Inputs are still acknowledged; their tick comes later.",
+        body=schemas.Nothing,
+        body_optional=True,
+        answers=(_ok("paused", documents.Pulse),),
+        problems=(401, 413, 415, 503, 504),
+    ),
+    Operation(
+        name="admin_resume",
+        method="POST",
+        path="/api/admin/resume",
+        summary="Let ticks begin again",
+        tag="operator",
+        role=Role.OPERATOR,
+        body=schemas.Nothing,
+        body_optional=True,
+        answers=(_ok("running", documents.Pulse),),
+        problems=(401, 413, 415, 503, 504),
+    ),
+    Operation(
+        name="admin_step",
+        method="POST",
+        path="/api/admin/step",
+        summary="Run some ticks of a paused world, one after another",
+        tag="operator",
+        role=Role.OPERATOR,
+        body=schemas.Steps,
+        body_optional=True,
+        answers=(
+            _ok("all of them are published", documents.Pulse),
+            Answer(status=202, text="they go on: so far after 10 s", model=documents.Pulse),
+        ),
+        problems=(401, 409, 413, 415, 503, 504),
     ),
     # the service
     Operation(

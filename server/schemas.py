@@ -19,6 +19,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    StrictBool,
+    StrictFloat,
     StrictInt,
     TypeAdapter,
     ValidationError,
@@ -28,6 +30,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from engine.commands import CHANGEABLE, RESOURCE_NAMES, STEP_TICKS_MAX
 from engine.ladder import UCR
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, NAMES
 from engine.messages import CANCEL_AFTER_TICKS_MAX
@@ -350,6 +353,48 @@ class Batch(Shape):
 
 class Registration(Shape):
     """A registration has no fields: the world decides what a new agent gets."""
+
+
+class Nothing(Shape):
+    """A body without fields."""
+
+
+class InjectedEvent(Shape):
+    """An event that an operator lets happen."""
+
+    name: Annotated[Literal["resource_discovered", "catastrophe_struck"], Field(description="which event")]
+    resource: Annotated[str, Field(description=f"one of {', '.join(RESOURCE_NAMES)}")]
+    size: Annotated[
+        StrictFloat | StrictInt,
+        Field(gt=0, le=1, description="in (0, 1]: share of the base reserves found, or of the reserves lost"),
+    ]
+    kind: Annotated[
+        Literal["natural_disaster", "political_instability"] | None,
+        Field(description="of a catastrophe, natural_disaster unless given"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> InjectedEvent:
+        if self.kind is not None and self.name == "resource_discovered":
+            raise ValueError("kind is left out: only catastrophe_struck has one")
+        return self
+
+
+class Parameter(Shape):
+    """A setting of the world that takes another value."""
+
+    name: Annotated[str, Field(description=f"one of {', '.join(CHANGEABLE)}")]
+    value: Annotated[
+        StrictBool | StrictInt | StrictFloat, Field(description="within the bounds of docs/configuration.md")
+    ]
+
+
+class Steps(Shape):
+    """How far a paused world goes."""
+
+    ticks: Annotated[
+        StrictInt, Field(ge=1, le=STEP_TICKS_MAX, description=f"ticks to run now, 1 to {STEP_TICKS_MAX}")
+    ] = 1
 
 
 # --- parameters --------------------------------------------------------------------------------------------------

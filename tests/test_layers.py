@@ -83,6 +83,7 @@ ORDER = {
         "calibration actions invariants",
         "preview",
         "tick",
+        "commands",
         "economy",
         "journal",
         "replay",

@@ -15,8 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadtest.parts import described, keep
+from loadtest.parts import keep
 from server import kernel_cache
+from server.provenance import revision, this_machine
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         driver = Driver(given.folder or Path(scratch), given.seed)
         ends = ["kill"] * given.kills + ["power"] * given.power_cuts + ["drain"] * given.drains
         result = asyncio.run(driver.run(ends, given.twins))
-    part = described({"seed": str(given.seed)} | result)
+    part = {"seed": str(given.seed), **result, "revision": revision(), "machine": this_machine()}
     sys.stdout.write(json.dumps(part, indent=1) + "\n")
     if given.out is not None:
         keep(given.out, part, append=given.append)

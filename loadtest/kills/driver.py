@@ -56,6 +56,7 @@ SETTINGS = Settings(
     rate_limit=10_000_000,
     log="json",
     log_level="warning",
+    operator=False,
     engine=WORLD,
 )
 HALF_A_REQUEST = (

@@ -17,8 +17,9 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
-from loadtest.parts import described, keep
+from loadtest.parts import keep
 from server import kernel_cache
+from server.provenance import revision, this_machine
 
 DISK_SEED = 133
 """Its short life has agents, orders and snapshots."""
@@ -56,7 +57,7 @@ def main() -> int:
                 failing += fail_everywhere(DISK_SEED, error_number, is_lasting=is_lasting)
         except Failed as error:
             failed.append(str(error))
-    result = {
+    part = {
         "holds": not failed,
         "seeds": given.seeds,
         "first": str(given.first),
@@ -66,8 +67,9 @@ def main() -> int:
         "disk_operations_failed": failing,
         "failed": failed,
         "took_s": round(time.monotonic() - began),
+        "revision": revision(),
+        "machine": this_machine(),
     }
-    part = described(result)
     sys.stdout.write(json.dumps(part, indent=1) + "\n")
     if given.out is not None:
         keep(given.out, part, append=given.append)

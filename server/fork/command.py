@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-agent", nargs="+", action="extend", default=[], metavar="ID", help="leave these agents out"
     )
+    parser.add_argument(
+        "--without-commands",
+        action="store_true",
+        help="leave out what an operator did: parameters set, events let happen",
+    )
     parser.add_argument("--with", dest="file", type=Path, metavar="FILE", help="interventions as TOML: docs/fork.md")
     parser.add_argument(
         "--copies",
@@ -172,6 +177,8 @@ def _asked(options: argparse.Namespace) -> Document:
     if options.without_agent:
         already = document.get("without_agents", [])
         document["without_agents"] = [*(already if isinstance(already, list) else [already]), *options.without_agent]
+    if options.without_commands:
+        document["without_commands"] = True
     return document
 
 

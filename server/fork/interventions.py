@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from engine.commands import CHANGEABLE, EVENT_NAMES, KINDS, RESOURCE_NAMES
 from engine.config import Config, checked
 from engine.errors import SettingError
-from engine.fork import ADDED_AGENTS, CHANGEABLE, Addition, Change, Injection, Interventions
-from engine.markets import ID, NAMES, RAW_FIRST, RESOURCES
+from engine.fork import ADDED_AGENTS, Addition, Change, Injection, Interventions
+from engine.markets import ID
 from engine.messages import ACTION, Kind
-from engine.phases.emission import CATASTROPHE_STRUCK, NATURAL, POLITICAL, RESOURCE_DISCOVERED
+from engine.phases.emission import CATASTROPHE_STRUCK, NATURAL, RESOURCE_DISCOVERED
 from server import schemas
 from server.errors import BadRequest
 from server.live.admission import agent_number, to_row
 from server.live.receipts import VALIDITY_TICKS
 
-TABLES = ("without_agents", "set", "event", "agent", "action")
+TABLES = ("without_agents", "without_commands", "set", "event", "agent", "action")
 SET_KEYS = ("at", "name", "value", "until")
 EVENT_KEYS = ("at", "name", "resource", "size", "kind")
 AGENT_KEYS = ("name", "at")
-RESOURCE_NAMES = NAMES[RAW_FIRST : RAW_FIRST + RESOURCES]
 ADDITIONS_MAX = 1_000_000
 """Actions that a file may add, repetitions counted."""
 
@@ -61,6 +61,9 @@ def build(
     reader = _Reader(config, frozenset(known_agents), first_tick, last_tick)
     without = _list("without_agents", document.get("without_agents", []), "a list of agent ids such as 'a17'")
     reader.without = frozenset(reader.recorded_agent("without_agents", one) for one in without)
+    without_commands = document.get("without_commands", False)
+    if not isinstance(without_commands, bool):
+        raise SettingError("without_commands", without_commands, "true or false")
     changes = [change for place, table in _tables(document, "set") for change in reader.changes(place, table)]
     injections = [reader.injection(place, table) for place, table in _tables(document, "event")]
     # agents first: an action may come in the tick its agent registers in
@@ -68,7 +71,11 @@ def build(
     for place, table in _tables(document, "action"):
         reader.add_actions(place, table, additions)
     return Interventions(
-        without=reader.without, changes=tuple(changes), injections=tuple(injections), additions=tuple(additions)
+        without=reader.without,
+        without_commands=without_commands,
+        changes=tuple(changes),
+        injections=tuple(injections),
+        additions=tuple(additions),
     )
 
 
@@ -111,7 +118,7 @@ class _Reader:
 
     def injection(self, place: str, table: Document) -> Injection:
         _keys(place, table, EVENT_KEYS, needed=("at", "name", "resource", "size"))
-        name = _one_of(f"{place}: name", table["name"], (RESOURCE_DISCOVERED, CATASTROPHE_STRUCK))
+        name = _one_of(f"{place}: name", table["name"], EVENT_NAMES)
         resource = _one_of(f"{place}: resource", table["resource"], RESOURCE_NAMES)
         size = _plain(table["size"])
         if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0.0 < size <= 1.0:
@@ -120,7 +127,7 @@ class _Reader:
         if "kind" in table:
             if name == RESOURCE_DISCOVERED:
                 raise SettingError(f"{place}: kind", table["kind"], f"left out: only {CATASTROPHE_STRUCK} has one")
-            kind = _one_of(f"{place}: kind", table["kind"], (NATURAL, POLITICAL))
+            kind = _one_of(f"{place}: kind", table["kind"], KINDS)
         return Injection(self._tick(f"{place}: at", table["at"]), name, ID[resource], float(size), kind)
 
     def registration(self, place: str, table: Document) -> Addition:

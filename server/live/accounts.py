@@ -25,8 +25,8 @@ class AccountReader:
     """Answers from the arrays of an economy that stands still."""
 
     def __init__(self, economy: Economy) -> None:
+        self._economy = economy
         self._state = economy.state
-        self._config = economy.config
 
     def document(self, number: int) -> dict[str, Any]:
         """Return an agent's account, money in credits; one that waits for its registration has nothing yet."""
@@ -60,7 +60,7 @@ class AccountReader:
 
     def verdict(self, row: NDArray[np.void], client_action_id: str) -> dict[str, Any]:
         """Return whether the published state would let an action pass (dtype ACTION, shape (1,)), and why not."""
-        outcome = preview(self._state, self._config, row)
+        outcome = preview(self._state, self._economy.config, row)
         code = int(outcome["code"])
         return {
             "client_action_id": client_action_id,

@@ -138,6 +138,16 @@ class Admission:
             self._metrics.rate_limited.labels("key").inc()
             raise
 
+    def operator(self, headers: Mapping[str, str]) -> Caller:
+        """Return the caller when it is the operator. Raises Unauthorized, Problem 429 above the rate of a key."""
+        key = api_key(headers)
+        if key is None:
+            raise Unauthorized(Code.KEY_MISSING, "the operator's key is needed: Authorization: Bearer ak_...")
+        key_hash = keys.digest(key)
+        if not self._agents.is_operator(key_hash):
+            raise Unauthorized(Code.KEY_UNKNOWN, "the key is not the operator's")
+        return Caller(None, self.limiter.take(key_hash))
+
     def own_agent(self, owner: int | None, agent_id: Any, *, or_left: bool = False) -> int:
         """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's.
 

@@ -102,9 +102,8 @@ class Analytics:
     ) -> None:
         self._history = history
         self._published = published
+        self._economy = economy
         self._state = economy.state
-        self._open_hours = economy.config.market_open_hours
-        self._window = window(economy.config.max_price_change)
         self._ticker = ticker
         self._period_s = tick_rate_ms / 1_000
         self._clock = clock
@@ -187,9 +186,12 @@ class Analytics:
     def _copy(self, m: int) -> _Legs:
         """Copy the standing orders of a market and of what its lots take; the state must stand still."""
         state = self._state
-        inputs = [(lots, standing_orders(state, i, self._window)) for i, lots in recipe(state, m)]
-        is_open = open_markets(state.halt_until, state.tick + 1, self._open_hours)
-        return _Legs(standing_orders(state, m, self._window), inputs, bool(is_open[m]))
+        # as they are now: an operator may set them
+        config = self._economy.config
+        reach = window(config.max_price_change)
+        inputs = [(lots, standing_orders(state, i, reach)) for i, lots in recipe(state, m)]
+        is_open = open_markets(state.halt_until, state.tick + 1, config.market_open_hours)
+        return _Legs(standing_orders(state, m, reach), inputs, bool(is_open[m]))
 
     # --- from the history ----------------------------------------------------------------------------------------
     def _impact(self, view: View, m: int) -> dict[str, Any]:

@@ -13,16 +13,19 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.commands import SHAPING, Command, check_command, encode_command
 from engine.journal import FINGERPRINT_SIZE, KeyRecord, RecordKind, encode_action, encode_key
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION, Kind
 from server.live.errors import Full, IdReused, JournalFailed, LiveError, ReadOnly, ReceiptsFull
 from server.live.journal import Journal
 from server.live.receipts import VALIDITY_TICKS, Receipt, Receipts
-from server.live.registry import AgentRegistry, idempotency_hash
+from server.live.registry import OPERATOR, AgentRegistry, idempotency_hash
 from server.metrics import Metrics
 
 NO_FINGERPRINT = bytes(FINGERPRINT_SIZE)
+COMMANDS_MAX = 64
+"""Commands that may wait for the next tick."""
 
 
 class Registration(NamedTuple):
@@ -51,10 +54,19 @@ class Follower(Protocol):
 
 
 class Recorder:
-    """Takes inputs in. What it needs is rebuilt from the journal by the world that owns it."""
+    """Takes inputs in. What it needs is rebuilt from the journal by the world that owns it.
+
+    commands: of an operator, behind the last mark: they wait for the next tick.
+    """
 
     def __init__(
-        self, journal: Journal, queue: MarketQueue, receipts: Receipts, registry: AgentRegistry, metrics: Metrics
+        self,
+        journal: Journal,
+        queue: MarketQueue,
+        receipts: Receipts,
+        registry: AgentRegistry,
+        metrics: Metrics,
+        commands: Sequence[Command] = (),
     ) -> None:
         self.journal = journal
         self.queue = queue
@@ -62,6 +74,7 @@ class Recorder:
         self.registry = registry
         self.followers: list[Follower] = []
         self._metrics = metrics
+        self._commands = list(commands)
         self._frozen: str | None = None
         # bound once: finding a labelled counter costs more than counting
         self._counters = {
@@ -132,6 +145,35 @@ class Recorder:
         row["agent_id"], row["kind"], row["market"] = agent, Kind.UNREGISTER, -1
         row["valid_until"] = self.receipts.tick + VALIDITY_TICKS
         return self.submit(row, client_action_id, _fingerprint_of_kind(Kind.UNREGISTER))
+
+    def command(self, command: Command) -> int:
+        """Accept what an operator wants and return the record to wait for; what shapes the world waits for its tick.
+
+        Raises SettingError for values that are not allowed, Full, ReadOnly; after any of them nothing has happened.
+        """
+        command = check_command(command)
+        self._check_open()
+        if len(self._commands) >= COMMANDS_MAX:
+            raise Full(f"{COMMANDS_MAX} commands wait for the next tick, as many as may")
+        if self.journal.is_full:
+            raise Full("as much waits for the disk as may")
+        seq = self._append(RecordKind.COMMAND, encode_command(command))
+        if isinstance(command, SHAPING):
+            self._commands.append(command)
+        self._metrics.commands.labels(type(command).__name__.lower()).inc()
+        return seq
+
+    def take_commands(self) -> list[Command]:
+        """Return the commands that shape the next tick, in their order; they wait no longer."""
+        taken, self._commands = self._commands, []
+        return taken
+
+    def issue_operator_key(self, key_hash: bytes) -> int:
+        """Let a key be the operator's, in place of any before, and return the record to wait for. Raises ReadOnly."""
+        record = KeyRecord(OPERATOR, 0, key_hash, self.registry.operator_hash)
+        seq = self._append(RecordKind.KEY, encode_key(record))
+        self.registry.issue(record)
+        return seq
 
     def _register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
         self._check_open()

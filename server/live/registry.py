@@ -23,6 +23,8 @@ from server.live.errors import OwnerFull, WorldFull
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
 
 NO_KEY = bytes(32)
+OPERATOR = 0
+"""Owner of the operator's key: nobody, so that it opens nothing that belongs to agents."""
 OWNERS_IDLE_MAX = 100_000
 """About 30 MB."""
 _REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
@@ -50,8 +52,9 @@ class AgentRegistry:
     """
 
     def __init__(self, config: Config) -> None:
-        self._agents_max = config.max_agents
-        self._agents_per_owner_max = config.agents_per_owner_max
+        self.operator_hash = NO_KEY
+        """Hash of the operator's key, NO_KEY while there is none."""
+        self.follow(config)
         self._tick = -1
         self._agents: dict[int, Agent] = {}
         self._active = 0
@@ -82,6 +85,20 @@ class AgentRegistry:
     def active(self) -> int:
         """Agents the world knows."""
         return self._active
+
+    def follow(self, config: Config) -> None:
+        """Go by the limits of a config: an operator may set them."""
+        self._agents_max = config.max_agents
+        self._agents_per_owner_max = config.agents_per_owner_max
+
+    @property
+    def has_operator(self) -> bool:
+        """Whether there is an operator's key."""
+        return self.operator_hash != NO_KEY
+
+    def is_operator(self, key_hash: bytes) -> bool:
+        """Say whether a key is the operator's."""
+        return self.has_operator and keys.same(self.operator_hash, key_hash)
 
     def owner_of_key(self, key_hash: bytes) -> int | None:
         """Return whom a key belongs to; None for one that was never issued or was revoked."""
@@ -133,7 +150,10 @@ class AgentRegistry:
         return agent
 
     def issue(self, record: KeyRecord) -> None:
-        """Take in a new key, and revoke the one it replaces."""
+        """Take in a new key, and revoke the one it replaces. There is one operator's key: the newest."""
+        if record.owner == OPERATOR:
+            self.operator_hash = record.key_hash
+            return
         owned = self._keys_of_owner.setdefault(record.owner, [])
         if self._keys.pop(record.revoked, None) is not None:
             owned.remove(record.revoked)
@@ -191,7 +211,7 @@ class AgentRegistry:
         """Return what is in it now, for a snapshot: what later records change of it, their replay changes again."""
         return RegistryCopy(
             list(self._agents.values()), list(self._keys.values()), list(self._left), dict(self._owner_of_left),
-            list(self._idle_owners),
+            list(self._idle_owners), self.operator_hash,
         )  # fmt: skip
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], state: State) -> None:
@@ -210,6 +230,7 @@ class AgentRegistry:
             self._left.append((tick, number))
             self._owner_of_left[number] = owner
         self._idle_owners = dict.fromkeys(arrays["registry.idle"].tolist())
+        self.operator_hash = bytes(arrays["registry.operator"][0].tolist())
         self._tick = state.tick
         self._block(state)
 
@@ -228,6 +249,7 @@ class RegistryCopy(NamedTuple):
     left: list[tuple[int, int]]
     owner_of_left: dict[int, int]
     idle: list[int]
+    operator_hash: bytes
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return it as arrays; AgentRegistry.restore takes them back."""
@@ -243,6 +265,7 @@ class RegistryCopy(NamedTuple):
             "registry.keys": _bytes_array([key_hash for key_hash, _ in keys]),
             "registry.left": np.array(left, np.int64).reshape(-1, 3),
             "registry.idle": np.array(self.idle, np.int64),
+            "registry.operator": _bytes_array([self.operator_hash]),
         }
 
 

@@ -206,7 +206,7 @@ def _run_to(
             if mark.tick == tick:
                 break
     for given in islice(inputs(records, economy.tick), tick - economy.tick):
-        economy.advance(given.rows)
+        economy.advance(given.rows, commands=given.commands)
         if stored is not None and given.tick == stored.hashed_tick:
             _compare(economy, stored)
         if progress is not None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from engine.config import Config
 from engine.economy import hash_copy
 from engine.state import LAYOUT_VERSION
 from server.clock import Clock
@@ -96,19 +97,22 @@ class Snapshot(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where a world stands. unix_ns: wall clock when its tick began; start: what follows the tick's mark."""
+    """Where a world stands. unix_ns: wall clock when its tick began; start: what follows the tick's mark.
+
+    config: in force. is_paused: whether an operator has paused it.
+    """
 
     tick: int
     unix_ns: int
     start: SegmentStart
+    config: Config
+    is_paused: bool
 
 
 class _Job(NamedTuple):
     """A snapshot to be written."""
 
-    tick: int
-    unix_ns: int
-    start: SegmentStart
+    at: Standing
     world: Arrays
     receipts: Path
     settled: dict[bytes, bytes]
@@ -212,8 +216,8 @@ class Snapshots:
 
     def _job(self, at: Standing, world: Arrays) -> _Job:
         return _Job(
-            at.tick, at.unix_ns, at.start, world, self._receipts_path(), self._receipts.flush(),
-            self._receipts.open_now(), self._registry.copy(), self._events.size,
+            at, world, self._receipts_path(), self._receipts.flush(), self._receipts.open_now(),
+            self._registry.copy(), self._events.size,
         )  # fmt: skip
 
     def _run(
@@ -252,28 +256,31 @@ class Snapshots:
 
     def _write(self, job: _Job, generations: tuple[Generation, ...]) -> Generation | None:
         """Write everything a start from here needs, the snapshot itself last; remove those that no rule keeps."""
+        at = job.at
         generation = write_generation(job.receipts, job.settled, self._pause)
         self._events.sync()
         # a file whose receipts all ended is removed; the snapshot says until when it is needed
         files = [*generations, *([generation] if generation else [])]
         more = job.registry.arrays() | open_arrays(job.opened)
         header = {
-            **world_header(job.tick, hash_copy(job.tick, job.world).hex()),
+            **world_header(at.tick, hash_copy(at.tick, job.world).hex()),
             "epoch": self._epoch,
             "root": self._root,
-            "sequence": job.start.sequence,
-            "chain": job.start.chain.hex(),
-            "unix_ns": job.unix_ns,
+            "sequence": at.start.sequence,
+            "chain": at.start.chain.hex(),
+            "unix_ns": at.unix_ns,
+            "config": at.config.as_dict(),
+            "paused": at.is_paused,
             "world": [name for name, _ in job.world],
             "receipts": [[one.path.name, one.ends] for one in files],
             "events_bytes": job.events_size,
         }
         folder = self._folder / FOLDER_NAME
         folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / name_of(job.tick, job.unix_ns)
+        path = folder / name_of(at.tick, at.unix_ns)
         write_arrays(path, header, [*job.world, *more.items()], self._pause)
-        log.info("snapshot_taken", tick=job.tick, bytes=path.stat().st_size, sequence=job.start.sequence)
-        for old in superfluous(list_snapshots(self._folder), job.unix_ns // 1_000_000_000, self._behind):
+        log.info("snapshot_taken", tick=at.tick, bytes=path.stat().st_size, sequence=at.start.sequence)
+        for old in superfluous(list_snapshots(self._folder), at.unix_ns // 1_000_000_000, self._behind):
             if old.tick != self._root:
                 remove(old.path)
         return generation

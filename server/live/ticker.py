@@ -20,6 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from engine.commands import Command
 from engine.economy import hash_copy
 from engine.errors import InvariantBroken
 from engine.events import TickReport
@@ -85,6 +86,11 @@ class Schedule:
         self.deadline = now + period
         self._late = 0
 
+    def restart(self, now: float) -> None:
+        """Let the next tick be due a period from now: the world stood still on purpose."""
+        self.deadline = now + self.period
+        self._late = 0
+
     def begun(self, now: float) -> bool:
         """Take in that the tick due at `deadline` begins now, set the next deadline; return whether it was late."""
         is_late = now - self.deadline > self.period
@@ -131,6 +137,11 @@ class Ticker:
         self._published = Watermark(world.economy.tick)
         self._frozen: str | None = None
         self._stopping = asyncio.Event()
+        self._is_paused = world.is_paused
+        self._steps = 0
+        """Ticks that are to happen while it is paused."""
+        self._commanded = asyncio.Event()
+        """Set when an operator has said something that whoever waits for a tick must look at."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._kernels = workers.executor("tick")
@@ -150,6 +161,16 @@ class Ticker:
         return self._published.value
 
     @property
+    def next_tick(self) -> int:
+        """The tick that what is accepted now belongs to."""
+        return self.published_tick + (1 if self._settled.is_set() else 2)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no tick begins until resume()."""
+        return self._is_paused
+
+    @property
     def frozen(self) -> str | None:
         """Why the world stands still for good; None while it does not."""
         return self._frozen
@@ -161,7 +182,7 @@ class Ticker:
         loop_wait = LoopWait()
         before = self._clock.monotonic()
         try:
-            while await self._due(schedule.deadline):
+            while await self._due(schedule):
                 deadline, now = schedule.deadline, self._clock.monotonic()
                 is_late = schedule.begun(now)
                 self._note(deadline, before, now, loop_wait.take(), is_late=is_late)
@@ -179,6 +200,27 @@ class Ticker:
     def stop(self) -> None:
         """Let run() return after the tick that is under way, if one is."""
         self._stopping.set()
+        self._commanded.set()
+
+    def pause(self) -> None:
+        """Let no tick begin but those of step(); one that is under way ends."""
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        """Let ticks begin again, the first a period from now."""
+        self._set_paused(False)
+
+    def step(self, ticks: int) -> int:
+        """Let so many ticks happen at once, one after another, while it is paused; return the last of them."""
+        self._steps += ticks
+        self._commanded.set()
+        return self.next_tick + self._steps - 1
+
+    def _set_paused(self, is_paused: bool) -> None:
+        self._is_paused = self._world.is_paused = is_paused
+        self._steps = 0
+        self._metrics.paused.set(is_paused)
+        self._commanded.set()
 
     async def wait_tick(self, tick: int) -> None:
         """Return when that tick is published. Raises Frozen when it never will be."""
@@ -196,16 +238,31 @@ class Ticker:
             raise Frozen(self._frozen)
         yield
 
-    async def _due(self, deadline: float) -> bool:
-        """Wait for a deadline; return False when the loop is to end instead."""
+    async def _due(self, schedule: Schedule) -> bool:
+        """Wait until the next tick is to begin; return False when the loop is to end instead."""
+        while not self._stopping.is_set():
+            self._commanded.clear()
+            if self._is_paused and not self._steps:
+                await self._commanded.wait()
+                schedule.restart(self._clock.monotonic())
+            elif self._is_paused:
+                self._steps -= 1
+                schedule.deadline = self._clock.monotonic()
+                return True
+            elif await self._slept(schedule.deadline):
+                return True
+        return False
+
+    async def _slept(self, deadline: float) -> bool:
+        """Wait for a deadline; return False when something was said before it came."""
         sleeping = asyncio.ensure_future(self._clock.sleep_until(deadline))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        said = asyncio.ensure_future(self._commanded.wait())
         try:
-            await asyncio.wait((sleeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sleeping, said), return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleeping.cancel()
-            stopping.cancel()
-        return not self._stopping.is_set()
+            said.cancel()
+        return not self._commanded.is_set()
 
     def _note(self, deadline: float, before: float, now: float, waited: float, *, is_late: bool) -> None:
         # one long stall makes several ticks late: it lies between the deadline of each and its start
@@ -227,10 +284,10 @@ class Ticker:
         """Run the next tick from its mark to its publication; return whether the world may go on."""
         self._settled.clear()
         try:
-            actions = self._world.queue.drain()
+            actions, commands = self._world.queue.drain(), self._recorder.take_commands()
             unix_ns = self._clock.unix_ns()
             seq = self._append_mark(len(actions), unix_ns)
-            kernels = asyncio.get_running_loop().run_in_executor(self._kernels, self._advance, actions)
+            kernels = asyncio.get_running_loop().run_in_executor(self._kernels, self._advance, actions, commands)
             # the sync is waited for first: when it fails the kernels are still let finish
             synced, report = await asyncio.gather(self._world.journal.durable(seq), kernels, return_exceptions=True)
             for result in (report, synced):
@@ -274,7 +331,7 @@ class Ticker:
         self.latest_hash, self._hash = self._hash.result(), None
         return self.latest_hash
 
-    def _advance(self, actions: NDArray[np.void]) -> TickReport:
+    def _advance(self, actions: NDArray[np.void], commands: list[Command]) -> TickReport:
         """Run the kernels, in their thread; time each phase; start the hash of every tenth tick."""
         economy = self._world.economy
         phases: list[tuple[str, float]] = []
@@ -286,7 +343,7 @@ class Ticker:
             phases.append((name, now - last))
             last = now
 
-        report = economy.advance(actions, observe)
+        report = economy.advance(actions, observe, commands)
         self._phases = phases
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
         is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
@@ -303,7 +360,8 @@ class Ticker:
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
         world.events.add(report.events)
-        world.standing = Standing(report.tick, marked_unix_ns, self._behind)
+        world.registry.follow(world.economy.config)
+        world.standing = Standing(report.tick, marked_unix_ns, self._behind, world.economy.config, self._is_paused)
         if self._is_taken:
             world.snapshots.take(world.standing, self._copy)
             self._copy = []

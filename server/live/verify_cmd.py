@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from engine.commands import decode_command
+from engine.commands import describe as describe_command
 from engine.errors import JournalDamaged
 from engine.journal import (
     NO_HASH,
@@ -31,6 +33,7 @@ from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import read_segments, segment_paths
 from server.live.parts import begin_part, parts_of
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.registry import OPERATOR
 from server.live.replay_cmd import Until
 from server.live.salvage import salvage
 from server.live.snapshots import list_snapshots, load
@@ -134,6 +137,8 @@ def describe(record: Record) -> str:
             )
         case RecordKind.KEY:
             key = decode_key(record.payload)
+            if key.owner == OPERATOR:
+                return "the operator gets a key" + (" in place of an older one" if any(key.revoked) else "")
             replaces = " in place of an older one" if any(key.revoked) else ""
             return f"owner {key.owner} gets a key for agent a{key.registration}{replaces}"
         case RecordKind.ACTION:
@@ -148,6 +153,8 @@ def describe(record: Record) -> str:
                 f"epoch {new.epoch} begins, behind tick {new.parent_tick} of {new.parent_epoch}, computed by engine"
                 f" version {new.engine_version}: {new.reason}"
             )
+        case RecordKind.COMMAND:
+            return f"the operator: {describe_command(decode_command(record.payload))}"
         case _:
             return "the server stopped cleanly"
 

@@ -148,8 +148,12 @@ class World:
     """The tick the replay began after."""
     replayed: Replayed
     lock: FolderLock
-    standing: Standing | None = None
+    recovered: tuple[int, bytes]
+    """The tick it was opened at, and the state hash of then."""
+    standing: Standing | None
     """Where it stands; None until its first tick is published."""
+    is_paused: bool
+    """Whether an operator has paused it: no tick begins, over restarts as well."""
 
     @property
     def seed_commitment(self) -> str:
@@ -346,9 +350,9 @@ def _open(
     events = EventStore(folder / EVENTS_NAME)
     known = None if on_genesis is None else on_genesis(genesis)
     for begin in _begins(folder, genesis, settings.resume_frames + 1, known):
-        registry = AgentRegistry(Config(**genesis.config))
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
+            registry = AgentRegistry(economy.config)
             receipts = Receipts(economy.tick)
             past_events = _restore(begin, folder, economy, receipts, registry, events)
         except (NotWhole, OSError, ValueError, KeyError) as error:
@@ -361,8 +365,12 @@ def _open(
     epoch = genesis.epoch if begin.snapshot is None else str(begin.snapshot.header["epoch"])
     rebuild = _Rebuild(epoch, economy, receipts, registry, events, on_replayed)
     replayed = run_replay(economy, records, rebuild)
+    registry.follow(economy.config)
     epoch = rebuild.epoch
-    at, next_seq, chain = _standing(begin), records.next_sequence, records.chain
+    is_paused = begin.snapshot is not None and bool(begin.snapshot.header["paused"])
+    if replayed.is_paused is not None:
+        is_paused = replayed.is_paused
+    at, next_seq, chain = _standing(begin, economy.config, is_paused), records.next_sequence, records.chain
     if begin.engine_version != ENGINE_VERSION:
         assert at is not None, "a world of another engine begins with a snapshot"
         new = _take_over(epoch, at, begin.engine_version, clock)
@@ -389,6 +397,7 @@ def _open(
         ticks_replayed=replayed.marks,
         hashes_checked=replayed.hashes_checked,
         actions_pending=len(replayed.pending),
+        paused=is_paused,
         agents=len(registry),
         clean=records.is_clean,
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
@@ -399,7 +408,7 @@ def _open(
     )  # fmt: skip
     return World(
         folder, genesis, epoch, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at,
-        replayed, lock, at,
+        replayed, lock, (economy.tick, economy.state_hash()), at, is_paused,
     )  # fmt: skip
 
 
@@ -418,15 +427,16 @@ def _take_over(epoch: str, at: Standing, engine_version: int, clock: Clock) -> N
     return new
 
 
-def _standing(begin: Begin) -> Standing | None:
+def _standing(begin: Begin, config: Config, is_paused: bool) -> Standing | None:
     """Return where a world stands once everything behind its beginning is replayed; None before its first tick."""
+    now = config, is_paused
     if (record := last_mark(begin.records)) is not None:
         mark = decode_mark(record.payload)
-        return Standing(mark.tick, mark.unix_ns, SegmentStart(record.sequence + 1, chain_behind(record)))
+        return Standing(mark.tick, mark.unix_ns, SegmentStart(record.sequence + 1, chain_behind(record)), *now)
     if (snapshot := begin.snapshot) is None:
         return None
     start = SegmentStart(snapshot.sequence, bytes.fromhex(snapshot.header["chain"]))
-    return Standing(snapshot.tick, int(snapshot.header["unix_ns"]), start)
+    return Standing(snapshot.tick, int(snapshot.header["unix_ns"]), start, *now)
 
 
 def _begins(folder: Path, genesis: Genesis, ticks: int, known: Known | None) -> Iterator[Begin]:
@@ -545,7 +555,7 @@ def economy_of(snapshot: Snapshot | None, genesis: Genesis, folder: Path, thread
     if snapshot is None:
         return start_economy(genesis, folder / WARM_NAME, threads)
     return Economy(
-        Config(**genesis.config),
+        Config(**snapshot.header["config"]),
         bytes.fromhex(genesis.seed),
         threads=threads,
         parallel=parallel_in(threads),

@@ -71,12 +71,16 @@ Handler = Callable[[Call], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def bind(handlers: Mapping[str, Handler], admission: Admission) -> list[Route]:
-    """Return a route for every path of the registry. Raises ValueError when handlers are missing or too many."""
-    if handlers.keys() != BY_NAME.keys():
-        raise ValueError(f"operations without handler or handlers without: {sorted(handlers.keys() ^ BY_NAME.keys())}")
+def bind(handlers: Mapping[str, Handler], admission: Admission, *, operators: bool = False) -> list[Route]:
+    """Return a route for every path of the registry: the public ones, or the operator's.
+
+    Raises ValueError when handlers are missing or too many.
+    """
+    chosen = {name: operation for name, operation in BY_NAME.items() if operation.is_operators == operators}
+    if handlers.keys() != chosen.keys():
+        raise ValueError(f"operations without handler or handlers without: {sorted(handlers.keys() ^ chosen.keys())}")
     resources: dict[str, dict[str, Endpoint]] = {}
-    for name, operation in BY_NAME.items():
+    for name, operation in chosen.items():
         endpoint = _endpoint(operation, handlers[name], admission)
         resources.setdefault(operation.path, {})[operation.method] = endpoint
     return [Route(path, Resource(path, endpoints)) for path, endpoints in resources.items()]
@@ -107,7 +111,11 @@ class Resource:
 def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         exchange: Exchange = request.scope[EXCHANGE]
-        caller = admission.caller(request.headers, counted=operation.counted)
+        caller = (
+            admission.operator(request.headers)
+            if operation.is_operators
+            else admission.caller(request.headers, counted=operation.counted)
+        )
         if caller.rate is not None:
             exchange.headers += _encoded(caller.rate.headers())
         if operation.role is Role.AGENT and caller.owner is None:

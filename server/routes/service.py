@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from engine.config import ENGINE_VERSION
+from engine.config import ENGINE_VERSION, Config
 from engine.ladder import LEVELS, prices
 from engine.markets import HOURS, IMPORTANCE, INPUTS, NAMES, RAW_FIRST, RAW_LAST, SECTOR, SHARE_FIRST
 from engine.messages import REJECT_TEXT
@@ -49,9 +49,13 @@ def handlers(
     began = clock.monotonic()
     started_tick = published.view.tick
 
-    @cache
-    def info_body() -> bytes:
+    @lru_cache(1)
+    def info_of(config: Config) -> bytes:
         return orjson.dumps(information(settings, version, world))
+
+    def info_body() -> bytes:
+        # an operator may have set something since it was asked for last
+        return info_of(world.economy.config)
 
     @cache
     def openapi_body() -> bytes:
@@ -66,13 +70,13 @@ def handlers(
         return pages.docs(openapi.document(version)).encode()
 
     def fixed(body: Callable[[], bytes], media: str = "application/json") -> Handler:
-        @cache
-        def name() -> str:
+        @lru_cache(1)
+        def name(whole: bytes) -> str:
             # settings are in these documents, and may be others after a restart
-            return hashlib.blake2b(body(), digest_size=8).hexdigest()
+            return hashlib.blake2b(whole, digest_size=8).hexdigest()
 
         async def answer(call: Call) -> Response:
-            response = shared_response(call, body, f"{world.epoch}-{name()}", media)
+            response = shared_response(call, body, f"{world.epoch}-{name(body())}", media)
             response.headers.update(pages.HEADERS if media == registry.HTML else {})
             return response
 
@@ -96,7 +100,7 @@ def handlers(
     async def status(call: Call) -> Response:
         reason = recorder.read_only
         document = {
-            "status": "running" if reason is None else "read_only",
+            "status": "read_only" if reason is not None else "paused" if world.is_paused else "running",
             "reason": reason,
             "tick": published.view.tick,
             "epoch": world.epoch,
@@ -176,7 +180,7 @@ def information(settings: Settings, version: str, world: World) -> dict[str, Any
             "rule": "price of level j = round half even(0.01 x 1.0001^j) to 6 decimals; a buy is taken to the level at "
             "or below its price, a sell to the level at or above",
         },
-        "limits": limits(settings),
+        "limits": limits(settings, config),
         "channels": [
             {"name": channel.name, "kind": channel.kind, "text": channel.text} for channel in CHANNELS.values()
         ],
@@ -189,9 +193,8 @@ def information(settings: Settings, version: str, world: World) -> dict[str, Any
     }
 
 
-def limits(settings: Settings) -> dict[str, Any]:
-    """Return every limit a client can meet."""
-    config = settings.engine
+def limits(settings: Settings, config: Config) -> dict[str, Any]:
+    """Return every limit a client can meet. config: of the world, as it is now."""
     return {
         "requests_per_minute": settings.rate_limit,
         "requests_burst": burst(settings.rate_limit),

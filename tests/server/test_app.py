@@ -19,7 +19,7 @@ import websockets
 from starlette.routing import Route
 
 from engine.config import Config
-from server.app import Opening, Server, create_app, server_config
+from server.app import Opening, Server, create_app, operator_config, server_config
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.series import SERIES
@@ -59,6 +59,9 @@ async def test_every_operation_has_its_route_once_open() -> None:
     async with run_server() as arena:
         endpoints = [route.endpoint for route in arena.app.routes if isinstance(route, Route)]
         resources = [endpoint for endpoint in endpoints if isinstance(endpoint, Resource)]
+        operators = [route.endpoint for route in arena.app.state.operator.routes]
+        assert all(resource.path.startswith("/api/admin/") for resource in operators)
+        resources += operators
         routes = {(method, resource.path) for resource in resources for method in set(resource.endpoints) - {"HEAD"}}
 
     assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
@@ -197,6 +200,39 @@ async def test_a_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> N
             await server.serve()
 
     assert caught.value.code != 0
+
+
+async def test_a_request_that_has_arrived_unread_is_answered_by_a_stop() -> None:
+    """The process may not have run since: its connection only looks idle."""
+    request = b"GET /api/time HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    async with run_server() as arena:
+        port = arena.server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        await reader.readuntil(b"\r\n\r\n")
+        # both in one step of the event loop: nothing can be read in between
+        writer.write(request)
+        await arena.server.shutdown()
+        arena.server.started = False
+        rest = await reader.read()
+        writer.close()
+
+    assert rest.count(b"HTTP/1.1 200 OK") == 1
+
+
+async def test_an_operators_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> None:
+    """Whoever sits there instead would be given the operator's key."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(data=tmp_path, port=0, operator_port=taken.getsockname()[1], seed=1, engine=small_config())
+        app = create_app(settings, warm_up_ticks=26)
+        server = Server(server_config(app, settings), Opening(), operator_config(app, settings))
+
+        with pytest.raises(SystemExit) as caught:
+            await server.serve()
+
+    assert caught.value.code == 1
 
 
 @pytest.mark.timeout(600)

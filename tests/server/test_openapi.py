@@ -128,6 +128,6 @@ def test_problems_and_roles_are_told_for_every_operation() -> None:
     for path, _, operation in operations():
         statuses = set(operation["responses"])
         assert {"400", "429", "500"} <= statuses, path
-        needs_key = operation["x-role"] == "agent"
+        needs_key = operation["x-role"] != "anonymous"
         assert ("401" in statuses) >= needs_key
         assert ({} in operation["security"]) is not needs_key

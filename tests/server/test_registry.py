@@ -20,6 +20,8 @@ ASKED = {
     ("GET", "/api/events"), ("GET", "/api/info"), ("GET", "/api/time"), ("GET", "/api/status"), ("GET", "/healthz"),
     ("GET", "/readyz"), ("GET", "/livez"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/live"), ("GET", "/metrics"),
     ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/asyncapi.json"), ("GET", "/"),
+    ("GET", "/api/admin/state_hash"), ("POST", "/api/admin/events"), ("POST", "/api/admin/parameters"),
+    ("POST", "/api/admin/pause"), ("POST", "/api/admin/resume"), ("POST", "/api/admin/step"),
 }  # fmt: skip
 ANONYMOUS_WRITES = {"register"}
 
@@ -44,7 +46,7 @@ def test_every_operation_is_whole(operation: Operation) -> None:
         assert operation.method in ("POST", "PUT", "PATCH")
         assert {413, 415} <= set(operation.problems)
         assert operation.body_bytes <= 256 * 1024
-    if operation.role is Role.AGENT:
+    if operation.role is not Role.ANONYMOUS:
         assert 401 in operation.problems
     for answer in operation.answers:
         assert answer.status == 204 or answer.media
@@ -68,3 +70,4 @@ def test_paths_of_agents_are_private_and_paths_of_the_economy_public() -> None:
     for operation in OPERATIONS:
         is_own = bool(re.match(r"/api/agents/\{id\}|/api/actions", operation.path))
         assert (operation.role is Role.AGENT) == is_own, operation.path
+        assert (operation.role is Role.OPERATOR) == operation.path.startswith("/api/admin/"), operation.path

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from engine.config import Config
 from engine.economy import Economy
-from server.app import Arena, Opening, Server, create_app, server_config
+from server.app import Arena, Opening, Server, create_app, operator_config, server_config
 from server.clock import Clock, ManualClock, SystemClock
 from server.config import Settings
 from server.live.hub import Hub
@@ -46,6 +46,8 @@ class RunningServer:
     parts: Arena
     clock: Clock
     server: Server
+    operator_keys: list[str]
+    """Operator's keys that were shown."""
 
     @property
     def ticker(self) -> Ticker:
@@ -154,6 +156,7 @@ async def run_server(
         given: dict[str, Any] = {
             "data": Path(folder) if data is None else data,
             "port": 0,
+            "operator": False,
             "seed": SEED,
             "tick_rate": 50,
             "engine": config,
@@ -162,10 +165,16 @@ async def run_server(
         chosen = Settings(**given)
         clock = ManualClock() if by_hand else SystemClock()
         opening = Opening()
+        shown: list[str] = []
         app = create_app(
-            chosen, clock=clock, opening=opening, on_ended=lambda: server.stop(), warm_up_ticks=warm_up_ticks
+            chosen,
+            clock=clock,
+            opening=opening,
+            on_ended=lambda: server.stop(),
+            on_operator_key=shown.append,
+            warm_up_ticks=warm_up_ticks,
         )
-        server = Server(server_config(app, chosen), opening)
+        server = Server(server_config(app, chosen), opening, operator_config(app, chosen))
         serving = asyncio.create_task(server.serve())
         try:
             async with asyncio.timeout(seconds(START_S)):
@@ -176,7 +185,7 @@ async def run_server(
             assert opening.arena is not None
             port = server.servers[0].sockets[0].getsockname()[1]
             yield RunningServer(
-                app, f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}/ws", opening.arena, clock, server
+                app, f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}/ws", opening.arena, clock, server, shown
             )
         finally:
             server.stop()

@@ -150,7 +150,7 @@ IN_FORK = "a tick from 101 to 200"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("at = 5", "the file's key must be one of without_agents, set, event, agent, action, got 'at'"),
+        ("at = 5", "key must be one of without_agents, without_commands, set, event, agent, action, got 'at'"),
         ("[set", "must be a file in TOML"),
         ('without_agents = "a17"', "without_agents must be a list of agent ids such as 'a17', got 'a17'"),
         ('without_agents = ["a18"]', "without_agents must be one of a17, a20, got 'a18'"),

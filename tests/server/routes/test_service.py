@@ -28,7 +28,7 @@ async def test_every_route_that_takes_nothing_answers(arena: RunningServer) -> N
     """With one of the statuses and content types that are declared for it."""
     async with arena.client() as client:
         for operation in OPERATIONS:
-            if operation.method != "GET" or "{" in operation.path:
+            if operation.method != "GET" or "{" in operation.path or operation.is_operators:
                 continue
             response = await client.get(operation.path)
             media = response.headers["content-type"].split(";")[0]
