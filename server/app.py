@@ -44,17 +44,21 @@ from server.errors import Code
 from server.live import archive, columnar
 from server.live.accounts import AccountReader
 from server.live.admission import Admission, RateLimiter, to_level
+from server.live.agent_channel import AgentTopic
 from server.live.analytics import Analytics
 from server.live.anomaly_log import AnomalyLog
 from server.live.archive import Archive
 from server.live.cache import AnswerCache
 from server.live.collector import Collector
+from server.live.desk import Desk
 from server.live.errors import JournalFailed, ReadOnly
-from server.live.frames import quantise
+from server.live.frames import quantise, sent_ns
 from server.live.history import EVENTS_MAX, FOLDER_NAME, EventLog, History, open_history
-from server.live.hub import Hub
+from server.live.hub import Hub, Private
 from server.live.keeper import Keeper
+from server.live.narrowing import Books
 from server.live.recorder import Recorder
+from server.live.switches import Switches
 from server.live.tick_log import log_tick
 from server.live.ticker import Ticker
 from server.live.view import Published, View
@@ -65,7 +69,7 @@ from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
 from server.registry import OPERATIONS
-from server.routes import EXCEPTION_HANDLERS, admin, agents, analysis, bind, economy, history, service
+from server.routes import EXCEPTION_HANDLERS, admin, agents, analysis, bind, economy, history, problem_of, service
 from server.routes.stream import stream_endpoint
 from server.send_loop import send_to_each
 
@@ -384,6 +388,8 @@ def build(
         raise
     past.finish(world.opened_at, world.past_events)
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics, world.replayed.commands)
+    switches = Switches(recorder, world.economy.state, metrics)
+    recorder.followers += [world.agents.accepted, switches.accepted]
     admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
     report = world.economy.report()
     if not past.told:
@@ -397,7 +403,24 @@ def build(
         owner = world.registry.owner_of_key(keys.digest(api_key))
         return None if owner is None else [f"a{number}" for number in world.registry.agents_of(owner)]
 
-    hub = Hub(world.epoch, settings, metrics, clock, authenticate)
+    accounts = AccountReader(world.economy)
+    topic = AgentTopic(
+        world.epoch,
+        world.agents,
+        lambda agent: accounts.document(agent) if world.registry.get(agent) is not None else None,
+        lambda: ticker.settled(),
+        lambda: hub.now(),
+        lambda unix_ns: sent_ns(unix_ns, hub.origin_unix_ms),
+    )
+    hub = Hub(
+        world.epoch,
+        settings,
+        metrics,
+        clock,
+        authenticate,
+        books=Books(world.economy.state),
+        private=Private(topic, Desk(admission, recorder, switches, problem_of)),
+    )
     past.restore(hub, world.economy)
 
     keeper = Keeper(past.history, _archive(settings, past.history, world.epoch, metrics, clock), workers)
@@ -416,7 +439,14 @@ def build(
         clock=clock,
         watchdog=watchdog,
         collector=collector,
-        on_publish=(published.publish, remember, hub.publish, log_tick, past.anomalies.follow),
+        on_publish=(
+            published.publish,
+            remember,
+            hub.publish,
+            lambda view: switches.publish(view.tick),
+            log_tick,
+            past.anomalies.follow,
+        ),
         workers=workers,
     )
     analytics = Analytics(

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from arena_client import wire
+from pydantic import BaseModel
 
+from engine.markets import MARKETS, NAMES
+from server import documents
 from server.config import Settings
-from server.live.frames import CHANNELS, EVENT, Channel, WireField
+from server.live.agent_frames import AGENT
+from server.live.frames import CHANNELS, EVENT, MARKET_TICK, Channel, WireField
+from server.live.narrowing import DEPTH_MAX, EVERY_MAX
 from server.live.subscriber import ID_LENGTH_MAX, MISTAKES, OPS
 
 PATH: Final = "/ws"
@@ -16,18 +21,45 @@ _WHOLE = {"type": "integer", "minimum": -wire.INTEGER_MAX, "maximum": wire.INTEG
 _COUNT = {"type": "integer", "minimum": 0, "maximum": wire.INTEGER_MAX}
 _TEXT = {"type": "string"}
 _ID = {"oneOf": [_WHOLE, {"type": "string", "maxLength": ID_LENGTH_MAX}]}
-_CHANNEL_NAME = {"type": "string", "enum": list(CHANNELS)}
+_CHANNEL_NAME = {"type": "string", "enum": [*CHANNELS, AGENT]}
 _OP_FIELDS: Final[dict[str, dict[str, Any]]] = {
     "channel": _CHANNEL_NAME,
     "epoch": {"type": "string", "description": "with seq: resume after that frame of that epoch"},
     "seq": _COUNT,
     "api_key": {"type": "string", "description": "from POST /api/agents/register"},
+    "markets": {
+        "type": "array",
+        "items": {"type": "string", "enum": list(NAMES)},
+        "minItems": 1,
+        "maxItems": MARKETS,
+        "uniqueItems": True,
+        "description": "market_tick: only these, a list of values each",
+    },
+    "every": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": EVERY_MAX,
+        "description": "state channels: a frame every so many ticks",
+    },
+    "depth": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": DEPTH_MAX,
+        "description": "with markets: so many levels a side of what each auction left unfilled",
+    },
+    "cancel_on_disconnect": {
+        "type": "boolean",
+        "description": "true: the open orders of all agents of the owner end with its last connection that asked",
+    },
+    "agent_id": {"type": "string", "description": "one of the owner's agents"},
+    "action": {"type": "object", "description": "as POST /api/agents/{id}/action takes it"},
 }
 _OP_TEXTS: Final = {
     "subscribe": "Begin a channel: an ack, then a snapshot or what follows epoch and seq.",
     "unsubscribe": "End a channel: nothing of it follows the ack.",
     "resync": "Ask for a snapshot of a state channel in place of the next delta.",
     "auth": "Say whose agents this connection speaks for.",
+    "action": "Act. Acknowledged with the receipt once it is on disk; counts for the key's rate as over REST.",
     "ping": "Ask for the tick and the server's time.",
 }
 
@@ -37,6 +69,7 @@ def document(settings: Settings) -> dict[str, Any]:
     messages = {**_op_messages(), **_server_messages()}
     for channel in CHANNELS.values():
         messages |= _data_messages(channel)
+    messages |= _PRIVATE_MESSAGES
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -54,7 +87,11 @@ def document(settings: Settings) -> dict[str, Any]:
                 "description": "the live world",
             }
         },
-        "channels": {CONTROL: _control_channel(), **{c.name: _data_channel(c) for c in CHANNELS.values()}},
+        "channels": {
+            CONTROL: _control_channel(),
+            **{c.name: _data_channel(c) for c in CHANNELS.values()},
+            AGENT: _private_channel(),
+        },
         "operations": _operations(),
         "components": {"messages": messages},
         "x-close-codes": [
@@ -88,6 +125,16 @@ def _data_channel(channel: Channel) -> dict[str, Any]:
     }
 
 
+def _private_channel() -> dict[str, Any]:
+    return {
+        "address": PATH,
+        "title": AGENT,
+        "description": _PRIVATE_TEXT,
+        "messages": {name: _message_reference(name) for name in _PRIVATE_MESSAGES},
+        "x-kind": "private",
+    }
+
+
 def _operations() -> dict[str, Any]:
     """Return what a server does, in AsyncAPI's words: it receives ops and sends everything else."""
     operations: dict[str, Any] = {
@@ -118,6 +165,12 @@ def _operations() -> dict[str, Any]:
             "summary": channel.text,
             "messages": [_channel_message_reference(channel.name, name) for name in _data_messages(channel)],
         }
+    operations[f"stream_{AGENT}"] = {
+        "action": "send",
+        "channel": _channel_reference(AGENT),
+        "summary": _PRIVATE_TEXT,
+        "messages": [_channel_message_reference(AGENT, name) for name in _PRIVATE_MESSAGES],
+    }
     return operations
 
 
@@ -166,12 +219,16 @@ def _server_messages() -> dict[str, Any]:
             {
                 "op": {"enum": [*OPS, None]},
                 "id": {"oneOf": [{"type": "null"}, *_ID["oneOf"]]},
-                "code": {"enum": [mistake.code for mistake in MISTAKES]},
+                "code": {**_COUNT, "description": "x-errors; of an action, that of a problem over REST"},
                 "title": _TEXT,
                 "detail": _TEXT,
                 "allowed": {"oneOf": [_TEXT, texts]},
                 "temporary": {"type": "boolean"},
+                "status": {**_COUNT, "description": "of an action: the status over REST"},
+                "errors": {"type": "array", "items": {"type": "object"}, "description": "of an action: as over REST"},
+                "retry_after_s": {**_COUNT, "description": "of an action: when to send it again"},
             },
+            ("status", "errors", "retry_after_s"),
         ),
         "heartbeat": _typed(
             "heartbeat", "Nothing else was sent for a while.", {"tick": nullable_count, "sent_ns": _COUNT}
@@ -190,7 +247,7 @@ _HELLO_CHANNEL: Final = {
     "required": ["name", "kind", "schema", "fields"],
     "properties": {
         "name": _CHANNEL_NAME,
-        "kind": {"enum": ["state", "event"]},
+        "kind": {"enum": ["state", "event", "private"]},
         "schema": _TEXT,
         "fields": {
             "type": "object",
@@ -220,12 +277,16 @@ def _data_messages(channel: Channel) -> dict[str, Any]:
         "vec": _changes(channel, "vec"),
         "crc": checksum,
     }
-    state = {
+    state: dict[str, Any] = {
         "type": "object",
         "required": [field.name for field in channel.fields],
         "additionalProperties": False,
         "properties": {field.name: _field_schema(field) for field in channel.fields},
     }
+    if channel.name == MARKET_TICK:
+        whole, narrowed = {name: changes[name] for name in ("set", "add", "vec")}, _by_market()
+        state = {"oneOf": [state, narrowed]}
+        changes |= {name: {"oneOf": [schema, narrowed]} for name, schema in whole.items()}
     return {
         f"{channel.name}.snapshot": _typed(
             "snapshot",
@@ -247,6 +308,18 @@ def _changes(channel: Channel, form: str) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": forms[form]}
 
 
+def _by_market() -> dict[str, Any]:
+    """Return the schema of what a narrowed market_tick has instead: a list a market, two more with depth."""
+    names = "|".join(NAMES)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {f"^({names})(\\.asks|\\.bids)?$": {"type": "array", "items": _WHOLE}},
+        "description": "narrowed to markets: the values in the order of the ack's `fields`; .asks and .bids: price "
+        "(millionths of a credit) and lots by turns, best first, zeros behind the last",
+    }
+
+
 def _field_schema(field: WireField) -> dict[str, Any]:
     about: dict[str, Any] = {"description": field.text, "x-unit": field.unit}
     if not field.scale:
@@ -255,6 +328,22 @@ def _field_schema(field: WireField) -> dict[str, Any]:
     if not field.length:
         return {**_WHOLE, **about}
     return {"type": "array", "items": _WHOLE, "minItems": field.length, "maxItems": field.length, **about}
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema without references."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(value) for value in node] if isinstance(node, list) else node
+
+    inlined: dict[str, Any] = resolved(schema)
+    return inlined
 
 
 def _typed(kind: str, summary: str, properties: dict[str, Any], optional: Any = ()) -> dict[str, Any]:
@@ -269,6 +358,13 @@ def _message(summary: str, properties: dict[str, Any], required: list[str]) -> d
 
 def _message_reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/messages/{name}"}
+
+
+_PRIVATE_TEXT: Final = "The owner's own agents: what became of their actions and orders, and what they have."
+_PRIVATE_MESSAGES: Final = {
+    f"{AGENT}.{name}": {"summary": model.__doc__, "payload": _inlined(model)}
+    for name, model in (("entries", documents.Entries), ("accounts", documents.Accounts))
+}
 
 
 def _channel_reference(channel: str) -> dict[str, str]:

@@ -162,6 +162,86 @@ class Agent(Document):
     last_action_tick: int | None
 
 
+# --- the private channel -----------------------------------------------------------------------------------------
+class OutcomeEntry(Document):
+    """An action was decided. Ids that begin with ~ are the server's own actions."""
+
+    entry: Literal["outcome"]
+    agent_id: str
+    client_action_id: Annotated[str | None, Field(description="null for registrations")]
+    seq: Annotated[int, Field(description="of its receipt; the id of the order it placed")]
+    type: Annotated[str, Field(description="of the action; also register and unregister")]
+    outcome: Outcome
+
+
+class OrderEntry(Document):
+    """An order of an earlier tick was filled, in part or whole, or ended."""
+
+    entry: Literal["order"]
+    agent_id: str
+    order_id: str
+    market: str
+    side: Literal["buy", "sell"]
+    status: Literal["filled", "partial", "cancelled", "expired"]
+    filled: Annotated[int, Field(description="lots traded in this tick")]
+    open: Annotated[int, Field(description="lots left")]
+    price: Annotated[str | None, Field(description="of the fill, credits a lot; null without one")]
+    value: Annotated[str, Field(description="credits paid (negative) or received in this tick")]
+
+
+class SwitchEntry(Document):
+    """The agent's dead-man's switch fired: the orders it ended follow as entries of their own."""
+
+    entry: Literal["switch"]
+    agent_id: str
+
+
+class LeftEntry(Document):
+    """The agent left without having asked to."""
+
+    entry: Literal["left"]
+    agent_id: str
+    reason: Literal["expired", "defaulted"]
+
+
+class Balance(Document):
+    """What an agent had after `tick`: the fields of its account with the same names."""
+
+    agent_id: str
+    tick: int
+    cash: str
+    escrow: str
+    debt: str
+    advance: str
+    holdings: dict[str, Holding]
+
+
+class Entries(Document):
+    """What happened to the owner's agents after `base`, up to `seq`."""
+
+    type: Literal["entries"]
+    channel: Literal["agent"]
+    epoch: str
+    seq: Annotated[int, Field(description="tick x 4096 + part")]
+    base: Annotated[int, Field(description="nothing is between it and this frame")]
+    tick: int
+    sent_ns: int
+    entries: list[OutcomeEntry | OrderEntry | SwitchEntry | LeftEntry]
+    balances: Annotated[list[Balance], Field(description="of agents something happened to; in the newest frame")] = []
+
+
+class Accounts(Document):
+    """The owner's agents as they are, one after another, once after every subscribe."""
+
+    type: Literal["accounts"]
+    channel: Literal["agent"]
+    epoch: str
+    tick: int
+    sent_ns: int
+    accounts: list[Agent]
+    left: Annotated[int, Field(description="agents still to come")]
+
+
 # --- analyses ----------------------------------------------------------------------------------------------------
 class Missing(Document):
     """Why a figure is not there."""

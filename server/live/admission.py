@@ -130,10 +130,12 @@ class Admission:
         owner = self._agents.owner_of_key(key_hash)
         if owner is None:
             raise Unauthorized(Code.KEY_UNKNOWN, "the API key is not one of ours, or it was revoked")
-        if not counted:
-            return Caller(owner, None)
+        return Caller(owner, self.take(key_hash) if counted else None)
+
+    def take(self, key_hash: bytes) -> Rate:
+        """Use one request of a key. Raises Problem 429 when it has none left."""
         try:
-            return Caller(owner, self.limiter.take(key_hash))
+            return self.limiter.take(key_hash)
         except Problem:
             self._metrics.rate_limited.labels("key").inc()
             raise

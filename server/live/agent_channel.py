@@ -54,7 +54,8 @@ class AgentSubscription(Subscription):
 class AgentTopic:
     """The channel of all owners. log: of what happened. account: an agent's account as the world stands.
 
-    settled: waits until the world stands still. now: the last published tick and the time as sent_ns.
+    settled: waits until the world stands still. now: the last published tick and the time as sent_ns; sent_ns: of a
+    time in ns since 1970. account: None for an agent that has left.
     """
 
     name = AGENT
@@ -63,15 +64,17 @@ class AgentTopic:
         self,
         epoch: str,
         log: AgentLog,
-        account: Callable[[int], dict[str, Any]],
+        account: Callable[[int], dict[str, Any] | None],
         settled: Callable[[], AbstractAsyncContextManager[None]],
         now: Callable[[], tuple[int | None, int]],
+        sent_ns: Callable[[int], int],
     ) -> None:
         self.epoch = epoch
         self._log = log
         self._account = account
         self._settled = settled
         self._now = now
+        self._sent_ns = sent_ns
         self._owing: deque[AgentSubscription] = deque()
         self._asked = asyncio.Event()
 
@@ -121,7 +124,7 @@ class AgentTopic:
                 self.epoch,
                 record.seq,
                 record.base,
-                record.sent_ns,
+                self._sent_ns(record.unix_ns) if record.unix_ns else 0,
                 entries_of(record),
                 balances_of(subscription.log.balances, subscription.told) if is_last else [],
             )
@@ -154,8 +157,8 @@ class AgentTopic:
 
     def _pay(self, subscription: AgentSubscription) -> None:
         for _ in range(ACCOUNTS_AT_ONCE):
-            if subscription.owed:
-                subscription.made.append(self._account(subscription.owed.popleft()))
+            if subscription.owed and (account := self._account(subscription.owed.popleft())) is not None:
+                subscription.made.append(account)
         if subscription.owed and len(subscription.made) < ACCOUNTS_WAITING:
             self._owe(subscription)
         if subscription.made:

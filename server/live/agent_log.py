@@ -36,7 +36,8 @@ NAME_BYTES: Final = 60
 REPLAYED_ROWS_MAX: Final = 100_000
 """Outcomes and updates that are kept while replaying: making records of them takes half a second."""
 
-_LEFT = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
+LEFT_REASONS: Final = ("expired", "defaulted")
+_LEFT = dict(zip(("agent_expired", "agent_defaulted"), LEFT_REASONS, strict=True))
 """Events of agents that left without having asked, and what they are called here."""
 
 
@@ -48,13 +49,14 @@ def end_of(tick: int) -> int:
 class Record(NamedTuple):
     """What happened to an owner's agents in a tick, or a part of it, in this order: fired, outcomes, updates, left.
 
-    seq: its position; base: of the record before it, between them is nothing. outcomes, updates: rows of the tick's
-    report. names: client_action_id by outcome, None for what has none. left: agent and why.
+    seq: its position; base: of the record before it, between them is nothing. unix_ns: when the tick was published, 0
+    before this start. outcomes, updates: rows of the tick's report. names: client_action_id by outcome, None for what
+    has none. left: agent and why.
     """
 
     seq: int
     base: int
-    sent_ns: int
+    unix_ns: int
     fired: tuple[int, ...]
     outcomes: bytes
     names: tuple[str | None, ...]
@@ -78,6 +80,15 @@ class Balance(NamedTuple):
     advance: int
     holdings: list[int]
     reserved: list[int]
+
+
+class LogCopy(NamedTuple):
+    """A log as it stood: the position it was whole from, that of its newest record, and its records."""
+
+    owner: int
+    floor: int
+    newest: int
+    records: Sequence[Record]
 
 
 class Owners(Protocol):
@@ -172,6 +183,8 @@ class AgentLog:
         self._bytes = 0
         self._replayed: deque[tuple[TickReport, dict[int, str]]] = deque()
         self._replayed_rows = 0
+        self._restored: tuple[int, Sequence[LogCopy]] = (-1, ())
+        """Logs of a snapshot, and its tick."""
 
     # the world's side
 
@@ -191,19 +204,44 @@ class AgentLog:
             gone = self._replayed.popleft()[0]
             self._replayed_rows -= len(gone.outcomes) + len(gone.updates)
 
+    def copy(self) -> tuple[LogCopy, ...]:
+        """Return all logs as they are, for a snapshot."""
+        return tuple(LogCopy(log.owner, log.floor, log.newest, tuple(log.records)) for log in self._logs.values())
+
+    def restore(self, tick: int, logs: Sequence[LogCopy]) -> None:
+        """Take the logs of a snapshot of a tick, before those behind it are replayed."""
+        self._restored = tick, logs
+
     def open(self, owners: Owners, tick: int) -> None:
         """Begin after the replay. owners: of then and from then on. tick: the last published one."""
         self._owners = owners
         replayed, self._replayed = self._replayed, deque()
         self._began = self.tick = replayed[0][0].tick - 1 if replayed else tick
         self._everybody_until = tick + self._keep_ticks
+        self._put_back()
         for report, names in replayed:
             self._take(report, names, 0)
 
-    def publish(self, report: TickReport, sent_ns: int, state: State) -> None:
-        """Take a published tick. state: of the world, which stands still."""
+    def _put_back(self) -> None:
+        """Go on with the logs of a snapshot, unless ticks between it and what is known are missing."""
+        (tick, copies), self._restored = self._restored, (-1, ())
+        if tick < self._began:
+            return
+        records: list[tuple[Record, OwnerLog]] = []
+        for copy in copies:
+            log = self._begin(copy.owner)
+            log.floor, log.newest = copy.floor, copy.newest
+            self._let_expire(log, self._everybody_until)
+            records += [(record, log) for record in copy.records]
+        # as they came, for the oldest goes first
+        for record, log in sorted(records, key=lambda row: row[0].seq):
+            self._keep(log, record)
+        self._cut()
+
+    def publish(self, report: TickReport, unix_ns: int, state: State) -> None:
+        """Take a tick that is being published. state: of the world, which stands still."""
         names = self._take_names(report)
-        for log in self._take(report, names, sent_ns):
+        for log in self._take(report, names, unix_ns):
             if log.readers:
                 self._weigh(log, report.tick, state)
         self._metrics.agent_log_bytes.set(self._bytes)
@@ -216,13 +254,13 @@ class AgentLog:
         self._names = {seq: name for seq, name in names.items() if seq > last}
         return names
 
-    def _take(self, report: TickReport, names: dict[int, str], sent_ns: int) -> list[OwnerLog]:
+    def _take(self, report: TickReport, names: dict[int, str], unix_ns: int) -> list[OwnerLog]:
         """Add a tick to the logs it concerns, and cut what is old; return those logs."""
         self.tick = report.tick
         concerned: list[OwnerLog] = []
         if self._logs or report.tick <= self._everybody_until:
             for log, gathered in self._gather(report).items():
-                self._add(log, gathered, report, names, sent_ns)
+                self._add(log, gathered, report, names, unix_ns)
                 concerned.append(log)
         self._cut()
         self._expire()
@@ -277,23 +315,26 @@ class AgentLog:
         self._log_of[agent] = log
         return log
 
-    def _add(self, log: OwnerLog, gathered: _Gathered, report: TickReport, names: dict[int, str], sent_ns: int) -> None:
+    def _add(self, log: OwnerLog, gathered: _Gathered, report: TickReport, names: dict[int, str], unix_ns: int) -> None:
         seqs = report.outcomes["seq"]
         for part, (fired, outcomes, updates, left) in enumerate(gathered.parts()):
             record = Record(
                 report.tick << PART_BITS | part,
                 log.newest,
-                sent_ns,
+                unix_ns,
                 tuple(fired),
                 report.outcomes[outcomes].tobytes() if outcomes else b"",
                 tuple(names.get(seq) for seq in seqs[outcomes].tolist()) if outcomes else (),
                 report.updates[updates].tobytes() if updates else b"",
                 tuple(left),
             )
-            log.records.append(record)
-            log.newest = record.seq
-            self._oldest.append((log, record.seq))
-            self._bytes += record.size
+            self._keep(log, record)
+
+    def _keep(self, log: OwnerLog, record: Record) -> None:
+        log.records.append(record)
+        log.newest = record.seq
+        self._oldest.append((log, record.seq))
+        self._bytes += record.size
 
     def _weigh(self, log: OwnerLog, tick: int, state: State) -> None:
         """Note what the agents have that something happened to in a tick."""

@@ -18,6 +18,7 @@ from server.errors import Code, Problem
 from server.live.admission import Admission
 from server.live.errors import JournalFailed, LiveError
 from server.live.recorder import Recorder, Submitted
+from server.live.switches import Switches
 
 WAITING_MAX: Final = 128
 """Actions of one connection that may wait for their answer: a key may send a hundred at once."""
@@ -27,11 +28,10 @@ Answer = Callable[[dict[str, Any]], None]
 
 
 class Identity(NamedTuple):
-    """Who a connection speaks for. key_hash: of the key it showed; agents: its owner's, by number."""
+    """Who a connection speaks for. key_hash: of the key it showed."""
 
     owner: int
     key_hash: bytes
-    agents: list[int]
 
 
 class _Waiting(NamedTuple):
@@ -42,12 +42,32 @@ class _Waiting(NamedTuple):
 class Desk:
     """Takes actions and answers each of them once. problem_of: how an error of the live path is answered."""
 
-    def __init__(self, admission: Admission, recorder: Recorder, problem_of: Callable[[LiveError], Problem]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        recorder: Recorder,
+        switches: Switches,
+        problem_of: Callable[[LiveError], Problem],
+    ) -> None:
         self._admission = admission
         self._recorder = recorder
+        self._switches = switches
         self._problem_of = problem_of
         self._waiting: deque[_Waiting] = deque()
         self._news = asyncio.Event()
+
+    def identify(self, key_hash: bytes) -> Identity | None:
+        """Return whom a key speaks for, None when it opens nothing."""
+        owner = self._recorder.registry.owner_of_key(key_hash)
+        return None if owner is None else Identity(owner, key_hash)
+
+    def hold(self, identity: Identity) -> None:
+        """Take note that a connection wants the orders of its owner's agents to end with it."""
+        self._switches.hold(identity.owner)
+
+    def release(self, identity: Identity, *, is_stopping: bool) -> None:
+        """Take note that it ended. is_stopping: because the server stops."""
+        self._switches.release(identity.owner, is_stopping=is_stopping)
 
     def is_valid(self, identity: Identity) -> bool:
         """Say whether a connection may still speak for whom it did: a revoked key ends it."""
@@ -56,7 +76,7 @@ class Desk:
     def submit(self, identity: Identity, agent_id: Any, action: Any, answer: Answer) -> None:
         """Take an action; `answer` is called once: now when it is refused, else when it is on disk or never will be."""
         try:
-            self._admission.limiter.take(identity.key_hash)
+            self._admission.take(identity.key_hash)
             agent = self._admission.own_agent(identity.owner, agent_id, or_left=True)
             submitted = self._admission.submit(agent, self._admission.parse(bodies.exact(action)))
         except Problem as problem:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from arena_client import wire
@@ -16,8 +16,11 @@ from engine.markets import NAMES
 from server.clock import Clock
 from server.config import Settings
 from server.live import frames
-from server.live.frames import CHANNELS, EVENT_CHANNELS, RESOURCE_NAMES, STATE_CHANNELS
+from server.live.agent_channel import AgentTopic
+from server.live.desk import Desk
+from server.live.frames import CHANNELS, EVENT_CHANNELS, MARKET_TICK, RESOURCE_NAMES, STATE_CHANNELS
 from server.live.groups import SLICE, Group, Key
+from server.live.narrowing import DEPTH_MAX, EVERY_MAX, Books, FormCount, NarrowableTopic
 from server.live.outlets import DirectOutlet
 from server.live.subscriber import (
     CONTROL,
@@ -29,8 +32,9 @@ from server.live.subscriber import (
     Authenticate,
     Subscriber,
     Surroundings,
+    Topic,
 )
-from server.live.topics import EventTopic, Message, StateTopic, Topic
+from server.live.topics import EventTopic, Message
 from server.metrics import Metrics
 from server.protocols import ArenaWebSocketProtocol
 
@@ -38,6 +42,8 @@ WATCH_S: Final = 1.0
 """Seconds between two looks at the rules of time of one connection."""
 WATCHES: Final = 10
 """Parts that the connections are looked at in, one after another: pongs to pings of one moment come in one moment."""
+PRIVATE: Final = "private"
+"""Kind of the channel `agent`."""
 FAILED: Final = "the server failed on this connection"
 RETRY_MIN_MS, RETRY_RANGE_MS = 500, 4_500
 _SPREAD: Final = 2_654_435_769
@@ -83,18 +89,35 @@ def stream_limits(settings: Settings) -> dict[str, int]:
         "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
         "outbox_frames": settings.outbox_frames_max,
         "resume_frames": settings.resume_frames,
+        "every": EVERY_MAX,
+        "depth": DEPTH_MAX,
     }
+
+
+class Private(NamedTuple):
+    """What a hub has for those who show a key: their channel, and where their actions go."""
+
+    topic: AgentTopic
+    desk: Desk
 
 
 class Hub:
     """All topics and all subscribers of one world.
 
     epoch: the world's. clock: for every rule of time. authenticate: who an API key belongs to. `run` must be running
-    for frames to leave; `publish` only makes them.
+    for frames to leave; `publish` only makes them. books, private: where there is a world to have them of.
     """
 
     def __init__(
-        self, epoch: str, settings: Settings, metrics: Metrics, clock: Clock, authenticate: Authenticate = _nobody
+        self,
+        epoch: str,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        authenticate: Authenticate = _nobody,
+        *,
+        books: Books | None = None,
+        private: Private | None = None,
     ) -> None:
         self.epoch = epoch
         self.tick: int | None = None
@@ -102,28 +125,36 @@ class Hub:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._private = private
+        count = FormCount(metrics)
         self._states = {
-            name: StateTopic(
+            name: NarrowableTopic(
                 name,
                 epoch,
                 metrics,
                 resume_frames=settings.resume_frames,
                 lag_frames_max=settings.outbox_frames_max,
+                count=count,
+                books=books if name == MARKET_TICK else None,
             )
             for name in STATE_CHANNELS
         }
         self._events = {name: EventTopic(name, epoch) for name in EVENT_CHANNELS}
         topics: dict[str, Topic] = {**self._states, **self._events}
+        topics = {name: topics[name] for name in CHANNELS}
+        if private is not None:
+            topics[private.topic.name] = private.topic
         self._around = Surroundings(
             epoch=epoch,
-            topics={name: topics[name] for name in CHANNELS},
+            topics=topics,
             controls_max=settings.outbox_frames_max,
             monotonic=clock.monotonic,
-            now=self._now,
+            now=self.now,
             authenticate=authenticate,
             subscribed=lambda name, change: metrics.subscriptions.labels(name).inc(change),
             parted=self._parted,
             stuck=metrics.sockets_stuck.inc,
+            desk=None if private is None else private.desk,
         )
         self._subscribers: dict[int, Subscriber] = {}
         self._opened = 0
@@ -143,6 +174,8 @@ class Hub:
             {"name": channel.name, "kind": channel.kind, "schema": channel.schema_hash, "fields": channel.schema}
             for channel in CHANNELS.values()
         ]
+        if private is not None:
+            self._channels.append({"name": private.topic.name, "kind": PRIVATE, "schema": "", "fields": {}})
 
     # the world's side
 
@@ -184,9 +217,12 @@ class Hub:
     async def run(self) -> None:
         """Bring frames to subscribers and keep the rules of time, until `close`."""
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(self._watch())
+            helpers = [tasks.create_task(self._watch())]
+            if self._private is not None:
+                helpers += [tasks.create_task(part.run()) for part in self._private]
             await self._fan_out()
-            watch.cancel()
+            for helper in helpers:
+                helper.cancel()
 
     async def close(self) -> None:
         """Tell every subscriber that the server goes, close with 1012 and return when all are gone."""
@@ -348,8 +384,13 @@ class Hub:
         subscriber.part()
         self._singles.pop(subscriber.number, None)
         self._ready.pop(subscriber.number, None)
-        for name in subscriber.subscriptions:
+        for name, subscription in subscriber.subscriptions.items():
+            self._around.topics[name].leave(subscription)
             self._metrics.subscriptions.labels(name).dec()
+        if subscriber.holds and self._private is not None and subscriber.identity is not None:
+            # the web server says goodbye with that code before it tells anybody else that it stops
+            is_stopping = self._closing or code == RESTART
+            self._private.desk.release(subscriber.identity, is_stopping=is_stopping)
         # a client may close with any code it likes, which must not make a series of its own
         self._metrics.sockets_closed.labels(str(code) if code in wire.CLOSE_CODES else "other").inc()
         self._metrics.sockets.set(len(self._subscribers))
@@ -396,5 +437,6 @@ class Hub:
         told = _goodbye(subscriber)
         return Message(wire.encode(told, subscriber.subprotocol), CONTROL, told["type"])
 
-    def _now(self) -> tuple[int | None, int]:
+    def now(self) -> tuple[int | None, int]:
+        """Return the last published tick and the time as sent_ns."""
         return self.tick, frames.sent_ns(self._clock.unix_ns(), self.origin_unix_ms)

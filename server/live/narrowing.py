@@ -60,9 +60,9 @@ class FormsFull(Exception):
 class FormCount:
     """How many forms there are, of all channels together."""
 
-    def __init__(self, metrics: Metrics, most: int = FORMS_MAX) -> None:
+    def __init__(self, metrics: Metrics, most: int | None = None) -> None:
         self._metrics = metrics
-        self._most = most
+        self._most = FORMS_MAX if most is None else most
         self._count = 0
 
     def add(self) -> None:

@@ -25,6 +25,8 @@ from engine.config import Config
 from engine.economy import hash_copy
 from engine.state import LAYOUT_VERSION
 from server.clock import Clock
+from server.live import agent_store
+from server.live.agent_log import AgentLog, LogCopy
 from server.live.array_file import SLICE_BYTES, Arrays, NotWhole, read_arrays, read_header, write_arrays
 from server.live.disk import remove, write_whole
 from server.live.event_store import EventStore
@@ -118,6 +120,7 @@ class _Job(NamedTuple):
     settled: dict[bytes, bytes]
     opened: OpenReceipts
     registry: RegistryCopy
+    agents: tuple[LogCopy, ...]
     events_size: int
 
 
@@ -134,6 +137,7 @@ class Snapshots:
         epoch: str,
         receipts: Receipts,
         registry: AgentRegistry,
+        agents: AgentLog,
         events: EventStore,
         metrics: Metrics,
         clock: Clock,
@@ -148,6 +152,7 @@ class Snapshots:
         self._epoch = epoch
         self._receipts = receipts
         self._registry = registry
+        self._agents = agents
         self._events = events
         self._metrics = metrics
         self._clock = clock
@@ -217,7 +222,7 @@ class Snapshots:
     def _job(self, at: Standing, world: Arrays) -> _Job:
         return _Job(
             at, world, self._receipts_path(), self._receipts.flush(), self._receipts.open_now(),
-            self._registry.copy(), self._events.size,
+            self._registry.copy(), self._agents.copy(), self._events.size,
         )  # fmt: skip
 
     def _run(
@@ -261,7 +266,7 @@ class Snapshots:
         self._events.sync()
         # a file whose receipts all ended is removed; the snapshot says until when it is needed
         files = [*generations, *([generation] if generation else [])]
-        more = job.registry.arrays() | open_arrays(job.opened)
+        more = job.registry.arrays() | open_arrays(job.opened) | agent_store.to_arrays(job.agents)
         header = {
             **world_header(at.tick, hash_copy(at.tick, job.world).hex()),
             "epoch": self._epoch,

@@ -12,8 +12,13 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol
 import structlog
 from arena_client import wire
 
+from server import keys
+from server.live.agent_channel import AgentTopic
+from server.live.agent_frames import AGENT
+from server.live.desk import WAITING_MAX, Desk, Identity, too_many
 from server.live.groups import Group, Key
-from server.live.topics import Message, StateTopic, Subscription, Topic
+from server.live.narrowing import FormsFull, NarrowableTopic, parse_form
+from server.live.topics import EventTopic, Message, Subscription, TooFarBehind
 from server.protocols import ArenaWebSocketProtocol
 
 CONTROL: Final = "control"
@@ -39,16 +44,20 @@ log = structlog.get_logger("arena.stream")
 
 INTERNAL, RESTART = 1011, 1012
 PROTOCOL_ERROR, TOO_SLOW, IDLE, TOO_MANY = 4000, 4001, 4002, 4003
+KEY_REVOKED = 4500
+
+Topic = NarrowableTopic | EventTopic | AgentTopic
 
 
 class Mistake(NamedTuple):
     """A kind of wrong control message. code: in the range of shapes, 15x for the stream (server.errors has the rest).
 
-    None of them is temporary: the same message will be refused again.
+    is_temporary: the same message may be taken later; all others will be refused again.
     """
 
     code: int
     title: str
+    is_temporary: bool = False
 
 
 MALFORMED = Mistake(150, "not a message of this subprotocol")
@@ -61,19 +70,24 @@ NOT_SUBSCRIBED = Mistake(156, "not subscribed")
 WRONG_FRAME_TYPE = Mistake(157, "wrong frame type")
 AUTH_FAILED = Mistake(158, "authentication failed")
 NOT_FOR_EVENTS = Mistake(159, "not for event channels")
+NOT_AUTHENTICATED = Mistake(161, "not authenticated")
+TOO_MANY_FORMS = Mistake(162, "too many narrowed forms", is_temporary=True)
 MISTAKES: Final = (
     MALFORMED, UNKNOWN_OP, UNKNOWN_FIELD, BAD_FIELD, UNKNOWN_CHANNEL, ALREADY_SUBSCRIBED, NOT_SUBSCRIBED,
-    WRONG_FRAME_TYPE, AUTH_FAILED, NOT_FOR_EVENTS,
+    WRONG_FRAME_TYPE, AUTH_FAILED, NOT_FOR_EVENTS, NOT_AUTHENTICATED, TOO_MANY_FORMS,
 )  # fmt: skip
 
 #: Fields of each op beside op and id: required, optional.
 OPS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "subscribe": (("channel",), ("epoch", "seq")),
+    "subscribe": (("channel",), ("epoch", "seq", "markets", "every", "depth")),
     "unsubscribe": (("channel",), ()),
     "resync": (("channel",), ()),
-    "auth": (("api_key",), ()),
+    "auth": (("api_key",), ("cancel_on_disconnect",)),
+    "action": (("agent_id", "action"), ()),
     "ping": ((), ()),
 }
+NARROWING: Final = ("markets", "every", "depth")
+"""Fields of subscribe that only state channels have."""
 
 
 class Refusal(Exception):
@@ -107,6 +121,8 @@ class Surroundings:
     """Told about every subscriber that has left its group."""
     stuck: Callable[[], None]
     """Told about every client that is found not to read."""
+    desk: Desk | None
+    """Where actions go, and who knows whom a connection speaks for; None where there is no world."""
 
 
 class Outlet(Protocol):
@@ -134,6 +150,7 @@ class Subscriber:
     """
 
     __slots__ = (
+        "_acting",
         "_allowance",
         "_around",
         "_blocked_since",
@@ -152,6 +169,8 @@ class Subscriber:
         "close_reason",
         "connection",
         "group",
+        "holds",
+        "identity",
         "number",
         "outlet",
         "position",
@@ -166,6 +185,10 @@ class Subscriber:
         self.group: Group | None = None
         self.position = 0
         self.agents: list[str] | None = None
+        self.identity: Identity | None = None
+        """Whom the connection speaks for; None until it has shown a key, and where there is no desk."""
+        self.holds = False
+        """Whether it asked for its agents' orders to end with it."""
         self.close_code: int | None = None
         self.close_reason = ""
         self.outlet: Outlet | None = None
@@ -175,6 +198,8 @@ class Subscriber:
         self._opened = self._last_sent = self._rated = around.monotonic()
         self._allowance = float(CONTROL_BURST)
         self._undecodable = 0
+        self._acting = 0
+        """Actions that wait for their answer."""
         self._settled = False
         self._closing_since = 0.0
         self._blocked_since: float | None = None
@@ -190,15 +215,16 @@ class Subscriber:
         """Take one message from the client and answer it; nothing it holds can do more than get an error."""
         if self.close_code is not None:
             return
-        if not self._within_rate():
-            self.close(TOO_MANY, f"more than {CONTROL_PER_S:.0f} control messages a second")
-            return
         message: dict[str, Any] = {}
         try:
             message = self._decode(data)
-            self._answer(self._do(message))
+            # actions count for their key, as they do over REST
+            is_action = message.get("op") == "action" and self.identity is not None
+            if (is_action or self._within_rate()) and (told := self._do(message)) is not None:
+                self._answer(told)
         except Refusal as refusal:
-            self._refuse(message, refusal)
+            if message or self._within_rate():
+                self._refuse(message, refusal)
 
     def _decode(self, data: bytes | str) -> dict[str, Any]:
         try:
@@ -217,8 +243,8 @@ class Subscriber:
         self._undecodable = 0
         return message
 
-    def _do(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Do what a decoded message asks and return the acknowledgement's fields."""
+    def _do(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Do what a decoded message asks and return the acknowledgement's fields, None when it comes later."""
         op = message.get("op")
         if not isinstance(op, str) or op not in OPS:
             raise Refusal(UNKNOWN_OP, f"op is {_shown(op)}", list(OPS))
@@ -228,7 +254,10 @@ class Subscriber:
             tick, sent_ns = self._around.now()
             return {"op": op, "id": message["id"], "tick": tick, "sent_ns": sent_ns}
         if op == "auth":
-            return {"op": op, "id": message["id"], "agents": self._authenticate(message["api_key"])}
+            return {"op": op, "id": message["id"], **self._authenticate(message)}
+        if op == "action":
+            self._act(message)
+            return None
         topic = self._topic(message["channel"])
         told = {"op": op, "id": message["id"], "channel": topic.name, "epoch": self._around.epoch}
         if op == "subscribe":
@@ -237,7 +266,7 @@ class Subscriber:
             raise Refusal(NOT_SUBSCRIBED, f"no subscription to {topic.name}", list(self.subscriptions))
         if op == "unsubscribe":
             self.part()
-            del self.subscriptions[topic.name]
+            topic.leave(self.subscriptions.pop(topic.name))
             self._around.subscribed(topic.name, -1)
         else:
             self._resync(topic)
@@ -251,25 +280,81 @@ class Subscriber:
             detail = f"this connection is already subscribed to {topic.name}"
             raise Refusal(ALREADY_SUBSCRIBED, detail, "unsubscribe first, or resync for a snapshot")
         self.part()
-        self.subscriptions[topic.name], told = topic.subscribe(epoch, seq)
+        self.subscriptions[topic.name], told = self._begin(topic, epoch, seq, message)
         self._around.subscribed(topic.name, 1)
         self._settled = True
         return told
 
+    def _begin(
+        self, topic: Topic, epoch: str | None, seq: int | None, message: dict[str, Any]
+    ) -> tuple[Subscription, dict[str, Any]]:
+        if isinstance(topic, NarrowableTopic):
+            try:
+                return topic.subscribe(epoch, seq, parse_form(topic.name, message, _wrong))
+            except FormsFull as error:
+                raise Refusal(TOO_MANY_FORMS, str(error), "a form that others read, the whole channel, later") from None
+        for key in NARROWING:
+            if key in message:
+                _wrong(key, message[key], "only with state channels")
+        if isinstance(topic, EventTopic):
+            return topic.subscribe(epoch, seq)
+        if self.identity is None:
+            raise Refusal(NOT_AUTHENTICATED, f"{topic.name} is private", "auth with a key first")
+        return topic.subscribe(epoch, seq, self.identity.owner, self._notify)
+
     def _resync(self, topic: Topic) -> None:
-        if not isinstance(topic, StateTopic):
+        if not isinstance(topic, NarrowableTopic):
             allowed = "unsubscribe, then subscribe with epoch and the last seq"
             raise Refusal(NOT_FOR_EVENTS, f"{topic.name} has no snapshots", allowed)
         self.part()
         self.subscriptions[topic.name] = Subscription(None, "resync", form=self.subscriptions[topic.name].form)
 
-    def _authenticate(self, api_key: str) -> list[str]:
-        agents = self._around.authenticate(api_key)
+    def _authenticate(self, message: dict[str, Any]) -> dict[str, Any]:
+        agents = self._around.authenticate(message["api_key"])
         if agents is None:
             raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
+        told: dict[str, Any] = {"agents": agents}
+        if self._around.desk is not None:
+            told |= self._speak_for(self._around.desk, message)
         self.agents = agents
         self._settled = True
-        return agents
+        return told
+
+    def _speak_for(self, desk: Desk, message: dict[str, Any]) -> dict[str, Any]:
+        """Take note whom the connection speaks for from now on; it never changes to somebody else."""
+        identity = desk.identify(keys.digest(message["api_key"]))
+        if identity is None:
+            raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
+        if self.identity is not None and self.identity.owner != identity.owner:
+            raise Refusal(AUTH_FAILED, "this connection speaks for another owner", "a connection for each owner")
+        self.identity = identity
+        if message.get("cancel_on_disconnect", False) and not self.holds:
+            desk.hold(identity)
+            self.holds = True
+        return {"cancel_on_disconnect": self.holds}
+
+    def _act(self, message: dict[str, Any]) -> None:
+        if self.identity is None or self._around.desk is None:
+            raise Refusal(NOT_AUTHENTICATED, "an action belongs to an owner", "auth with a key first")
+        request_id = message["id"]
+        self._acting += 1
+        if self._acting > WAITING_MAX:
+            self._acted(request_id, too_many())
+            return
+        self._around.desk.submit(
+            self.identity, message["agent_id"], message["action"], lambda told: self._acted(request_id, told)
+        )
+
+    def _acted(self, request_id: int | str, told: dict[str, Any]) -> None:
+        """Answer an action; other answers did not wait for it."""
+        self._acting -= 1
+        if self.close_code is not None:
+            return
+        if len(self._controls) >= self._around.controls_max + WAITING_MAX:
+            self.close(TOO_SLOW, "answers are not read")
+            return
+        answer = {"type": told["type"], "op": "action", "id": request_id, **told}
+        self.tell_encoded(Message(wire.encode(answer, self.subprotocol), CONTROL, told["type"]))
 
     def _topic(self, channel: str) -> Topic:
         topic = self._around.topics.get(channel)
@@ -278,10 +363,13 @@ class Subscriber:
         return topic
 
     def _within_rate(self) -> bool:
+        """Count a control message; one too many closes the connection."""
         now = self._around.monotonic()
         self._allowance = min(CONTROL_BURST, self._allowance + (now - self._rated) * CONTROL_PER_S)
         self._rated = now
         self._allowance -= 1.0
+        if self._allowance < 0.0:
+            self.close(TOO_MANY, f"more than {CONTROL_PER_S:.0f} control messages a second")
         return self._allowance >= 0.0
 
     # what goes out
@@ -316,7 +404,7 @@ class Subscriber:
                 "title": refusal.mistake.title,
                 "detail": str(refusal),
                 "allowed": refusal.allowed,
-                "temporary": False,
+                "temporary": refusal.mistake.is_temporary,
             }
         )
 
@@ -334,8 +422,11 @@ class Subscriber:
         """Return what goes out next, in order: answers, then the next frames of every subscription."""
         batch, self._controls = self._controls, []
         if self.close_code is None and self.group is None:
-            for name, subscription in self.subscriptions.items():
-                batch += self._around.topics[name].pull(subscription, self.subprotocol)
+            try:
+                for name, subscription in self.subscriptions.items():
+                    batch += self._around.topics[name].pull(subscription, self.subprotocol)
+            except TooFarBehind as error:
+                self.close(TOO_SLOW, str(error))
         return batch
 
     def part(self) -> None:
@@ -349,7 +440,8 @@ class Subscriber:
     def key(self) -> Key | None:
         """Of the group it may be in; None while it may be in none: in one, behind, without subscriptions, closing."""
         is_ready = self.connection is not None and self.group is None and not self.is_blocked and not self.pending
-        if not is_ready or not self.subscriptions:
+        # what is private has one reader, or a few that are told of different accounts
+        if not is_ready or not self.subscriptions or AGENT in self.subscriptions:
             return None
         known = self.subscriptions
         return self.subprotocol, tuple((name, known[name].form) for name in self._around.topics if name in known)
@@ -391,6 +483,10 @@ class Subscriber:
             return
         if not self._settled and now - self._opened > SUBSCRIBE_WITHIN_S:
             self.close(IDLE, f"no subscription and no authentication within {SUBSCRIBE_WITHIN_S:.0f} s")
+            return
+        desk, identity = self._around.desk, self.identity
+        if desk is not None and identity is not None and not desk.is_valid(identity):
+            self.close(KEY_REVOKED, "the API key was revoked")
             return
         self._check_reading(now)
         last_sent = self._last_sent if self.group is None else max(self._last_sent, self.group.last_sent)
@@ -449,15 +545,19 @@ def _check_fields(message: dict[str, Any], required: tuple[str, ...], optional: 
         raise Refusal(BAD_FIELD, f"{message['op']} needs {missing[0]}", allowed)
     if not _is_id(message["id"]):
         _wrong("id", message["id"], f"a whole number below 2^53 or a text of at most {ID_LENGTH_MAX} characters")
-    for key in ("channel", "epoch", "api_key"):
+    for key in ("channel", "epoch", "api_key", "agent_id"):
         if key in message and not isinstance(message[key], str):
             _wrong(key, message[key], "a text")
+    if not isinstance(message.get("cancel_on_disconnect", False), bool):
+        _wrong("cancel_on_disconnect", message["cancel_on_disconnect"], "true or false")
+    if not isinstance(message.get("action", {}), dict):
+        _wrong("action", message["action"], "a map: an action as POST /api/agents/{id}/action takes it")
     seq = message.get("seq", 0)
     if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= SEQ_MAX:
         _wrong("seq", seq, "a whole number from 0 to 2^53 - 1")
 
 
-def _wrong(key: str, value: Any, allowed: str) -> NoReturn:
+def _wrong(key: str, value: Any, allowed: str | list[str]) -> NoReturn:
     # a key that arrived as something else than a text is still a secret
     shown = type(value).__name__ if key == "api_key" else _shown(value)
     raise Refusal(BAD_FIELD, f"{key} is {shown}", allowed)

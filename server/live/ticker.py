@@ -359,6 +359,7 @@ class Ticker:
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
+        world.agents.publish(report, self._clock.unix_ns(), world.economy.state)
         world.events.add(report.events)
         world.registry.follow(world.economy.config)
         world.standing = Standing(report.tick, marked_unix_ns, self._behind, world.economy.config, self._is_paused)

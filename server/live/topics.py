@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_MSGPACK
@@ -65,6 +65,16 @@ class Subscription:
     reason: str = "subscribed"
     catching_up_to: int = 0
     form: Hashable = None
+
+
+class Topic(Protocol):
+    """What is needed of a topic once somebody has subscribed to it."""
+
+    def pending(self, subscription: Subscription) -> bool:
+        """Say whether there is something to pull."""
+
+    def pull(self, subscription: Subscription, subprotocol: str) -> list[Message]:
+        """Return the next frames for a subscription and move it on."""
 
 
 class StateTopic:
@@ -234,9 +244,6 @@ class EventTopic:
             if number == self.seq:
                 self._recent[key] = message
         return message
-
-
-Topic = StateTopic | EventTopic
 
 
 def _decoded(message: Message) -> dict[str, Any]:

@@ -48,7 +48,8 @@ from engine.state import LAYOUT_VERSION, Parallel, persistent, serial
 from server import keys
 from server.clock import Clock
 from server.config import Settings
-from server.live import snapshots
+from server.live import agent_store, snapshots
+from server.live.agent_log import AgentLog
 from server.live.array_file import Arrays, NotWhole, read_header
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
@@ -140,6 +141,7 @@ class World:
     queue: MarketQueue
     receipts: Receipts
     registry: AgentRegistry
+    agents: AgentLog
     events: EventStore
     past_events: list[Event]
     """The newest events up to `opened_at`, oldest first: what the replay did not tell of."""
@@ -348,13 +350,14 @@ def _open(
     _check_settings(settings, genesis)
     cut_torn(segment_paths(folder)[-1])
     events = EventStore(folder / EVENTS_NAME)
+    agents = AgentLog(settings.resume_frames, metrics)
     known = None if on_genesis is None else on_genesis(genesis)
     for begin in _begins(folder, genesis, settings.resume_frames + 1, known):
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
             registry = AgentRegistry(economy.config)
             receipts = Receipts(economy.tick)
-            past_events = _restore(begin, folder, economy, receipts, registry, events)
+            past_events = _restore(begin, folder, economy, receipts, registry, agents, events)
         except (NotWhole, OSError, ValueError, KeyError) as error:
             if begin.snapshot is None:
                 raise
@@ -363,9 +366,10 @@ def _open(
         break
     opened_at, records = economy.tick, begin.records
     epoch = genesis.epoch if begin.snapshot is None else str(begin.snapshot.header["epoch"])
-    rebuild = _Rebuild(epoch, economy, receipts, registry, events, on_replayed)
+    rebuild = _Rebuild(epoch, economy, receipts, registry, agents, events, on_replayed)
     replayed = run_replay(economy, records, rebuild)
     registry.follow(economy.config)
+    agents.open(registry, economy.tick)
     epoch = rebuild.epoch
     is_paused = begin.snapshot is not None and bool(begin.snapshot.header["paused"])
     if replayed.is_paused is not None:
@@ -403,12 +407,12 @@ def _open(
         seed_commitment=commitment(bytes.fromhex(genesis.seed)),
     )
     taking = Snapshots(
-        folder, epoch, receipts, registry, events, metrics, clock, settings.snapshot_ticks, settings.resume_frames + 1,
-        begin.root, workers,
+        folder, epoch, receipts, registry, agents, events, metrics, clock, settings.snapshot_ticks,
+        settings.resume_frames + 1, begin.root, workers,
     )  # fmt: skip
     return World(
-        folder, genesis, epoch, economy, journal, queue, receipts, registry, events, past_events, taking, opened_at,
-        replayed, lock, (economy.tick, economy.state_hash()), at, is_paused,
+        folder, genesis, epoch, economy, journal, queue, receipts, registry, agents, events, past_events, taking,
+        opened_at, replayed, lock, (economy.tick, economy.state_hash()), at, is_paused,
     )  # fmt: skip
 
 
@@ -569,6 +573,7 @@ def _restore(
     economy: Economy,
     receipts: Receipts,
     registry: AgentRegistry,
+    agents: AgentLog,
     events: EventStore,
 ) -> list[Event]:
     """Put back what a snapshot holds beside the economy; return the newest events until then."""
@@ -581,6 +586,7 @@ def _restore(
         past = events.restore(snapshot.header["events_bytes"], EVENTS_MAX)
         registry.restore(snapshot.arrays, economy.state)
         receipts.restore(snapshot.arrays)
+        agents.restore(snapshot.tick, agent_store.from_arrays(snapshot.arrays))
         ended = last_tick(begin.records, snapshot.tick) - RETENTION_TICKS
         # one whose receipts have all ended meanwhile may be gone already
         files = [kept / name for name, ends in snapshot.receipt_files if ends >= ended or (kept / name).exists()]
@@ -669,6 +675,7 @@ class _Rebuild(Watch):
         economy: Economy,
         receipts: Receipts,
         registry: AgentRegistry,
+        agents: AgentLog,
         events: EventStore,
         on_replayed: OnReplayed | None,
     ) -> None:
@@ -676,6 +683,7 @@ class _Rebuild(Watch):
         self._economy = economy
         self._receipts = receipts
         self._registry = registry
+        self._agents = agents
         self._events = events
         self._on_replayed = on_replayed
 
@@ -692,18 +700,15 @@ class _Rebuild(Watch):
         if row["kind"] == Kind.REGISTER:
             self._registry.begin(int(row["agent_id"]), int(row["owner"]), action.client_action_id)
         else:
-            self._receipts.add(
-                int(row["agent_id"]),
-                action.client_action_id,
-                int(row["seq"]),
-                action.fingerprint,
-                int(row["valid_until"]),
-            )
+            agent, seq = int(row["agent_id"]), int(row["seq"])
+            self._receipts.add(agent, action.client_action_id, seq, action.fingerprint, int(row["valid_until"]))
+            self._agents.accepted((seq,), (agent,), (int(row["kind"]),), (action.client_action_id,))
 
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Take what a tick decided, and pass it on."""
         self._receipts.apply(report)
         self._registry.apply(report, self._economy.state)
+        self._agents.replayed(report)
         self._events.add(report.events)
         if self._on_replayed is not None:
             self._on_replayed(report, mark.unix_ns)

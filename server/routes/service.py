@@ -22,9 +22,10 @@ from server.clock import Clock
 from server.config import Settings
 from server.errors import Code, NotFound
 from server.live.admission import burst
+from server.live.agent_frames import AGENT
 from server.live.frames import CHANNELS
 from server.live.history import SERIES, History
-from server.live.hub import stream_limits
+from server.live.hub import PRIVATE, stream_limits
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS, VALIDITY_TICKS_MAX, credits
 from server.live.recorder import Recorder
 from server.live.view import KIND, Published, iso_time
@@ -182,7 +183,8 @@ def information(settings: Settings, version: str, world: World) -> dict[str, Any
         },
         "limits": limits(settings, config),
         "channels": [
-            {"name": channel.name, "kind": channel.kind, "text": channel.text} for channel in CHANNELS.values()
+            *({"name": channel.name, "kind": channel.kind, "text": channel.text} for channel in CHANNELS.values()),
+            {"name": AGENT, "kind": PRIVATE, "text": "one's own agents: outcomes, fills, balances; needs a key"},
         ],
         "series": list(SERIES),
         "actions": {

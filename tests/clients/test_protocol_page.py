@@ -12,7 +12,7 @@ from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 from server import schemas
 from server.clock import ManualClock
 from server.config import Settings
-from server.live import receipts, subscriber
+from server.live import agent_channel, agent_log, desk, narrowing, receipts, subscriber, switches
 from server.live.hub import Hub
 from server.metrics import Metrics
 from tests.support.make_protocol import PAGE, filled, tables
@@ -44,7 +44,17 @@ def test_both_sides_have_the_same_channels() -> None:
     "sentence",
     [
         f"| a message from a client | {wire.CLIENT_FRAME_MAX // 1024} KiB |",
-        f"| control messages | {subscriber.CONTROL_PER_S:.0f} a second, {subscriber.CONTROL_BURST} at once |",
+        f"| control messages (an `action` is none) | {subscriber.CONTROL_PER_S:.0f} a second,"
+        f" {subscriber.CONTROL_BURST} at once |",
+        f"| actions that wait for their answer | {desk.WAITING_MAX} |",
+        f"* `every` n, 1 to {narrowing.EVERY_MAX}:",
+        f"* `depth` n, 1 to {narrowing.DEPTH_MAX},",
+        f"keeps at most {narrowing.FORMS_MAX} forms",
+        f"the tick x {1 << agent_log.PART_BITS:,} plus the number of the part",
+        f"nothing happened for {agent_channel.QUIET_TICKS} ticks",
+        f"Entries are kept for {Settings.resume_frames} ticks, over restarts too, in {agent_log.BYTES_MAX >> 20} MiB",
+        f"set {switches.SET_TICKS:,} ticks ahead",
+        f"come back within {switches.SET_TICKS - switches.RENEW_TICKS} ticks",
         f"| time to the first subscribe or auth | {subscriber.SUBSCRIBE_WITHIN_S:.0f} s |",
         f"| messages in a row that cannot be read | {subscriber.UNDECODABLE_MAX} |",
         f"| a message from the server | {wire.SERVER_FRAME_MAX // 1024**2} MiB at most",

@@ -12,6 +12,7 @@ import msgpack
 import pytest
 from arena_client import wire
 from arena_client.mirror import Mirror
+from arena_client.subscription import EntriesReceived, OutOfStep, Session
 
 from tests.support.make_vectors import FOLDER, vectors
 
@@ -24,6 +25,8 @@ STATES = load("states.json")
 DELTAS = load("deltas.json")
 FRAMES = load("frames.json")
 MALFORMED = load("malformed.json")
+NARROWED = load("narrowed.json")
+PRIVATE = load("private.json")
 
 
 # -- a naive implementation, written from docs/protocol.md with nothing but struct and zlib --------------------------
@@ -159,6 +162,52 @@ def test_the_conversation_leads_to_the_final_state() -> None:
     assert [verdict.applied for verdict in verdicts] == [True] * 4
     assert mirror.state == FRAMES["final_state"]
     assert (mirror.seq, mirror.verified_seq) == (21, 20)
+
+
+def test_a_narrowed_conversation_is_one_like_any_other() -> None:
+    """A mirror, the naive implementation and plain msgpack agree at every frame; the ack says how to read the lists."""
+    mirror, naive = Mirror("market_tick"), dict[str, Any]()
+    mirror.scales = {"price": 1_000_000, "level": 1, "volume": 1}
+    mirror.narrow(NARROWED["ack"]["markets"], NARROWED["ack"]["fields"])
+    for row in NARROWED["frames"]:
+        frame = msgpack.unpackb(bytes.fromhex(row["msgpack"]))
+        assert frame == row["frame"]
+        naive = frame["state"] if frame["type"] == "snapshot" else naive_apply(naive, frame)
+
+        assert mirror.feed(frame).applied
+        assert mirror.state == naive == row["state"]
+        assert naive_canonical(naive).hex() == row["canonical"]
+        assert wire.checksum(naive) == zlib.crc32(bytes.fromhex(row["canonical"])) == row["crc"]
+    assert (mirror.verified_seq, mirror.series("price"), mirror.series("volume")) == (50, [20.002, 1.0001], [5, 0])
+    assert mirror.book("oil") == ([(20.01, 3)], [(19.998, 1)])
+    assert mirror.book("food") == ([], [])
+
+
+def test_the_rule_of_the_private_channel() -> None:
+    """Taken, passed over, or a gap: by base and seq alone; our session says the same."""
+    session = Session("ak_any")
+    session.receive(FRAMES["messages"]["01_hello"])
+    session.subscribe("agent")
+    request = session.take_outgoing()[-1]
+    session.receive(
+        {"type": "ack", **request, "epoch": FRAMES["messages"]["01_hello"]["epoch"], "seq": PRIVATE["start"]}
+    )
+    stands_at = PRIVATE["start"]
+    for row in PRIVATE["frames"]:
+        frame = msgpack.unpackb(bytes.fromhex(row["msgpack"]))
+        assert frame == row["frame"]
+        is_new, fits = frame["seq"] > stands_at, frame["base"] <= stands_at
+        verdict = ("taken" if fits else "gap") if is_new else "passed over"
+        stands_at = frame["seq"] if verdict == "taken" else stands_at
+        assert (verdict, stands_at) == (row["verdict"], row["stands_at"])
+
+        reports = session.receive(frame)
+
+        kinds = {"taken": [EntriesReceived], "passed over": [], "gap": [OutOfStep]}
+        assert [type(report) for report in reports] == kinds[verdict]
+    asked = session.take_outgoing()[-1]
+    assert (asked["op"], asked["seq"]) == ("subscribe", stands_at)
+    assert session.accounts["a17"]["cash"] == "993.750050"
 
 
 @pytest.mark.parametrize("name", MALFORMED[wire.SUBPROTOCOL_MSGPACK])

@@ -71,14 +71,14 @@ def test_every_reference_resolves(api: dict[str, Any]) -> None:
 
 def test_all_channels_and_ops_are_in_it(api: dict[str, Any]) -> None:
     """What can be subscribed to is described, and what can be asked."""
-    assert set(api["channels"]) == {CONTROL, *CHANNELS}
+    assert set(api["channels"]) == {CONTROL, *CHANNELS, wire.AGENT_CHANNEL}
     assert {name for name, operation in api["operations"].items() if operation["action"] == "receive"} == set(OPS)
     assert {row["code"] for row in api["x-close-codes"]} == set(wire.CLOSE_CODES)
 
 
 def test_fields_carry_unit_and_scale(api: dict[str, Any]) -> None:
     """A client can turn integers into numbers with nothing else at hand."""
-    state = api["components"]["messages"]["market_tick.snapshot"]["payload"]["properties"]["state"]
+    state = api["components"]["messages"]["market_tick.snapshot"]["payload"]["properties"]["state"]["oneOf"][0]
 
     assert (state["properties"]["price"]["x-scale"], state["properties"]["price"]["x-unit"]) == (1_000_000, "credits")
     assert set(state["properties"]) == {field.name for field in CHANNELS["market_tick"].fields}
@@ -92,7 +92,8 @@ def test_what_is_sent_fits_it(api: dict[str, Any]) -> None:
     subscriber = hub.open(wire.SUBPROTOCOL_JSON)
     subscriber.check(clock.monotonic(), 0.0)
     messages: list[dict[str, Any]] = [
-        *({"op": "subscribe", "id": name, "channel": name} for name in CHANNELS),
+        *({"op": "subscribe", "id": name, "channel": name} for name in CHANNELS if name != frames.MARKET_TICK),
+        {"op": "subscribe", "id": 0, "channel": frames.MARKET_TICK, "markets": ["food", "oil"], "every": 1, "depth": 2},
         {"op": "auth", "id": 1, "api_key": "ak_any"},
         {"op": "ping", "id": 2},
     ]
@@ -117,6 +118,12 @@ def test_what_is_sent_fits_it(api: dict[str, Any]) -> None:
     [
         ("subscribe", {"op": "subscribe", "id": 1}),
         ("subscribe", {"op": "subscribe", "id": 1, "channel": "weather"}),
+        ("subscribe", {"op": "subscribe", "id": 1, "channel": "market_tick", "markets": []}),
+        ("subscribe", {"op": "subscribe", "id": 1, "channel": "market_tick", "markets": ["gold"]}),
+        ("subscribe", {"op": "subscribe", "id": 1, "channel": "market_tick", "every": 0}),
+        ("subscribe", {"op": "subscribe", "id": 1, "channel": "market_tick", "markets": ["oil"], "depth": 21}),
+        ("action", {"op": "action", "id": 1, "agent_id": "a1"}),
+        ("auth", {"op": "auth", "id": 1, "api_key": "ak", "cancel_on_disconnect": 1}),
         ("ping", {"op": "ping", "id": 1, "extra": 1}),
         ("ping", {"op": "ping", "id": 2**53}),
     ],

@@ -184,6 +184,109 @@ _STATE_AT: dict[str, dict[str, Any]] = {
     "06_delta_with_crc": FINAL_STATE,
 }
 
+#: market_tick narrowed to two markets with a level of their books, of a channel with three fields: what a client takes.
+NARROWED_ACK = {
+    "type": "ack",
+    "op": "subscribe",
+    "id": 2,
+    "channel": "market_tick",
+    "epoch": EPOCH,
+    "seq": None,
+    "resumed": False,
+    "every": 5,
+    "markets": ["oil", "food"],
+    "fields": ["price", "level", "volume"],
+    "depth": 1,
+}
+NARROWED: dict[int, dict[str, Any]] = {
+    40: {
+        "food": [1_000_000, 46_053, 120],
+        "food.asks": [1_000_200, 4],
+        "food.bids": [999_900, 17],
+        "oil": [20_000_000, 76_013, 0],
+        "oil.asks": [0, 0],
+        "oil.bids": [19_998_000, 1],
+    },
+    45: {
+        "food": [1_000_100, 46_054, 90],
+        "food.asks": [1_000_200, 9],
+        "food.bids": [999_900, 17],
+        "oil": [20_000_000, 76_013, 0],
+        "oil.asks": [20_010_000, 3],
+        "oil.bids": [19_998_000, 1],
+    },
+    50: {
+        "food": [1_000_100, 46_054, 0],
+        "food.asks": [0, 0],
+        "food.bids": [0, 0],
+        "oil": [20_002_000, 76_014, 5],
+        "oil.asks": [20_010_000, 3],
+        "oil.bids": [19_998_000, 1],
+    },
+}
+
+
+def _private(seq: int, base: int, *entries: dict[str, Any], balances: list[dict[str, Any]] | None = None) -> Any:
+    frame = {
+        "type": "entries",
+        "channel": "agent",
+        "epoch": EPOCH,
+        "seq": seq,
+        "base": base,
+        "tick": seq >> 12,
+        "sent_ns": 0,
+        "entries": list(entries),
+    }
+    return frame | ({"balances": balances} if balances else {})
+
+
+_FILLED = {
+    "status": "filled",
+    "code": 0,
+    "order_id": "4711",
+    "filled": 5,
+    "open": 0,
+    "price": "1.249990",
+    "value": "-6.249950",
+}
+#: Frames of the private channel for a client that stands at PRIVATE_START, with what becomes of each, and where it
+#: stands afterwards.
+PRIVATE_START = 20 << 12 | 4_095
+PRIVATE: list[tuple[dict[str, Any], str, int]] = [
+    (
+        _private(
+            22 << 12,
+            18 << 12,
+            {"entry": "switch", "agent_id": "a17"},
+            {
+                "entry": "outcome",
+                "agent_id": "a17",
+                "client_action_id": "a-1",
+                "seq": 4711,
+                "type": "limit",
+                "outcome": _FILLED,
+            },
+            balances=[
+                {
+                    "agent_id": "a17",
+                    "tick": 22,
+                    "cash": "993.750050",
+                    "escrow": "0.000000",
+                    "debt": "0.000000",
+                    "advance": "1000.000000",
+                    "holdings": {"food": {"quantity": 5, "reserved": 0}},
+                }
+            ],
+        ),
+        "taken",
+        22 << 12,
+    ),
+    (_private(22 << 12, 18 << 12), "passed over", 22 << 12),
+    (_private(22 << 12 | 1, 22 << 12, {"entry": "left", "agent_id": "a9", "reason": "expired"}), "taken", 22 << 12 | 1),
+    (_private(122 << 12 | 4_095, 22 << 12 | 1), "taken", 122 << 12 | 4_095),
+    (_private(130 << 12, 125 << 12), "gap", 122 << 12 | 4_095),
+]
+
 #: Payloads of a binary frame that must be refused, as hexadecimal.
 MALFORMED_MSGPACK = {
     "empty": "",
@@ -268,10 +371,55 @@ def vectors() -> dict[str, bytes]:
         "frames.json": _json({"messages": frames, "final_state": FINAL_STATE}),
         "malformed.json": _json({wire.SUBPROTOCOL_MSGPACK: MALFORMED_MSGPACK, wire.SUBPROTOCOL_JSON: MALFORMED_JSON}),
     }
+    files["narrowed.json"] = _json(_narrowed())
+    files["private.json"] = _json(
+        {
+            "start": PRIVATE_START,
+            "frames": [
+                {"frame": frame, "msgpack": _packed(frame).hex(), "verdict": verdict, "stands_at": seq}
+                for frame, verdict, seq in PRIVATE
+            ],
+        }
+    )
     for name, frame in frames.items():
         packed = wire.encode(frame, wire.SUBPROTOCOL_MSGPACK)
         files[f"frames/{name}.msgpack"] = packed if isinstance(packed, bytes) else packed.encode()
     return files
+
+
+def _narrowed() -> dict[str, Any]:
+    """Return the narrowed conversation: ack, frames in both encodings, the state after each."""
+    from arena_client import wire
+
+    rows, before = [], None
+    for tick, state in NARROWED.items():
+        head = {"channel": "market_tick", "epoch": EPOCH, "seq": tick, "base": before, "tick": tick, "sent_ns": 0}
+        crc = wire.checksum(state)
+        if before is None:
+            frame = {"type": "snapshot", **head, "reason": "subscribed", "state": state, "crc": crc}
+        else:
+            frame = {"type": "delta", **head, **wire.diff(NARROWED[before], state)}
+            if tick % wire.CRC_EVERY == 0:
+                frame["crc"] = crc
+        rows.append(
+            {
+                "frame": frame,
+                "msgpack": _packed(frame).hex(),
+                "state": state,
+                "canonical": wire.canonical(state).hex(),
+                "crc": crc,
+            }
+        )
+        before = tick
+    return {"ack": NARROWED_ACK, "frames": rows}
+
+
+def _packed(frame: dict[str, Any]) -> bytes:
+    from arena_client import wire
+
+    packed = wire.encode(frame, wire.SUBPROTOCOL_MSGPACK)
+    assert isinstance(packed, bytes)
+    return packed
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     from arena_client import ArenaClient, ArenaStream
 
 `wire` is the frame codec, `mirror` a local copy that cannot drift unnoticed, `subscription` the resume rules,
-`stream` the WebSocket connection, `rest` the REST calls, `errors` what can go wrong.
-The first three do no input or output; the names below are imported on first use, so that who needs only the codec
-does not load a network library.
+`stream` the WebSocket connection, `rest` the REST calls, `receipt` what both answer an action with, `errors` what can
+go wrong. The first three do no input or output; the names below are imported on first use, so that who needs only the
+codec does not load a network library.
 """
 
 from __future__ import annotations
@@ -33,16 +33,26 @@ if TYPE_CHECKING:
         WireError,
     )
     from arena_client.mirror import Mirror
-    from arena_client.rest import ArenaClient, Credentials, Receipt
-    from arena_client.stream import ArenaStream, EventReceived, Lagged, StateChanged
+    from arena_client.receipt import Receipt
+    from arena_client.rest import ArenaClient, Credentials
+    from arena_client.stream import (
+        AccountsReceived,
+        ArenaStream,
+        EntriesReceived,
+        EventReceived,
+        Lagged,
+        StateChanged,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ArenaClient": "rest",
     "Credentials": "rest",
-    "Receipt": "rest",
+    "Receipt": "receipt",
+    "AccountsReceived": "stream",
     "ArenaStream": "stream",
+    "EntriesReceived": "stream",
     "EventReceived": "stream",
     "Lagged": "stream",
     "StateChanged": "stream",
@@ -66,6 +76,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AccountsReceived",
     "ArenaClient",
     "ArenaError",
     "ArenaStream",
@@ -73,6 +84,7 @@ __all__ = [
     "Conflict",
     "ConnectionGaveUp",
     "Credentials",
+    "EntriesReceived",
     "EventReceived",
     "HandshakeRefused",
     "Lagged",

@@ -5,13 +5,20 @@ No input or output happens here: frames go in, a verdict comes out, whoever owns
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from arena_client import wire
 
 Number = int | float
+
+
+class Book(NamedTuple):
+    """What an auction left unfilled in a market: (price in credits, lots) a level, best first."""
+
+    asks: list[tuple[float, int]]
+    bids: list[tuple[float, int]]
 
 
 class Verdict(NamedTuple):
@@ -36,6 +43,8 @@ class Mirror:
     stale: why the copy waits for a snapshot, None while it is in step. The last state stays readable meanwhile.
     verified_seq: the last seq at which the server's checksum agreed.
     scales: field -> scale, set by whoever knows the channel's schema (the session takes it from the server's hello).
+    markets: names of the markets in the order of every list of `market_tick`; fields: of a copy that is narrowed to
+    markets, the order of each market's values; empty when it is not narrowed.
     """
 
     def __init__(self, channel: str) -> None:
@@ -47,6 +56,8 @@ class Mirror:
         self.stale: str | None = "no snapshot yet"
         self.verified_seq: int | None = None
         self.scales: dict[str, int] = {}
+        self.markets: tuple[str, ...] = ()
+        self.fields: tuple[str, ...] = ()
         self._state: wire.State = {}
 
     @property
@@ -85,23 +96,47 @@ class Mirror:
     def values(self) -> dict[str, Number | list[Number]]:
         """Return the state in the units of the schema: every integer divided by its field's scale.
 
-        Equal to what the GET of the same tick shows, to the last bit. Raises KeyError when `scales` lacks a field.
+        Equal to what the GET of the same tick shows, to the last bit; narrowed to markets, field -> one value each.
+        Raises KeyError when `scales` lacks a field.
         """
-        return {field: _scaled(value, self.scales[field]) for field, value in self._state.items()}
+        return {field: _scaled(self._value(field), self.scales[field]) for field in self.fields or self._state}
 
     def value(self, field: str) -> Number:
         """Return one single-valued field in its unit. Raises KeyError for an unknown field, TypeError for a list."""
-        value = _scaled(self._state[field], self.scales[field])
+        value = _scaled(self._value(field), self.scales[field])
         if isinstance(value, list):
             raise TypeError(f"{field} has {len(value)} entries, use series()")
         return value
 
     def series(self, field: str) -> list[Number]:
         """Return one field that has an entry per market or resource, in its unit. Raises as `value`, the other way."""
-        value = _scaled(self._state[field], self.scales[field])
+        value = _scaled(self._value(field), self.scales[field])
         if not isinstance(value, list):
             raise TypeError(f"{field} is a single value, use value()")
         return value
+
+    def book(self, market: str) -> Book:
+        """Return what the last auction left unfilled in a market, as many levels as the subscription's depth.
+
+        Raises KeyError when the copy has no book of that market.
+        """
+        asks, bids = self._state[f"{market}.asks"], self._state[f"{market}.bids"]
+        assert isinstance(asks, list)
+        assert isinstance(bids, list)
+        return Book(_levels(asks, self.scales["price"]), _levels(bids, self.scales["price"]))
+
+    def narrow(self, markets: Sequence[str], fields: Sequence[str]) -> None:
+        """Say that the copy is narrowed: its state has a list of these fields' values for each of these markets."""
+        self.markets, self.fields = tuple(markets), tuple(fields)
+
+    def _value(self, field: str) -> wire.Value:
+        if not self.fields:
+            return self._state[field]
+        if field not in self.fields:
+            raise KeyError(field)
+        index = self.fields.index(field)
+        rows = [self._state[market] for market in self.markets if market in self._state]
+        return [row[index] for row in rows if isinstance(row, list)]
 
     def _take_snapshot(self, frame: Mapping[str, Any]) -> Verdict:
         epoch, seq, tick, sent_ns = _heading(frame)
@@ -181,6 +216,11 @@ def _checked_state(state: Any) -> wire.State:
         if not isinstance(field, str) or not set(map(type, entries)) <= {int}:
             raise wire.WireError(f"{field!r} must be an integer or a list of integers")
     return dict(state)
+
+
+def _levels(numbers: list[int], scale: int) -> list[tuple[float, int]]:
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    return [(price / scale, lots) for price, lots in pairs if lots]
 
 
 def _scaled(value: wire.Value, scale: int) -> Number | list[Number]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
@@ -24,9 +25,23 @@ from websockets.typing import Subprotocol
 
 from arena_client import wire
 from arena_client.backoff import Backoff, retry_after_s
-from arena_client.errors import ArenaError, ConnectionGaveUp, HandshakeRefused, StreamError, WireError
+from arena_client.errors import (
+    ArenaError,
+    ConnectionGaveUp,
+    HandshakeRefused,
+    OutcomeUnknown,
+    RequestError,
+    StreamError,
+    Unreachable,
+    WireError,
+    problem,
+)
 from arena_client.mirror import Mirror
+from arena_client.receipt import Receipt
 from arena_client.subscription import (
+    AccountsReceived,
+    ActionAnswered,
+    EntriesReceived,
     EventReceived,
     Lagged,
     OutOfStep,
@@ -39,11 +54,21 @@ from arena_client.subscription import (
     Subscribed,
 )
 
-__all__ = ["ArenaStream", "Backoff", "EventReceived", "Lagged", "OutOfStep", "ShuttingDown", "StateChanged"]
+__all__ = [
+    "AccountsReceived",
+    "ArenaStream",
+    "Backoff",
+    "EntriesReceived",
+    "EventReceived",
+    "Lagged",
+    "OutOfStep",
+    "ShuttingDown",
+    "StateChanged",
+]
 
 log = logging.getLogger("arena_client")
 
-Update = StateChanged | EventReceived | Lagged | OutOfStep | ShuttingDown
+Update = StateChanged | EventReceived | EntriesReceived | AccountsReceived | Lagged | OutOfStep | ShuttingDown
 
 #: Without any message for this many of the server's heartbeats the connection counts as dead.
 HEARTBEATS_MISSED: Final = 2.5
@@ -64,6 +89,7 @@ class ArenaStream:
                 ...
 
     url: http, https, ws or wss; without a path `/ws` is meant. api_key: sent with `auth` on every connection.
+    cancel_on_disconnect: open orders of the key's agents end with the connection, and with the server.
     attempts_max: connections in a row that may fail before ConnectionGaveUp, None = try for ever.
     silence_s: without a message for so long the connection counts as dead, None = 2.5 heartbeats of the server.
     events_max: updates kept for a slow reader. draw: uniform numbers in [0, 1) for the back-off.
@@ -75,6 +101,7 @@ class ArenaStream:
         url: str,
         *,
         api_key: str | None = None,
+        cancel_on_disconnect: bool = False,
         subprotocol: str = wire.SUBPROTOCOL_MSGPACK,
         backoff: Backoff | None = None,
         attempts_max: int | None = None,
@@ -92,7 +119,9 @@ class ArenaStream:
         self._silence_s = silence_s
         self._events_max = events_max
         self._draw = draw
-        self._session = Session(api_key)
+        if cancel_on_disconnect and api_key is None:
+            raise ValueError("cancel_on_disconnect needs the api_key of the agents' owner")
+        self._session = Session(api_key, cancel_on_disconnect=cancel_on_disconnect)
         self._socket: ClientConnection | None = None
         self._sending = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -103,6 +132,11 @@ class ArenaStream:
         self._queue: deque[Update | Refused | str] = deque()
         self._changes: dict[str, StateChanged] = {}
         self._waiters: dict[str, asyncio.Future[None]] = {}
+        self._acting: dict[int, asyncio.Future[ActionAnswered]] = {}
+        self._greeted = asyncio.Event()
+        # random per stream, counted within: unique without asking anybody, and readable in a log
+        self._id_prefix = secrets.token_hex(6)
+        self._id_count = 0
         self._retry_after_s = 0.0
         self._failures = 0
         self._was_connected = False
@@ -143,6 +177,11 @@ class ArenaStream:
         return list(self._session.hello["resources"]) if self._session.hello else []
 
     @property
+    def accounts(self) -> Mapping[str, Mapping[str, Any]]:
+        """By agent, the newest of what the channel `agent` told it has: account or balance, as of its `tick`."""
+        return self._session.accounts
+
+    @property
     def resyncs(self) -> int:
         """How often a copy did not fit what came and had to be put right."""
         return self._session.resyncs
@@ -154,26 +193,85 @@ class ArenaStream:
             raise KeyError(f"{channel} is an event channel and has no mirror")
         return subscription.mirror
 
-    async def subscribe(self, channel: str) -> Mirror:
+    async def subscribe(
+        self, channel: str, *, markets: Sequence[str] | None = None, every: int | None = None, depth: int | None = None
+    ) -> Mirror:
         """Subscribe to a state channel and return its mirror once it holds its first state.
 
+        markets: of `market_tick` only these; the mirror's `markets` says in which order. every: a frame every so many
+        ticks. depth: with markets, so many levels a side of what each auction left unfilled, in the mirror's `book`.
         Raises SubscriptionRefused when the server says no, ValueError when the channel is subscribed already or is
         an event channel, and whatever ended the stream.
         """
         if channel in wire.EVENT_CHANNELS:
             raise ValueError(f"{channel} is an event channel: use follow()")
-        await self._subscribe(channel, None)
+        asked = {"markets": None if markets is None else list(markets), "every": every, "depth": depth}
+        await self._subscribe(channel, None, {name: value for name, value in asked.items() if value is not None})
         return self.mirror(channel)
 
     async def follow(self, channel: str, *, since: int | None = None) -> None:
-        """Subscribe to an event channel and return once the server has acknowledged it.
+        """Subscribe to an event channel, or to `agent`, and return once the server has acknowledged it.
 
         since: number of the last event already known, 0 = send all there are; None = only what comes from now on.
         Raises as `subscribe` does.
         """
         if channel in wire.STATE_CHANNELS:
             raise ValueError(f"{channel} is a state channel: use subscribe()")
-        await self._subscribe(channel, since)
+        await self._subscribe(channel, since, {})
+
+    async def act(
+        self,
+        action: Mapping[str, Any],
+        *,
+        agent_id: str | None = None,
+        client_action_id: str | None = None,
+        valid_until_tick: int | None = None,
+        timeout_s: float = 10.0,
+    ) -> Receipt:
+        """Send an action over the stream and return its receipt, which is durable; the outcome comes with `agent`.
+
+        agent_id: the key's only agent unless given. The same action under the same client_action_id has one effect,
+        over whichever way it is sent again.
+        Raises BadRequest and the like when the server does not take it, OutcomeUnknown when the connection ended or the
+        time was up before the answer, Unreachable when nothing was sent.
+        """
+        body = dict(action)
+        name = body["client_action_id"] = client_action_id or body.get("client_action_id") or self._next_name()
+        if valid_until_tick is not None:
+            body["valid_until_tick"] = valid_until_tick
+        number: int | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._want()
+                if not self._session.has_key:
+                    raise StreamError("an action needs the api_key of its owner")
+                await self._greeted.wait()
+                number = self._session.act(agent_id or self._only_agent(), body)
+                answer = self._acting[number] = asyncio.get_running_loop().create_future()
+                await self._flush()
+                answered = await answer
+        except (TimeoutError, SessionBroken) as error:
+            if number is None:
+                raise Unreachable(f"no connection to {self.url}") from error
+            raise OutcomeUnknown(f"no answer to {name} within {timeout_s} s", name) from error
+        except RequestError as error:
+            raise OutcomeUnknown(f"the connection ended before the answer to {name}", name) from error
+        finally:
+            if number is not None:
+                self._acting.pop(number, None)
+        if answered.receipt is not None:
+            return Receipt.of(answered.receipt)
+        refused = dict(answered.error or {})
+        raise problem(int(refused.get("status", 400)), refused, refused.get("retry_after_s"))
+
+    def _only_agent(self) -> str:
+        if len(self._session.agents) != 1:
+            raise ValueError(f"the key has {len(self._session.agents)} agents: say which one by agent_id")
+        return self._session.agents[0]
+
+    def _next_name(self) -> str:
+        self._id_count += 1
+        return f"{self._id_prefix}-{self._id_count}"
 
     async def unsubscribe(self, channel: str) -> None:
         """Stop a channel. Its mirror keeps its last state. Raises KeyError when it is not subscribed."""
@@ -224,16 +322,20 @@ class ArenaStream:
 
     # -- subscribing ------------------------------------------------------------------------------------------
 
-    async def _subscribe(self, channel: str, since: int | None) -> None:
+    def _want(self) -> None:
+        """See to it that there is a connection, or will be."""
         if self._task is None:
             raise StreamError("the stream is closed; use it inside `async with`")
         if self._task.done():
             self._raise_end()
             raise StreamError("the stream has ended")
-        self._session.subscribe(channel, since)
+        self._wanted.set()
+
+    async def _subscribe(self, channel: str, since: int | None, narrowing: Mapping[str, Any]) -> None:
+        self._want()
+        self._session.subscribe(channel, since, narrowing)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[channel] = waiter
-        self._wanted.set()
         try:
             await self._flush()
             await waiter
@@ -334,6 +436,8 @@ class ArenaStream:
             finally:
                 self._socket = None
                 self._session.lost()
+                self._greeted.clear()
+                self._end_actions()
 
     async def _next_message(self, socket: ClientConnection) -> dict[str, Any]:
         limit_s = self._silence_s
@@ -352,6 +456,11 @@ class ArenaStream:
         for report in self._session.receive(message):
             await self._deliver(report)
         await self._flush()
+        # an action needs to know whose agents the key has
+        if (message["type"] == "hello" and not self._session.has_key) or (
+            message["type"] == "ack" and message.get("op") == "auth"
+        ):
+            self._greeted.set()
 
     async def _deliver(self, report: Report) -> None:
         match report:
@@ -368,6 +477,10 @@ class ArenaStream:
             case EventReceived():
                 self._failures = 0
                 await self._put(report)
+            case ActionAnswered(number):
+                answer = self._acting.get(number)
+                if answer is not None and not answer.done():
+                    answer.set_result(report)
             case ShuttingDown(wait_s):
                 self._retry_after_s = wait_s
                 await self._put(report)
@@ -400,6 +513,12 @@ class ArenaStream:
         else:
             waiter.set_exception(error)
         return True
+
+    def _end_actions(self) -> None:
+        """Tell who waits for the answer to an action that none will come."""
+        for answer in self._acting.values():
+            if not answer.done():
+                answer.set_exception(RequestError("the connection ended"))
 
     def _end_waiters(self, error: StreamError) -> None:
         for waiter in self._waiters.values():

@@ -16,6 +16,8 @@ A subscription is in one of four phases. A line that is missing leaves it where 
 | LIVE      | a frame that fits                     | StateChanged or EventReceived               | LIVE      |
 | LIVE      | a state frame that does not fit       | OutOfStep, resync                           | RESYNCING |
 | LIVE      | an event frame that does not fit      | OutOfStep, unsubscribe, subscribe from last | ASKED     |
+| LIVE      | an entries frame that fits            | EntriesReceived                             | LIVE      |
+| LIVE      | an entries frame behind a gap         | OutOfStep, unsubscribe, subscribe from last | ASKED     |
 | RESYNCING | a snapshot that fits                  | StateChanged                                | LIVE      |
 | RESYNCING | an error, 100 frames without snapshot | SessionBroken                               |           |
 | any       | the connection is lost                |                                             | OFFLINE   |
@@ -23,7 +25,8 @@ A subscription is in one of four phases. A line that is missing leaves it where 
 
 Event channels never lose an entry within an epoch. When the epoch changes their numbering starts anew; the
 subscription then follows the new one from its first event. That, and whatever else the server could not resume, is
-said with OutOfStep.
+said with OutOfStep. The private channel `agent` does not lose an entry either; what its log no longer has when the
+connection comes back is said with OutOfStep, and where it can be read.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from arena_client import wire
 from arena_client.errors import ArenaError, StreamError, SubscriptionRefused, WireError
@@ -86,6 +89,39 @@ class EventReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class EntriesReceived:
+    """What happened to one's own agents since the last frame of the channel `agent`, in order.
+
+    entries, balances: as the protocol page says; the newest of what each agent has is in `accounts` of the session.
+    """
+
+    channel: str
+    epoch: str
+    seq: int
+    tick: int
+    sent_ns: int
+    entries: list[Mapping[str, Any]]
+    balances: list[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountsReceived:
+    """One's own agents as they stand, after a subscribe to `agent`. left: how many are still to come."""
+
+    accounts: list[Mapping[str, Any]]
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionAnswered:
+    """The answer to an action sent over this connection: its receipt, or the error."""
+
+    request_id: int
+    receipt: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lagged:
     """The server left out `skipped` frames because this client read too slowly; a snapshot follows."""
 
@@ -123,24 +159,40 @@ class ShuttingDown:
     retry_after_s: float
 
 
-Report = StateChanged | EventReceived | Lagged | OutOfStep | Subscribed | Refused | ShuttingDown
+Report = (
+    StateChanged
+    | EventReceived
+    | EntriesReceived
+    | AccountsReceived
+    | ActionAnswered
+    | Lagged
+    | OutOfStep
+    | Subscribed
+    | Refused
+    | ShuttingDown
+)
 
 
 class Subscription:
     """One channel of a session: its phase, and how far its data has come.
 
-    mirror: of a state channel, else None. event_position: (epoch, seq) of an event channel's last event, else None.
-    scales: field -> scale of an event channel.
+    mirror: of a state channel, else None. event_position: (epoch, seq) of an event channel's last event, or where the
+    channel `agent` stands, else None. scales: field -> scale of an event channel. narrowing: fields of its subscribe.
     """
 
-    def __init__(self, channel: str, since: int | None = None) -> None:
+    def __init__(self, channel: str, since: int | None = None, narrowing: Mapping[str, Any] | None = None) -> None:
         if channel in wire.STATE_CHANNELS:
             if since is not None:
                 raise ValueError(f"{channel} is a state channel, `since` is for event channels")
             self.mirror: Mirror | None = Mirror(channel)
         else:
+            if narrowing:
+                raise ValueError(f"{channel} is no state channel, {', '.join(narrowing)} are for those")
+            if since is not None and channel == wire.AGENT_CHANNEL:
+                raise ValueError(f"{channel} has no numbers of its own, `since` is for event channels")
             self.mirror = None
         self.channel = channel
+        self.narrowing = dict(narrowing or {})
         self.phase = Phase.OFFLINE
         self.request_id: int | None = None
         self.event_position: tuple[str, int] | None = None
@@ -154,29 +206,36 @@ class Subscription:
 class Session:
     """All subscriptions of one client, over any number of connections.
 
-    api_key: sent with `auth` first on every connection when given.
-    hello: the server's last one, None before the first. resyncs: copies that had to be put right.
+    api_key: sent with `auth` first on every connection when given. cancel_on_disconnect: asked for with it.
+    hello: the server's last one, None before the first. resyncs: copies that had to be put right. agents: ids of the
+    key's agents, as of the last auth. accounts: by agent, the newest of what `agent` told each of them has.
     """
 
-    def __init__(self, api_key: str | None = None) -> None:
+    def __init__(self, api_key: str | None = None, *, cancel_on_disconnect: bool = False) -> None:
         self.subscriptions: dict[str, Subscription] = {}
+        self.agents: list[str] = []
+        self.accounts: dict[str, dict[str, Any]] = {}
         self.hello: dict[str, Any] | None = None
         self.is_connected = False
         self.resyncs = 0
         self._api_key = api_key
+        self._cancel_on_disconnect = cancel_on_disconnect
         self._outgoing: list[dict[str, Any]] = []
         self._last_id = 0
         self._auth_id: int | None = None
 
-    def subscribe(self, channel: str, since: int | None = None) -> Subscription:
+    def subscribe(
+        self, channel: str, since: int | None = None, narrowing: Mapping[str, Any] | None = None
+    ) -> Subscription:
         """Add a channel; its subscribe message goes out now, or after the next hello.
 
         since: only for event channels, the number of the last event already known; 0 = all there are.
-        Without it events from now on are sent. Raises ValueError when the channel is subscribed already.
+        Without it events from now on are sent. narrowing: only for state channels, any of markets, every and depth.
+        Raises ValueError when the channel is subscribed already.
         """
         if channel in self.subscriptions:
             raise ValueError(f"{channel} is subscribed already")
-        subscription = Subscription(channel, since)
+        subscription = Subscription(channel, since, narrowing)
         self.subscriptions[channel] = subscription
         if self.is_connected:
             self._learn_scales(subscription)
@@ -196,6 +255,20 @@ class Session:
         for subscription in self.subscriptions.values():
             subscription.phase = Phase.OFFLINE
             subscription.request_id = None
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it authenticates."""
+        return self._api_key is not None
+
+    def act(self, agent_id: str, action: Mapping[str, Any]) -> int:
+        """Have an action sent and return the id of the request; its ActionAnswered follows, unless the connection ends.
+
+        Raises SessionBroken without a connection.
+        """
+        if not self.is_connected:
+            raise SessionBroken("there is no connection")
+        return self._send("action", agent_id=agent_id, action=dict(action))
 
     def take_outgoing(self) -> list[dict[str, Any]]:
         """Return the messages to send now, in order, and forget them."""
@@ -221,6 +294,8 @@ class Session:
             "snapshot": self._on_state,
             "delta": self._on_state,
             "event": self._on_event,
+            "entries": self._on_entries,
+            "accounts": self._on_accounts,
             "lagged": self._on_lagged,
             "shutdown": self._on_shutdown,
         }.get(kind)
@@ -236,7 +311,8 @@ class Session:
         self.hello = dict(message)
         self.is_connected = True
         if self._api_key is not None:
-            self._auth_id = self._send("auth", api_key=self._api_key)
+            wish = {"cancel_on_disconnect": True} if self._cancel_on_disconnect else {}
+            self._auth_id = self._send("auth", api_key=self._api_key, **wish)
         for subscription in self.subscriptions.values():
             self._learn_scales(subscription)
             self._ask(subscription)
@@ -250,6 +326,8 @@ class Session:
             subscription.scales = scales(document)
             if subscription.mirror is not None:
                 subscription.mirror.scales = subscription.scales
+                if subscription.channel == MARKET_CHANNEL and not subscription.mirror.fields and self.hello:
+                    subscription.mirror.markets = tuple(self.hello["markets"])
 
     def _notice_epoch(self, epoch: str) -> list[Report]:
         """Let event channels start over when their numbering does."""
@@ -257,11 +335,21 @@ class Session:
         for subscription in self.subscriptions.values():
             position = subscription.event_position
             if position is not None and position[0] != epoch:
-                subscription.event_position = (epoch, 0)
+                is_agent = subscription.channel == wire.AGENT_CHANNEL
+                subscription.event_position = None if is_agent else (epoch, 0)
                 reports.append(OutOfStep(subscription.channel, f"the epoch changed from {position[0]} to {epoch}"))
         return reports
 
     def _on_ack(self, message: Mapping[str, Any]) -> list[Report]:
+        number = message.get("id")
+        if message.get("op") == "action" and type(number) is int:
+            receipt = message.get("receipt")
+            if not isinstance(receipt, dict):
+                raise WireError(f"the ack of an action needs its receipt, got {receipt!r}")
+            return [ActionAnswered(number, receipt, None)]
+        if number is not None and number == self._auth_id:
+            self.agents = [str(agent) for agent in message.get("agents") or ()]
+            return []
         subscription = self._asking(message.get("id"))
         if subscription is None or subscription.phase is not Phase.ASKED:
             return []
@@ -270,6 +358,11 @@ class Session:
         reports: list[Report] = [Subscribed(subscription.channel)]
         if subscription.mirror is None:
             reports += self._place(subscription, message)
+        elif "fields" in message:
+            markets, fields = message.get("markets"), message["fields"]
+            if not _are_texts(markets) or not _are_texts(fields):
+                raise WireError(f"a narrowed ack needs markets and fields, got {markets!r:.80} and {fields!r:.80}")
+            subscription.mirror.narrow(markets, fields)
         return reports
 
     def _place(self, subscription: Subscription, ack: Mapping[str, Any]) -> list[Report]:
@@ -281,6 +374,9 @@ class Session:
         if asked is None or not ack.get("resumed"):
             subscription.event_position = (epoch, seq)
             reason = f"could not go on after {asked}: {ack.get('reason')}" if asked else None
+        elif "missed_to" in ack:
+            subscription.event_position = (epoch, int(ack["missed_to"]))
+            reason = f"entries up to {ack['missed_to']} are kept no longer; receipts: {ack.get('missed_at')}"
         elif "missed_from" in ack:
             subscription.has_hole = True
             reason = f"the server's log no longer has the events from {ack['missed_from']}"
@@ -292,6 +388,8 @@ class Session:
         number = message.get("id")
         if number is not None and number == self._auth_id:
             raise StreamError(f"the api key was refused: {message.get('detail') or message.get('title')}")
+        if message.get("op") == "action" and type(number) is int:
+            return [ActionAnswered(number, None, message)]
         subscription = self._asking(number)
         if subscription is None:
             return []
@@ -349,6 +447,39 @@ class Session:
             EventReceived(subscription.channel, known_epoch, seq, message["tick"], message["sent_ns"], event, values)
         ]
 
+    def _on_entries(self, message: Mapping[str, Any]) -> list[Report]:
+        subscription = self.subscriptions.get(str(message.get("channel")))
+        if subscription is None or subscription.phase is not Phase.LIVE or subscription.event_position is None:
+            return []
+        numbers = [message.get(name) for name in ("seq", "base", "tick", "sent_ns")]
+        entries, balances = message.get("entries"), message.get("balances", [])
+        if not all(type(number) is int for number in numbers) or not _are_maps(entries) or not _are_maps(balances):
+            raise WireError(f"an entries frame needs seq, base, tick, sent_ns and entries: {dict(message)!r:.200}")
+        seq, base, tick, sent_ns = (int(number) for number in numbers if number is not None)
+        epoch, known = subscription.event_position
+        if message.get("epoch") == epoch and seq <= known:
+            return []
+        if message.get("epoch") != epoch or base > known:
+            self._ask_again(subscription)
+            return [OutOfStep(subscription.channel, f"a gap: stands at {known}, the entries begin after {base}")]
+        subscription.event_position = (epoch, seq)
+        self._learn_accounts(balances)
+        return [EntriesReceived(subscription.channel, epoch, seq, tick, sent_ns, list(entries), list(balances))]
+
+    def _on_accounts(self, message: Mapping[str, Any]) -> list[Report]:
+        accounts, left = message.get("accounts"), message.get("left")
+        if not _are_maps(accounts) or type(left) is not int:
+            raise WireError(f"an accounts frame needs accounts and left: {dict(message)!r:.200}")
+        self._learn_accounts(accounts)
+        return [AccountsReceived(list(accounts), left)]
+
+    def _learn_accounts(self, told: list[dict[str, Any]]) -> None:
+        """Take in what agents have; of one agent the newest tick counts, an account and a balance have it whole."""
+        for account in told:
+            known = self.accounts.setdefault(str(account.get("agent_id")), {})
+            if account.get("tick", -1) >= known.get("tick", -1):
+                known.update(account)
+
     def _on_lagged(self, message: Mapping[str, Any]) -> list[Report]:
         skipped = message.get("skipped")
         return [Lagged(str(message.get("channel")), skipped if isinstance(skipped, int) else 0)]
@@ -364,7 +495,7 @@ class Session:
         if position is None and subscription.since is not None:
             assert self.hello is not None  # nothing is asked before the server has greeted
             position = subscription.event_position = (self.hello["epoch"], subscription.since)
-        fields: dict[str, Any] = {"channel": subscription.channel}
+        fields: dict[str, Any] = {"channel": subscription.channel, **subscription.narrowing}
         if position is not None:
             fields["epoch"], fields["seq"] = position
         subscription.request_id = self._send("subscribe", **fields)
@@ -386,6 +517,8 @@ class Session:
         return self._last_id
 
 
+#: The channel that may be narrowed to markets.
+MARKET_CHANNEL: Final = wire.STATE_CHANNELS[0]
 #: Fields of hello without which nothing else can be read. The tick is null before the first one is published.
 _HELLO: Final = (
     ("epoch", str),
@@ -411,6 +544,14 @@ def _changed(mirror: Mirror, message: Mapping[str, Any]) -> StateChanged:
         is_snapshot=message["type"] == "snapshot",
         reason=message.get("reason"),
     )
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and set(map(type, value)) <= {str}
+
+
+def _are_maps(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and set(map(type, value)) <= {dict}
 
 
 def _in_units(value: Any, scale: int) -> Any:

@@ -56,7 +56,9 @@ SUBPROTOCOLS: Final = (SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON)
 
 STATE_CHANNELS: Final = ("market_tick", "psychology_update", "inflation_update", "scarcity_update")
 EVENT_CHANNELS: Final = ("discovery_event", "catastrophic_event")
-CLIENT_OPS: Final = ("subscribe", "unsubscribe", "resync", "auth", "ping")
+#: The channel of an owner's own agents.
+AGENT_CHANNEL: Final = "agent"
+CLIENT_OPS: Final = ("subscribe", "unsubscribe", "resync", "auth", "action", "ping")
 
 #: Largest magnitude of an integer on the wire: what a double holds exactly.
 INTEGER_MAX: Final = 2**53 - 1
@@ -102,6 +104,7 @@ CLOSE_CODES: Final[Mapping[int, CloseCode]] = {
         CloseCode(4001, "too_slow", "the client did not read fast enough", "reconnect"),
         CloseCode(4002, "idle", "no subscription within 5 s of the handshake", "reconnect"),
         CloseCode(4003, "too_many_messages", "more control messages than allowed", "reconnect"),
+        CloseCode(4500, "key_revoked", "the API key of this connection was revoked", "give_up"),
     )
 }
 

@@ -85,7 +85,7 @@ def test_an_owner_gets_what_concerns_its_agents_in_order(state: State) -> None:
     )
 
     (record,) = mine.records
-    assert (record.seq >> 12, record.base, record.sent_ns) == (101, end_of(100), 99)
+    assert (record.seq >> 12, record.base, record.unix_ns) == (101, end_of(100), 99)
     assert seen(mine) == [(101, [5, 7], ["a", "c"])]
     assert np.frombuffer(record.updates, ORDER_UPDATE)["order_id"].tolist() == [3]
     assert record.fired == (10,)

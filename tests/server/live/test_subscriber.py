@@ -227,7 +227,7 @@ BAD: list[tuple[str, bytes | str, int, Callable[[Any], bool]]] = [
     ("nested 3000 deep", deep(3000), 150, lambda a: "one map" in a),
     ("too long", packed(op="ping", id=1, x="x" * 4096), 150, lambda a: "4096 bytes" in a),
     ("no op", packed(id=1), 151, lambda a: a == list(OPS)),
-    ("unknown op", packed(op="action", id=1), 151, lambda a: a == list(OPS)),
+    ("unknown op", packed(op="dance", id=1), 151, lambda a: a == list(OPS)),
     ("op of another type", packed(op=["ping"], id=1), 151, lambda a: a == list(OPS)),
     ("unknown field", packed(op="ping", id=1, colour="red"), 152, lambda a: a == ["op", "id"]),
     ("field of another op", packed(op="ping", id=1, channel="market_tick"), 152, lambda a: a == ["op", "id"]),
@@ -269,6 +269,36 @@ BAD: list[tuple[str, bytes | str, int, Callable[[Any], bool]]] = [
     ),
     ("resync of nothing", packed(op="resync", id=1, channel="market_tick"), 156, lambda a: a == [MOODS]),
     ("subscribed twice", packed(op="subscribe", id=1, channel=MOODS), 155, lambda a: "unsubscribe" in a),
+    (
+        "markets of another channel",
+        packed(op="subscribe", id=1, channel="scarcity_update", markets=["oil"]),
+        153,
+        lambda a: "market_tick" in a,
+    ),
+    (
+        "unknown market",
+        packed(op="subscribe", id=1, channel="market_tick", markets=["gold"]),
+        153,
+        lambda a: "oil" in a,
+    ),
+    ("every 0 ticks", packed(op="subscribe", id=1, channel="market_tick", every=0), 153, lambda a: "1 to 100" in a),
+    ("depth of all", packed(op="subscribe", id=1, channel="market_tick", depth=5), 153, lambda a: "markets" in a),
+    (
+        "events every 5 ticks",
+        packed(op="subscribe", id=1, channel="discovery_event", every=5),
+        153,
+        lambda a: a == "only with state channels",
+    ),
+    ("action of nobody", packed(op="action", id=1, agent_id="a1", action={}), 161, lambda a: "auth" in a),
+    ("action of another type", packed(op="action", id=1, agent_id="a1", action=[]), 153, lambda a: "a map" in a),
+    ("number as agent", packed(op="action", id=1, agent_id=1, action={}), 153, lambda a: a == "a text"),
+    (
+        "number as wish",
+        packed(op="auth", id=1, api_key=KEY, cancel_on_disconnect=1),
+        153,
+        lambda a: a == "true or false",
+    ),
+    ("private channel without a world", packed(op="subscribe", id=1, channel="agent"), 154, lambda a: a == CHANNELS),
     ("unknown key", packed(op="auth", id=1, api_key="ak_other"), 158, lambda a: "register" in a),
     ("key of another type", packed(op="auth", id=1, api_key=12345), 153, lambda a: a == "a text"),
 ]
@@ -316,6 +346,17 @@ class TestMistakes:
         assert line.say(data)["code"] in (150, 157)
         assert line.ask(op="ping", id=2)["type"] == "ack"
 
+    def test_too_many_forms_are_refused_for_now(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A form that others read, and the whole channel, can be had all the same; later there is room again."""
+        monkeypatch.setattr("server.live.narrowing.FORMS_MAX", 1)
+        line = Line()
+        line.ask(op="subscribe", id=1, channel="psychology_update", every=2)
+
+        error = line.ask(op="subscribe", id=2, channel="market_tick", markets=["oil"])
+
+        assert (error["type"], error["code"], error["temporary"]) == ("error", 162, True)
+        assert line.ask(op="subscribe", id=3, channel="market_tick")["type"] == "ack"
+
     def test_resync_of_events_says_how_to_go_on(self, line: Line) -> None:
         """Events have no snapshot: the error names the way."""
         line.ask(op="subscribe", id=1, channel="discovery_event")
@@ -341,7 +382,7 @@ class TestMistakes:
 
     def test_every_kind_of_mistake_is_tried_here(self) -> None:
         """A mistake without a test fails this one."""
-        assert {code for _, _, code, _ in BAD} | {159} == {mistake.code for mistake in MISTAKES}
+        assert {code for _, _, code, _ in BAD} | {159, 162} == {mistake.code for mistake in MISTAKES}
 
     @given(st.lists(st.one_of(st.binary(max_size=300), st.text(max_size=100)), max_size=9))
     def test_any_bytes_are_survived(self, data: list[bytes | str]) -> None:

@@ -50,7 +50,7 @@ async def test_info_tells_markets_ladder_limits_and_channels(arena: RunningServe
     assert info.limits["requests_burst"] == 1_234
     assert arena.parts.hub.hello()["limits"].items() <= info.limits.items()
     assert info.limits["agents"] == info.config["max_agents"] == 64
-    assert len(info.channels) == 6
+    assert len(info.channels) == 7
     assert info.rejects["201"] == "not enough free cash"
     assert info.epoch == arena.parts.world.epoch
     assert set(info.actions) >= {"limit", "cancel", "set_sentiment"}
