@@ -26,10 +26,10 @@ class ServerProcess:
     with ServerProcess(folder, "--residents", "20000") as server:
         server.wait_ready(60)
 
-    Its log lines go to log (JSON lines, in the data folder's parent).
+    Its log lines go to log (JSON lines, in the data folder's parent). module: what serves.
     """
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, module: str = "server") -> None:
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -40,7 +40,7 @@ class ServerProcess:
         listen = ("--port", str(self.port), "--operator", "false")
         self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve", *listen, "--data", str(data), "--log", "json", *flags],
+            [sys.executable, "-m", module, "serve", *listen, "--data", str(data), "--log", "json", *flags],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """`arena bench`: this machine's numbers against their bars, measured here and now.
 
 The kernels are measured in this process (bench_ticks), what a customer sees of a whole server by
-loadtest.micro.bench_server, other libraries by loadtest.peers, both in processes of their own.
+loadtest.micro.bench_server and bench_durable, other libraries by loadtest.peers, both in processes of their own.
 Source: DESIGN section 5.
 """
 
@@ -66,9 +66,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def server_rows(ids: list[str], quick: bool) -> list[Row]:
     """Measure a whole server from outside, in a process of its own."""
+    return _rows_of("loadtest.micro.bench_server", ids, quick)
+
+
+def durable_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure what being durable costs, and what snapshots and forks do to others."""
+    return _rows_of("loadtest.micro.bench_durable", ids, quick)
+
+
+def _rows_of(module: str, ids: list[str], quick: bool) -> list[Row]:
     if not (ROOT / "loadtest").is_dir():
         raise OSError(f"{', '.join(ids)} need the source tree: run `python3 -m server bench` in a clone")
-    command = [sys.executable, "-m", "loadtest.micro.bench_server", *ids, *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", module, *ids, *(["--quick"] if quick else [])]
     path = os.pathsep.join(filter(None, [str(ROOT / "clients" / "python"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=False
@@ -91,6 +100,8 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (outside_rows, ("outside_orders",)),
     (peer_rows, ("vs_mesa", "vs_mesa_frames")),
     (server_rows, ("start_warm", "memory_100k", "cpu_100k", "recovery_100k", "replay_100k")),
+    (durable_rows, ("action_durable", "action_durable_p50", "action_durable_p99", "ack_under_snapshot")),
+    (durable_rows, ("tick_under_fork", "fork_start")),
 )
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
 

@@ -50,6 +50,8 @@ DOORS = {
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
+    "loadtest/micro/unsynced.py": {"server"},  # the server itself, without syncs
+    "loadtest/headless/long_journal.py": {"engine", "server"},  # a record written without its ticks
     "loadtest/cost_curves.py": {"server"},
     "loadtest/headless/endurance.py": {"engine", "server", "numpy"},
     "loadtest/headless/cost_curves.py": {"engine", "server", "numpy"},

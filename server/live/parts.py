@@ -46,22 +46,41 @@ class Part(NamedTuple):
         return f"{ticks} (engine version {self.engine_version})"
 
 
+class Parts:
+    """The parts of a whole journal, oldest first, once each of its records was taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._last: Record | None = None
+        """The last mark."""
+
+    def take(self, record: Record) -> None:
+        """Take the next record."""
+        if record.kind is RecordKind.MARK:
+            self._last = record
+        elif record.kind is RecordKind.GENESIS:
+            genesis = decode_genesis(record.payload)
+            self._parts.append(Part(genesis.engine_version, genesis.start_tick, genesis.start_tick, 1, True))
+        elif record.kind is RecordKind.EPOCH:
+            version, [*_, part] = decode_epoch(record.payload).engine_version, self.found()
+            if version != part.engine_version:
+                behind = part.sequence if self._last is None else self._last.sequence + 1
+                self._parts = [*self._parts[:-1], part, Part(version, part.last, part.last, behind, False)]
+                self._last = None
+
+    def found(self) -> list[Part]:
+        """Return what they are."""
+        *before, part = self._parts
+        last = part.last if self._last is None else decode_mark(self._last.payload).tick
+        return [*before, part._replace(last=last)]
+
+
 def parts_of(records: Iterable[Record]) -> list[Part]:
     """Return the parts of a whole journal, oldest first. Raises JournalDamaged as reading does."""
-    parts: list[Part] = []
-    behind = 1
+    parts = Parts()
     for record in records:
-        if record.kind is RecordKind.GENESIS:
-            genesis = decode_genesis(record.payload)
-            parts.append(Part(genesis.engine_version, genesis.start_tick, genesis.start_tick, 1, True))
-        elif record.kind is RecordKind.MARK:
-            parts[-1] = parts[-1]._replace(last=decode_mark(record.payload).tick)
-            behind = record.sequence + 1
-        elif record.kind is RecordKind.EPOCH:
-            version = decode_epoch(record.payload).engine_version
-            if version != parts[-1].engine_version:
-                parts.append(Part(version, parts[-1].last, parts[-1].last, behind, False))
-    return parts
+        parts.take(record)
+    return parts.found()
 
 
 def part_of(parts: list[Part], tick: int | None = None) -> Part:

@@ -31,7 +31,7 @@ from server.clock import SystemClock
 from server.live.array_file import NotWhole
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import read_segments, segment_paths
-from server.live.parts import begin_part, parts_of
+from server.live.parts import Part, Parts, begin_part
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.registry import OPERATOR
 from server.live.replay_cmd import Until
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
         _summary(paths, records, seen)
         is_whole = _snapshots(options.folder)
         if options.replay:
-            _replay(options.folder, records)
+            _replay(options.folder, seen.parts.found())
     except JournalDamaged as error:
         _say(f"DAMAGED  {error}")
         return DAMAGED
@@ -107,6 +107,7 @@ class _Seen:
         self.first_tick: int | None = None
         self.last_tick: int | None = None
         self.genesis: Genesis | None = None
+        self.parts = Parts()
 
 
 def _records(records: Segments, first: int, last: int) -> _Seen:
@@ -114,6 +115,7 @@ def _records(records: Segments, first: int, last: int) -> _Seen:
     seen = _Seen()
     for record in records:
         seen.kinds[record.kind.name.lower()] += 1
+        seen.parts.take(record)
         if record.kind is RecordKind.MARK:
             mark = decode_mark(record.payload)
             seen.hashes += mark.hashed_tick != NO_HASH
@@ -192,7 +194,7 @@ def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:
     if seen.genesis is not None:
         seed = hashlib.blake2b(bytes.fromhex(seen.genesis.seed), digest_size=32).hexdigest()
         _say(f"epoch {seen.genesis.epoch}, engine version {seen.genesis.engine_version}, seed commitment {seed}")
-    if len(parts := parts_of(records)) > 1:
+    if seen.genesis is not None and len(parts := seen.parts.found()) > 1:
         _say(f"computed by several engines: {', '.join(map(str, parts))}")
     if seen.last_tick is not None:
         _say(f"ticks {seen.first_tick} to {seen.last_tick}, {seen.hashes} state hashes, the chain holds at every mark")
@@ -223,10 +225,10 @@ def _missing(folder: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if not (folder / RECEIPTS_NAME / name).exists()]
 
 
-def _replay(folder: Path, records: Segments) -> None:
+def _replay(folder: Path, parts: list[Part]) -> None:
     """Replay every part of a journal that this release computed; say of the others whose they are."""
     read_genesis(folder)
-    for part in parts_of(records):
+    for part in parts:
         if not part.is_ours:
             _say(f"not replayed: {part} is for a release with that engine version")
             continue
