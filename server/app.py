@@ -69,7 +69,18 @@ from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
 from server.registry import OPERATIONS
-from server.routes import EXCEPTION_HANDLERS, admin, agents, analysis, bind, economy, history, problem_of, service
+from server.routes import (
+    EXCEPTION_HANDLERS,
+    admin,
+    agents,
+    analysis,
+    bind,
+    economy,
+    history,
+    problem_of,
+    service,
+    sse,
+)
 from server.routes.stream import stream_endpoint
 from server.send_loop import send_to_each
 
@@ -501,6 +512,7 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
         **economy.handlers(published, arena.history, arena.analytics, answers),
         **analysis.handlers(published, arena.analytics, arena.anomalies),
         **agents.handlers(arena.admission, arena.recorder, AccountReader(arena.economy), arena.ticker, published),
+        **sse.handlers(arena.hub),
         **history.handlers(published, arena.history, arena.events, answers),
         **service.handlers(
             arena.settings,

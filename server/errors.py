@@ -51,6 +51,7 @@ class Code(IntEnum):
     QUEUE_FULL = 411
     SOCKETS_FULL = 412
     RECEIPTS_FULL = 413
+    FORMS_FULL = 414
     INTERNAL = 500
     STARTING = 501
     READ_ONLY = 502
@@ -84,8 +85,9 @@ CODE_TEXT = {
     Code.AGENTS_PER_OWNER: "the owner has as many agents as it may",
     Code.RATE: "more requests than the key may send",
     Code.QUEUE_FULL: "as many actions wait for the next tick as may",
-    Code.SOCKETS_FULL: "as many WebSocket connections are open as the server takes",
+    Code.SOCKETS_FULL: "as many streams are open as the server takes",
     Code.RECEIPTS_FULL: "as many receipts are kept as may be",
+    Code.FORMS_FULL: "as many narrowed forms of channels are in use as may be",
     Code.INTERNAL: "a mistake of ours",
     Code.STARTING: "the world is being opened",
     Code.READ_ONLY: "the world takes no input: reads and streams go on",

@@ -33,7 +33,7 @@ class Exchange:
     """What is known of one request beside its bytes.
 
     tick: the published one. route: the path of its operation, with placeholders. headers: what the answer will carry
-    besides its own. status: of the answer, 0 before it begins.
+    besides its own. status: of the answer, 0 before it begins. is_stream: its time says nothing of how fast we are.
     """
 
     request_id: str
@@ -41,6 +41,7 @@ class Exchange:
     route: str = "unknown"
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     status: int = 0
+    is_stream: bool = False
 
     def completion(self) -> list[tuple[bytes, bytes]]:
         """Return the headers every answer carries: the request's name, the published tick, what was added."""
@@ -86,7 +87,8 @@ class Envelope:
         # an invented method must not make a series of its own
         method = method if method in _METHODS else "other"
         self._metrics.http_requests.labels(method, exchange.route, str(status)).inc()
-        self._metrics.http_seconds.labels(exchange.route).observe(seconds)
+        if not exchange.is_stream:
+            self._metrics.http_seconds.labels(exchange.route).observe(seconds)
         # why everybody gets a 503 (opening, frozen, stopping) has a line of its own: not one more per request
         is_quiet = status < 400 or status == HTTPStatus.SERVICE_UNAVAILABLE
         write = log.debug if is_quiet else log.info if status < 500 else log.warning

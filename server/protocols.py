@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
@@ -25,6 +25,8 @@ from server.send_loop import send_to_each
 EXTENSION: Final = "arena.connection"
 PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 10.0
+STREAM_BUFFER_BYTES: Final = 32 * 1024
+"""Bytes of a stream over HTTP that may wait in this process before its writer waits too."""
 SEND_BUFFER_BYTES: Final = 32 * 1024
 """Bytes that may wait in the kernel, which takes twice of it; left alone it grows to megabytes of stale frames."""
 HEAD_S: Final = 5.0
@@ -72,6 +74,20 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         self._deadline_of: tuple[Part, int] | None = None
         """The part the deadline is for, and the identity of its request."""
         self._unread: TimerHandle | None = None
+        self._dismiss: Callable[[], None] | None = None
+
+    def on_message_begin(self) -> None:
+        """Begin a request, with this connection within its reach."""
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
+
+    def begin_stream(self, dismiss: Callable[[], None]) -> None:
+        """Keep what may wait for a slow reader small. dismiss: called once when the server stops."""
+        self._dismiss = dismiss
+        self.transport.set_write_buffer_limits(high=STREAM_BUFFER_BYTES)
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Expect a request."""
@@ -121,8 +137,10 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """Answer what has been taken in, and wait for the rest of a body only a moment longer."""
+        """Answer what has been taken in, and wait for the rest of a body only a moment longer; end a stream."""
         super().shutdown()
+        if self._dismiss is not None:
+            self._dismiss()
         if self._awaited is Part.BODY and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = self.loop.call_later(DRAIN_BODY_S, self._late)

@@ -21,6 +21,7 @@ ACTION_BYTES, BATCH_BYTES, OTHER_BYTES = 16 * KIB, 256 * KIB, 64 * KIB
 """Largest request bodies: of one action, of a batch, of everything else."""
 
 CSV = "text/csv"
+EVENT_STREAM = "text/event-stream"
 HTML = "text/html"
 METRICS_TEXT = "text/plain"
 
@@ -99,6 +100,11 @@ _IDEMPOTENCY = Header(
 )
 _PREFER = Header(
     name="Prefer", text="'respond-async': answer 202 with the receipt at once", pattern=r"^[\x20-\x7e]{0,256}$"
+)
+_LAST_EVENT_ID = Header(
+    name="Last-Event-ID",
+    text="the id of the last event of a stream with the same query: every channel goes on behind it",
+    pattern=r"^[0-9a-f]{16}:([0-9]{1,16}|-)(,([0-9]{1,16}|-)){0,6}$",
 )
 _STATE_TEXT = "The state after the last published tick. ETag changes with every tick; If-None-Match answers 304."
 _TICK_TEXT = (
@@ -331,6 +337,22 @@ OPERATIONS: tuple[Operation, ...] = (
         role=Role.AGENT,
         answers=(_ok("the receipt", documents.Receipt),),
         problems=(401, 404),
+    ),
+    # streams
+    Operation(
+        name="stream",
+        method="GET",
+        path="/api/stream",
+        summary="The channels of /ws as server-sent events",
+        tag="streams",
+        query=schemas.StreamQuery,
+        headers=(_LAST_EVENT_ID,),
+        text="Each event is a message of the subprotocol arena.v1.json: `event` is its type, `data` the message, `id` "
+        "the epoch and where each channel stands. docs/protocol.md has the messages, /asyncapi.json their schemas. The "
+        "channel agent needs a key, and tells of the agents of its owner. The last event is `close`, with a code and "
+        "what to do.",
+        answers=(Answer(status=200, text="events, for as long as the client stays", media=(EVENT_STREAM,)),),
+        problems=(401, 503),
     ),
     # the past
     Operation(

@@ -35,6 +35,9 @@ from engine.ladder import UCR
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, NAMES
 from engine.messages import CANCEL_AFTER_TICKS_MAX
 from server.bodies import INTEGER_MAX
+from server.live.agent_frames import AGENT
+from server.live.frames import CHANNELS
+from server.live.narrowing import DEPTH_MAX, EVERY_MAX
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
 
 QUANTITY_MAX = 1_000_000_000
@@ -448,6 +451,39 @@ class MarketsQuery(StateQuery):
         32
     )
     cursor: Cursor = None
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """Return the pattern of 1 to `most` of the names with commas between."""
+    one = "|".join(names)
+    return rf"^({one})(,({one})){{0,{most - 1}}}$"
+
+
+class StreamQuery(Query):
+    """Which channels, and how narrowed: the fields of the op subscribe."""
+
+    channels: Annotated[
+        str,
+        Field(
+            pattern=_listed([*CHANNELS, AGENT], len(CHANNELS) + 1),
+            description="1 to 7 names with commas between, each once: " + ", ".join([*CHANNELS, AGENT]),
+        ),
+    ]
+    markets: Annotated[
+        str | None,
+        Field(
+            pattern=_listed(NAMES, len(NAMES)),
+            description="of market_tick only these: 1 to 32 names with commas between, each once",
+        ),
+    ] = None
+    every: Annotated[
+        Annotated[int, Field(ge=1, le=EVERY_MAX), BeforeValidator(_whole)] | None,
+        Field(description=f"of state channels a frame every so many ticks, 1 to {EVERY_MAX}"),
+    ] = None
+    depth: Annotated[
+        Annotated[int, Field(ge=1, le=DEPTH_MAX), BeforeValidator(_whole)] | None,
+        Field(description=f"with markets: levels a side of what each auction left unfilled, 1 to {DEPTH_MAX}"),
+    ] = None
 
 
 class HistoryQuery(Query):

@@ -138,7 +138,7 @@ class AgentTopic:
         if not records and self.seq - subscription.seq >= QUIET_TICKS << PART_BITS:
             frames.append(entries_frame(self.epoch, self.seq, subscription.seq, self._now()[1], [], []))
             subscription.seq = self.seq
-        return [Message(wire.encode(frame, subprotocol), AGENT, frame["type"]) for frame in frames]
+        return [Message(wire.encode(frame, subprotocol), AGENT, frame["type"], frame.get("seq")) for frame in frames]
 
     async def run(self) -> None:
         """Make the accounts that are owed, a few at a time, each as the world stands; until cancelled."""

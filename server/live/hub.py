@@ -228,8 +228,7 @@ class Hub:
         """Tell every subscriber that the server goes, close with 1012 and return when all are gone."""
         self._closing = True
         for subscriber in self.subscribers:
-            subscriber.tell(_goodbye(subscriber))
-            subscriber.close(RESTART, "the server restarts")
+            self.dismiss(subscriber)
         await self._empty.wait()
         self._news.set()
 
@@ -431,6 +430,11 @@ class Hub:
             message = Message(wire.encode(self.hello(), subprotocol), CONTROL, "hello")
             self._hellos[subprotocol] = self.tick, message
         return message
+
+    def dismiss(self, subscriber: Subscriber) -> None:
+        """Tell a subscriber that the server goes, and close with 1012."""
+        subscriber.tell(_goodbye(subscriber))
+        subscriber.close(RESTART, "the server restarts")
 
     def farewell(self, subscriber: Subscriber) -> Message:
         """Return the last frame of a connection that the web server, not the hub, is about to close."""

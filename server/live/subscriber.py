@@ -226,6 +226,16 @@ class Subscriber:
             if message or self._within_rate():
                 self._refuse(message, refusal)
 
+    def ask(self, message: dict[str, Any]) -> None:
+        """Do what a message says that comes from us, and answer it. Raises Refusal."""
+        if (told := self._do(message)) is not None:
+            self._answer(told)
+
+    def show(self, key_hash: bytes) -> None:
+        """Speak for whom a key belongs to, shown in another way than by auth. Raises Refusal."""
+        if self._around.desk is not None:
+            self.identity = self._identify(self._around.desk, key_hash)
+
     def _decode(self, data: bytes | str) -> dict[str, Any]:
         try:
             message = wire.decode(data, self.subprotocol, wire.CLIENT_FRAME_MAX)
@@ -322,9 +332,7 @@ class Subscriber:
 
     def _speak_for(self, desk: Desk, message: dict[str, Any]) -> dict[str, Any]:
         """Take note whom the connection speaks for from now on; it never changes to somebody else."""
-        identity = desk.identify(keys.digest(message["api_key"]))
-        if identity is None:
-            raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
+        identity = self._identify(desk, keys.digest(message["api_key"]))
         if self.identity is not None and self.identity.owner != identity.owner:
             raise Refusal(AUTH_FAILED, "this connection speaks for another owner", "a connection for each owner")
         self.identity = identity
@@ -332,6 +340,12 @@ class Subscriber:
             desk.hold(identity)
             self.holds = True
         return {"cancel_on_disconnect": self.holds}
+
+    def _identify(self, desk: Desk, key_hash: bytes) -> Identity:
+        identity = desk.identify(key_hash)
+        if identity is None:
+            raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
+        return identity
 
     def _act(self, message: dict[str, Any]) -> None:
         if self.identity is None or self._around.desk is None:

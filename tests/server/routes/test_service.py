@@ -28,7 +28,8 @@ async def test_every_route_that_takes_nothing_answers(arena: RunningServer) -> N
     """With one of the statuses and content types that are declared for it."""
     async with arena.client() as client:
         for operation in OPERATIONS:
-            if operation.method != "GET" or "{" in operation.path or operation.is_operators:
+            needs_more = "{" in operation.path or operation.is_operators or operation.name == "stream"
+            if operation.method != "GET" or needs_more:
                 continue
             response = await client.get(operation.path)
             media = response.headers["content-type"].split(";")[0]
