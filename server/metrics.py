@@ -141,10 +141,10 @@ class Metrics:
         self.snapshot_tick = self._gauge("snapshot_tick", "tick of the newest snapshot taken by this process")
 
         # subscribers and requests
-        self.sockets = self._gauge("sockets", "open WebSocket connections")
-        self.sockets_opened = self._counter("sockets_opened", "WebSocket connections accepted")
+        self.sockets = self._gauge("sockets", "open streams: WebSocket connections and server-sent events")
+        self.sockets_opened = self._counter("sockets_opened", "streams accepted")
         self.sockets_closed = self._counter(
-            "sockets_closed", "WebSocket connections closed, by close code of the protocol page, or other", "code"
+            "sockets_closed", "streams closed, by close code of the protocol page, or other", "code"
         )
         self.sockets_stuck = self._counter(
             "sockets_stuck", "clients that stopped reading: cut 10 s later unless they read again"

@@ -348,7 +348,9 @@ class Subscriber:
         return identity
 
     def _act(self, message: dict[str, Any]) -> None:
-        if self.identity is None or self._around.desk is None:
+        if self._around.desk is None:
+            raise Refusal(UNKNOWN_OP, "action is not taken on this server", "POST /api/agents/{id}/action")
+        if self.identity is None:
             raise Refusal(NOT_AUTHENTICATED, "an action belongs to an owner", "auth with a key first")
         request_id = message["id"]
         self._acting += 1

@@ -289,7 +289,12 @@ BAD: list[tuple[str, bytes | str, int, Callable[[Any], bool]]] = [
         153,
         lambda a: a == "only with state channels",
     ),
-    ("action of nobody", packed(op="action", id=1, agent_id="a1", action={}), 161, lambda a: "auth" in a),
+    (
+        "action without a world",
+        packed(op="action", id=1, agent_id="a1", action={}),
+        151,
+        lambda a: a == "POST /api/agents/{id}/action",
+    ),
     ("action of another type", packed(op="action", id=1, agent_id="a1", action=[]), 153, lambda a: "a map" in a),
     ("number as agent", packed(op="action", id=1, agent_id=1, action={}), 153, lambda a: a == "a text"),
     (
@@ -382,7 +387,7 @@ class TestMistakes:
 
     def test_every_kind_of_mistake_is_tried_here(self) -> None:
         """A mistake without a test fails this one."""
-        assert {code for _, _, code, _ in BAD} | {159, 162} == {mistake.code for mistake in MISTAKES}
+        assert {code for _, _, code, _ in BAD} | {159, 161, 162} == {mistake.code for mistake in MISTAKES}
 
     @given(st.lists(st.one_of(st.binary(max_size=300), st.text(max_size=100)), max_size=9))
     def test_any_bytes_are_survived(self, data: list[bytes | str]) -> None:
