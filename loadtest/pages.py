@@ -1,4 +1,4 @@
-"""docs/performance.md and its charts, from the committed results and nothing else.
+"""docs/performance.md with its charts, and what docs/durability.md says was measured, from the committed results only.
 
 python -m loadtest.cost_curves --pages
 """
@@ -27,6 +27,9 @@ on this page is measured, none is typed. Measure again with
     .venv/bin/python -m loadtest.endurance --ticks 100000 --out loadtest/results/endurance.json
 """
 
+MEASURED, END = "<!-- measured: written by .venv/bin/python -m loadtest.cost_curves --pages -->", "<!-- end -->"
+"""Between these two, docs/durability.md is written from the results."""
+
 Document = dict[str, Any]
 Rows = list[Document]
 
@@ -42,7 +45,96 @@ def files() -> dict[str, str]:
     bench = _result("bench")
     curves, layout, endurance = _result("cost_curves"), _result("layout"), _result("endurance")
     page = "\n".join([INTRODUCTION, _bars(bench), _curves(curves), _layout(layout), _endurance(endurance)])
-    return {"performance.md": page, **_charts(curves)}
+    return {"performance.md": page, "durability.md": _durability(), **_charts(curves)}
+
+
+def _durability() -> str:
+    """Return docs/durability.md with what was measured in its place: those of the long runs that are committed."""
+    before, _, rest = (DOCS / "durability.md").read_text(encoding="utf-8").partition(MEASURED)
+    sections: dict[str, Callable[[Any], str]] = {"kills": _kills, "simulation": _simulation, "durable": _rows}
+    measured = "\n".join(
+        section(_result(name)) for name, section in sections.items() if (RESULTS / f"{name}.json").exists()
+    )
+    return f"{before}{MEASURED}\n\n{measured}\n{END}{rest.partition(END)[2]}"
+
+
+def _kills(result: Document) -> str:
+    ended = result["ended"]
+    counts = {
+        "kill -9": ended.get("kill", 0) + ended.get("kill while starting", 0),
+        "of these while starting": ended.get("kill while starting", 0),
+        "power cuts": ended.get("power", 0) + ended.get("power while starting", 0),
+        "of these power cuts while starting": ended.get("power while starting", 0),
+        "SIGTERM under load": ended.get("drain", 0),
+        "actions acknowledged": result["actions_acknowledged"],
+        "ticks replayed at the end": result["ticks"],
+        "stored hashes met": result["hashes_checked"],
+        "documents and events compared with what clients saw": result["documents_compared"] + result["events_compared"],
+        "recoveries done again beside, to the same hash": result["twin_recoveries"],
+        "promises broken": len(result["wrong"]),
+    }
+    drains = [part["drain_s"]["max"] for part in result["parts"]]
+    return "\n".join(
+        [
+            "**Servers ended** ([kills.json](../loadtest/results/kills.json))\n",
+            *_table(counts),
+            f"\nThe longest drain took {max(drains):.1f} s. {_parts(result)}\n",
+        ]
+    )
+
+
+def _simulation(result: Document) -> str:
+    counts = {
+        "seeds": result["seeds"],
+        "simulated minutes": result["simulated_minutes"],
+        "lives of a server": result["lives"],
+        "ticks": result["ticks"],
+        "actions acknowledged": result["acknowledged"],
+        "twins": result["twins"],
+        "operations of a disk failed in turn": result["disk_operations_failed"],
+        "seeds that failed": len(result["failed"]),
+    }
+    ends = ", ".join(f"{name} {count:,}" for name, count in result["ends"].items())
+    return "\n".join(
+        [
+            "**Simulation** ([simulation.json](../loadtest/results/simulation.json))\n",
+            *_table(counts),
+            f"\nLives ended by: {ends}. {_parts(result)}\n",
+        ]
+    )
+
+
+def _rows(rows: Rows) -> str:
+    lines = [
+        _line(
+            f"`{row['id']}`",
+            f"{row['value']:g}",
+            f"{'at least' if row['at_least'] else 'at most'} {row['bar']:g}",
+            "pass" if row["pass"] else "**misses**",
+            row["unit"],
+            row["spread"],
+        )
+        for row in rows
+    ]
+    head = [_line("id", "value", "bar", "", "unit", "spread"), _line(*["---"] * 6)]
+    return "\n".join(
+        [
+            "**Rows of `arena bench`** ([durable.json](../loadtest/results/durable.json))\n",
+            *head,
+            *lines,
+            f"\n{_origin(rows[0])}\n",
+        ]
+    )
+
+
+def _table(counts: dict[str, int]) -> list[str]:
+    return [_line("what", "count"), _line("---", "---"), *(_line(name, f"{n:,}") for name, n in counts.items())]
+
+
+def _parts(result: Document) -> str:
+    """Say where the parts of a long run come from."""
+    revisions = dict.fromkeys(part["revision"] for part in result["parts"])
+    return f"{len(result['parts'])} runs at revision {', '.join(revisions)}; {result['parts'][0]['machine']}."
 
 
 def _result(name: str) -> Any:

@@ -28,6 +28,10 @@ def main() -> int:
     parser.add_argument("--residents", type=int, default=Config().residents)
     given = parser.parse_args()
     kernel_cache.choose()
+    from server import logs
+
+    # what is printed is the tick, and nothing else
+    logs.configure("json", "error")
     start = write(given.folder, given.ticks, Config(residents=given.residents))
     sys.stdout.write(f"{start}\n")
     return 0

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from arena_client import ArenaClient, wire
@@ -37,6 +37,20 @@ AFTER_SNAPSHOT_S = 0.1
 """What a snapshot still does behind its file: old ones and segments are put away."""
 PERIOD_S = 0.1
 HOUR_TICKS, DAY_TICKS = 36_000, 864_000
+
+
+class Lengths(NamedTuple):
+    """How long things are measured. parts: a fork starts over one such part of an hour and a day."""
+
+    rounds: int
+    round_s: float
+    snapshots_s: float
+    fork_turns: int
+    fork_turn_s: float
+    parts: int
+
+
+FULL, QUICK = Lengths(16, 4.0, 120.0, 6, 15.0, 1), Lengths(4, 2.0, 15.0, 2, 5.0, 30)
 UNLIMITED = ("--rate-limit", "10000000", "--seed", "1", "--agents-per-owner-max", "100")
 MOODS = b'"type":"set_sentiment","sentiment":0.5,"fear":0.1,"greed":0.1,"confidence":0.5}'
 
@@ -92,6 +106,11 @@ class Bot(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_exception(exc or ConnectionError("the server closed a connection"))
 
+    def close(self) -> None:
+        """End the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -115,7 +134,7 @@ class Bot(asyncio.Protocol):
 
 def action_durable(folder: Path, quick: bool) -> list[Row]:
     """Single actions at 32 connections: a server that syncs over one whose syncs do nothing, in turns."""
-    rounds, round_s = (4, 2.0) if quick else (16, 4.0)
+    rounds, round_s, *_ = _lengths(quick)
     # half of them one after the other, so that neither has the quiet part of the machine
     with _warmed(folder / "synced") as synced, _warmed(folder / "unsynced", "loadtest.micro.unsynced") as unsynced:
         done = asyncio.run(_in_turns([synced, unsynced], rounds, round_s))
@@ -157,7 +176,7 @@ def action_durable(folder: Path, quick: bool) -> list[Row]:
 
 def ack_under_snapshot(folder: Path, quick: bool) -> list[Row]:
     """How long acknowledgements take while a snapshot is written, over how long they take otherwise."""
-    seconds = 15.0 if quick else 120.0
+    seconds = _lengths(quick).snapshots_s
     with _warmed(folder / "world", "server", "--snapshot-ticks", str(SNAPSHOT_TICKS)) as server:
         begun = time.time()
         [[acks]] = asyncio.run(_in_turns([server], 1, seconds, 1 / PACED_PER_S))
@@ -193,7 +212,7 @@ def ack_under_snapshot(folder: Path, quick: bool) -> list[Row]:
 
 def tick_under_fork(folder: Path, quick: bool) -> list[Row]:
     """How long ticks take while a fork of the same world runs beside, over how long they take otherwise."""
-    turns, turn_s = (2, 5.0) if quick else (6, 15.0)
+    turns, turn_s = _lengths(quick).fork_turns, _lengths(quick).fork_turn_s
     with _warmed(folder / "world") as server:
         _wait_ticks(server, 50)
         beside, alone = asyncio.run(_fork_in_turns(server, folder, turns, turn_s))
@@ -215,7 +234,7 @@ def tick_under_fork(folder: Path, quick: bool) -> list[Row]:
 
 def fork_start(folder: Path, quick: bool) -> list[Row]:
     """How long a fork takes from the command to the first tick of its branch, at the worst tick of a day's record."""
-    gap, day = (HOUR_TICKS // 30, DAY_TICKS // 30) if quick else (HOUR_TICKS, DAY_TICKS)
+    gap, day = HOUR_TICKS // _lengths(quick).parts, DAY_TICKS // _lengths(quick).parts
     data = folder / "world"
     start = int(_run("loadtest.headless.long_journal", str(data), "--ticks", str(day)))
     began = time.monotonic()
@@ -236,6 +255,10 @@ def fork_start(folder: Path, quick: bool) -> list[Row]:
             excludes="outside actions: nobody acted in the record, whose marks carry no hashes",
         )
     ]
+
+
+def _lengths(quick: bool) -> Lengths:
+    return QUICK if quick else FULL
 
 
 @contextmanager
@@ -274,6 +297,10 @@ async def _in_turns(
                 found[i].append(acks)
             if refused := sum(bot.refused for bot in crowd):
                 raise RuntimeError(f"{refused} actions were refused: {servers[i].last_lines()}")
+    for bot in (bot for crowd in crowds for bot in crowd):
+        bot.close()
+    # a transport is closed a turn of the loop after it was told to
+    await asyncio.sleep(0)
     return found
 
 
@@ -302,7 +329,8 @@ class _Watcher(Subscriber):
         super()._take(opcode, payload)
         if b"\xa7channel" in payload[:64]:
             frame = wire.decode(payload, wire.SUBPROTOCOL_MSGPACK)
-            self.sent[frame["tick"]] = frame["sent_ns"] / 1e9
+            if "sent_ns" in frame:
+                self.sent[frame["tick"]] = frame["sent_ns"] / 1e9
 
 
 async def _fork_in_turns(
@@ -330,6 +358,7 @@ async def _fork_in_turns(
         spans[is_beside].append((first + 1, server.document("/api/time")["tick"]))
     after = _tick_sums(server)
     watcher.close()
+    await asyncio.sleep(0)
     phases = {tick: sent - tick * PERIOD_S for tick, sent in watcher.sent.items()}
     # the server's own mean says where on this clock the deadlines lie
     deadline = statistics.fmean(phases.values()) - (after[0] - before[0]) / (after[1] - before[1])

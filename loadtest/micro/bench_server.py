@@ -145,7 +145,7 @@ def recovery(folder: Path, quick: bool) -> list[Row]:
             3.0,
             spread=f"{min(times):.2f} to {max(times):.2f} of {len(times)}",
             includes="kill -9 to the first tick that was not there before: interpreter, imports, cached kernels, a"
-            " snapshot, the replay of the 300 to 900 ticks behind it, one new tick; 100,000 residents, idle",
+            " snapshot, the replay of the ticks behind it (at most 600), one new tick; 100,000 residents, idle",
             excludes="compiling; a supervisor's delay before it starts the process again",
         ),
         row(

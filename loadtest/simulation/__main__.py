@@ -2,7 +2,8 @@
 
     python -m loadtest.simulation --seeds 100 --minutes 10
 
-With --append they are added to those that the file of --out has, so that many seeds may be run in parts.
+Each is kept in the file of --out when it is done. With --append the ones it has stay, so that many seeds may be run in
+parts, also several at a time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import io
 import json
 import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from loadtest.parts import keep
+from loadtest.parts import keep, total
 from server import kernel_cache
 from server.provenance import revision, this_machine
 
@@ -30,50 +33,51 @@ def main() -> int:
     given = _arguments()
     # before any kernel is imported
     kernel_cache.choose()
-    from loadtest.simulation.run import Failed, fail_everywhere, run_seed
+    from loadtest.simulation.run import fail_everywhere, run_seed
     from server import logs
 
     logs.configure("json", "error", io.StringIO())
-    began = time.monotonic()
-    total: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
-    failed: list[str] = []
+    parts: list[dict[str, Any]] = []
     for seed in range(given.first, given.first + given.seeds):
-        try:
+        with _part(str(seed)) as part:
             summary = run_seed(seed, given.minutes)
-        except Failed as error:
-            failed.append(str(error))
-            sys.stderr.write(f"{error}\n")
-            continue
-        ends += summary.ends
-        for name in ("seconds", "lives", "ticks", "steps", "acknowledged", "twins"):
-            total[name] += getattr(summary, name)
-        if given.verbose:
-            sys.stderr.write(f"{summary}\n")
-    failing = 0
+            part["simulated_minutes"] = round(summary.seconds / 60)
+            part |= {name: getattr(summary, name) for name in ("lives", "ticks", "steps", "acknowledged", "twins")}
+            part["ends"] = dict(sorted(summary.ends.items()))
+            if given.verbose:
+                sys.stderr.write(f"{summary}\n")
+        parts.append(_done(part, given, is_first=not parts))
     if given.disk_failures:
-        try:
-            for error_number, is_lasting in product((errno.EIO, errno.ENOSPC), (False, True)):
-                failing += fail_everywhere(DISK_SEED, error_number, is_lasting=is_lasting)
-        except Failed as error:
-            failed.append(str(error))
-    part = {
-        "holds": not failed,
-        "seeds": given.seeds,
-        "first": str(given.first),
-        "simulated_minutes": round(total["seconds"] / 60),
-        **{name: total[name] for name in ("lives", "ticks", "steps", "acknowledged", "twins")},
-        "ends": dict(sorted(ends.items())),
-        "disk_operations_failed": failing,
-        "failed": failed,
-        "took_s": round(time.monotonic() - began),
-        "revision": revision(),
-        "machine": this_machine(),
-    }
-    sys.stdout.write(json.dumps(part, indent=1) + "\n")
+        for error, is_lasting in product((errno.EIO, errno.ENOSPC), (False, True)):
+            with _part(f"{errno.errorcode[error]}{' from then on' if is_lasting else ''}") as part:
+                part["seeds"] = 0
+                part["disk_operations_failed"] = fail_everywhere(DISK_SEED, error, is_lasting=is_lasting)
+            parts.append(_done(part, given, is_first=not parts))
+    whole = total(parts)
+    sys.stdout.write(json.dumps(whole, indent=1) + "\n")
+    return 0 if whole["holds"] else 1
+
+
+@contextmanager
+def _part(name: str) -> Iterator[dict[str, Any]]:
+    """Give a part to be filled by one run, which may fail; it is whole afterwards. name: the seed, or the fault."""
+    from loadtest.simulation.run import Failed
+
+    began = time.monotonic()
+    part: dict[str, Any] = {"name": name, "holds": True, "seeds": 1, "disk_operations_failed": 0, "failed": []}
+    try:
+        yield part
+    except Failed as error:
+        sys.stderr.write(f"{error}\n")
+        part |= {"holds": False, "failed": [str(error)]}
+    part |= {"took_s": round(time.monotonic() - began), "revision": revision(), "machine": this_machine()}
+
+
+def _done(part: dict[str, Any], given: argparse.Namespace, *, is_first: bool) -> dict[str, Any]:
+    """Keep a part at once: a run of many seeds may be ended at any time."""
     if given.out is not None:
-        keep(given.out, part, append=given.append)
-    return 1 if failed else 0
+        keep(given.out, part, append=given.append or not is_first)
+    return part
 
 
 def _arguments() -> argparse.Namespace:
