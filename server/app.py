@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple, TypeVar, cast
 
@@ -51,12 +52,14 @@ from server.live.archive import Archive
 from server.live.cache import AnswerCache
 from server.live.collector import Collector
 from server.live.desk import Desk
+from server.live.elsewhere import Elsewhere
 from server.live.errors import JournalFailed, ReadOnly
 from server.live.frames import quantise, sent_ns
 from server.live.history import EVENTS_MAX, FOLDER_NAME, EventLog, History, open_history
 from server.live.hub import Hub, Private
 from server.live.keeper import Keeper
 from server.live.narrowing import Books
+from server.live.publisher import Publisher, Relayed
 from server.live.recorder import Recorder
 from server.live.switches import Switches
 from server.live.tick_log import log_tick
@@ -68,6 +71,7 @@ from server.live.world import Known, World, open_world
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import websocket_options
+from server.redis_door import connect
 from server.registry import OPERATIONS
 from server.routes import (
     EXCEPTION_HANDLERS,
@@ -81,6 +85,7 @@ from server.routes import (
     service,
     sse,
 )
+from server.routes.gateway import Trust, gateway_routes
 from server.routes.stream import stream_endpoint
 from server.send_loop import send_to_each
 
@@ -116,6 +121,10 @@ class Arena:
     hub: Hub
     anomalies: AnomalyLog
     analytics: Analytics
+    desk: Desk
+    relayed: Relayed
+    publisher: Publisher | None
+    """None without Redis."""
 
     @property
     def economy(self) -> Economy:
@@ -193,22 +202,33 @@ def create_app(
                 # the thread that opens the world is left behind: it has acknowledged nothing
                 running.cancel()
             else:
+                if opening.arena.publisher is not None:
+                    opening.arena.publisher.close()
                 await opening.arena.hub.close()
                 opening.arena.ticker.stop()
             await asyncio.wait([running])
 
     alive = frozenset(item.path for item in OPERATIONS if item.starting)
-    app = _application(opening, metrics, clock, alive, lifespan)
-    app.state.operator = _application(opening, metrics, clock, frozenset(), None)
+    app = _application(opening, metrics, clock, alive, settings.gateway_secret, lifespan)
+    app.state.operator = _application(opening, metrics, clock, frozenset(), None, None)
     return app
 
 
 def _application(
-    opening: Opening, metrics: Metrics, clock: Clock, alive: frozenset[str], lifespan: Lifespan[Starlette] | None
+    opening: Opening,
+    metrics: Metrics,
+    clock: Clock,
+    alive: frozenset[str],
+    secret: str | None,
+    lifespan: Lifespan[Starlette] | None,
 ) -> Starlette:
-    """Return an application without routes. alive: paths that are answered while the world is being opened."""
+    """Return an application without routes. alive: paths that are answered while the world is being opened.
+
+    secret: of the gateways that are believed about their clients, None for none.
+    """
     return Starlette(
         middleware=[
+            Middleware(Trust, secret=secret),
             Middleware(Envelope, metrics=metrics, clock=clock, tick=opening.tick),
             Middleware(Gate, alive=alive, shut=opening.refusal),
         ],
@@ -341,6 +361,8 @@ async def _run(
             if settings.operator and not arena.world.registry.has_operator:
                 tasks.create_task(_make_operator_key(arena, on_operator_key))
             tasks.create_task(arena.hub.run(), name="hub")
+            if arena.publisher is not None:
+                tasks.create_task(arena.publisher.run(), name="publisher")
             # both run up to their first wait, so that whoever waited for the world finds it going
             await asyncio.sleep(0)
             opening.is_open.set()
@@ -410,10 +432,6 @@ def build(
     published = Published(view, world.economy.state, past.history.day)
     events = past.event_log(world.economy)
 
-    def authenticate(api_key: str) -> list[str] | None:
-        owner = world.registry.owner_of_key(keys.digest(api_key))
-        return None if owner is None else [f"a{number}" for number in world.registry.agents_of(owner)]
-
     accounts = AccountReader(world.economy)
     topic = AgentTopic(
         world.epoch,
@@ -423,16 +441,26 @@ def build(
         lambda: hub.now(),
         lambda unix_ns: sent_ns(unix_ns, hub.origin_unix_ms),
     )
+    desk = Desk(admission, recorder, switches, problem_of)
     hub = Hub(
         world.epoch,
         settings,
         metrics,
         clock,
-        authenticate,
+        authenticator(world),
+        origin_unix_ms(world),
         books=Books(world.economy.state),
-        private=Private(topic, Desk(admission, recorder, switches, problem_of)),
+        private=Private(topic, desk),
     )
     past.restore(hub, world.economy)
+    relayed = Relayed(settings.tick_rate)
+
+    def revoke(key_hash: bytes) -> None:
+        hub.revoke(key_hash)
+        relayed.revoke(key_hash)
+
+    world.registry.on_revoked = revoke
+    publisher = _publisher(settings, hub, published, relayed, metrics, clock)
 
     keeper = Keeper(past.history, _archive(settings, past.history, world.epoch, metrics, clock), workers)
 
@@ -457,6 +485,7 @@ def build(
             lambda view: switches.publish(view.tick),
             log_tick,
             past.anomalies.follow,
+            *([] if publisher is None else [publisher.publish]),
         ),
         workers=workers,
     )
@@ -486,8 +515,35 @@ def build(
         hub,
         past.anomalies,
         analytics,
+        desk,
+        relayed,
+        publisher,
     )
     return arena, watchdog, collector
+
+
+def authenticator(world: World) -> Callable[[bytes], list[str] | None]:
+    """Return what tells whose agents the key of a digest speaks for, None for a key that opens nothing."""
+
+    def authenticate(key_hash: bytes) -> list[str] | None:
+        owner = world.registry.owner_of_key(key_hash)
+        return None if owner is None else [f"a{number}" for number in world.registry.agents_of(owner)]
+
+    return authenticate
+
+
+def origin_unix_ms(world: World) -> int:
+    """Return what sent_ns counts from: when the world was made, so that it is the same after a restart."""
+    return round(datetime.fromisoformat(world.genesis.created).timestamp() * 1_000)
+
+
+def _publisher(
+    settings: Settings, hub: Hub, published: Published, relayed: Relayed, metrics: Metrics, clock: Clock
+) -> Publisher | None:
+    if settings.redis is None:
+        return None
+    redis = connect(settings.redis)
+    return Publisher(redis, hub, published, relayed, expiry_ms=settings.cache_expiry, metrics=metrics, clock=clock)
 
 
 def _archive(settings: Settings, history: History, epoch: str, metrics: Metrics, clock: Clock) -> Archive | None:
@@ -523,9 +579,14 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
             arena.history,
             arena.metrics,
             clock,
+            lambda: "off" if arena.publisher is None else arena.publisher.state,
         ),
     }
-    return [*bind(handlers, arena.admission), WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")]
+    stream = WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")
+    elsewhere = Elsewhere(clock)
+    arena.hub.elsewhere = elsewhere.count
+    for_gateways = gateway_routes(arena.hub, arena.relayed, authenticator(arena.world), arena.desk, elsewhere)
+    return [*bind(handlers, arena.admission), stream, *for_gateways]
 
 
 def operator_routes_of(arena: Arena) -> list[BaseRoute]:

@@ -155,7 +155,7 @@ def _operations() -> dict[str, Any]:
         "channel": _channel_reference(CONTROL),
         "summary": "Greet, keep alive, tell a late subscriber how far it was behind, say goodbye.",
         "messages": [
-            _channel_message_reference(CONTROL, name) for name in ("hello", "heartbeat", "lagged", "shutdown")
+            _channel_message_reference(CONTROL, name) for name in ("hello", "heartbeat", "lagged", "stale", "shutdown")
         ],
     }
     for channel in CHANNELS.values():
@@ -191,7 +191,7 @@ def _server_messages() -> dict[str, Any]:
     return {
         "hello": _typed(
             "hello",
-            "The first message: what one must know to read the others.",
+            "The first message: what one must know to read the others. Again: the world is another, subscribe anew.",
             {
                 "version": {"const": wire.VERSION},
                 "epoch": _TEXT,
@@ -237,6 +237,11 @@ def _server_messages() -> dict[str, Any]:
             "lagged",
             "The subscriber was too far behind; a snapshot follows.",
             {"channel": _CHANNEL_NAME, "skipped": _COUNT},
+        ),
+        "stale": _typed(
+            "stale",
+            "The gateway has lost its engine: nothing new comes until it is back.",
+            {"tick": nullable_count},
         ),
         "shutdown": _typed("shutdown", "The server goes; come back after retry_after_ms.", {"retry_after_ms": _COUNT}),
     }

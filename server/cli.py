@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from engine.errors import EngineError, JournalDamaged, SettingError
 from server import kernel_cache
-from server.config import load
+from server.config import load, load_gateway
 from server.live.errors import LiveError
 
 USAGE = 2
@@ -22,6 +22,7 @@ A living economy of 100,000 residents that anyone can join over REST and WebSock
 
 commands:
   serve      run the economy and its server (the default)
+  gateway    serve streams and reads of an engine that runs elsewhere
   replay     compute a world again from its journal and check every recorded hash
   verify     check every record of a journal, its chain and its snapshots, and say what they are
   keys       make another key for the operator of a world that is stopped
@@ -37,6 +38,8 @@ commands:
 examples:
   arena                                  serve on http://127.0.0.1:8000, world in ./arena-data
   arena serve --port 9000 --data world   another port, another world
+  arena gateway --redis redis://127.0.0.1:6379/0 --engine 127.0.0.1:8000
+                                         one of many in front of an engine
   arena replay world --check             prove that the journal leads to what was shown
   arena verify world --records           what every record is, in words
   arena report --headless                does it behave like an economy? figures and a page
@@ -78,6 +81,13 @@ def _serve(arguments: list[str]) -> int:
     from server.app import serve
 
     return serve(settings) or 0
+
+
+def _gateway(arguments: list[str]) -> int:
+    settings = load_gateway(arguments, os.environ)
+    from server.gateway.app import serve
+
+    return serve(settings)
 
 
 def _replay(arguments: list[str]) -> int:
@@ -138,6 +148,7 @@ def _scenario(arguments: list[str]) -> int:
 #: Modules are imported when their command is asked for: --help and a wrong flag answer at once.
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
+    "gateway": _gateway,
     "replay": _replay,
     "verify": _verify,
     "keys": _keys,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from engine.config import Config, checked
 from engine.errors import SettingError
@@ -55,7 +56,19 @@ examples:
   arena serve --port 9000 --data my-world        another port, another world
   arena serve --residents 20000 --seed 7         a small world anyone can repeat (its future can be predicted)
   arena serve --config arena.toml --log json     settings from a file, logs for machines
+  ARENA_GATEWAY_SECRET=... arena serve --redis redis://127.0.0.1:6379/0
+                                                 for gateways, which know the secret too
 """
+GATEWAY_EXAMPLES = """\
+examples (ARENA_GATEWAY_SECRET is set, to the same as for the engine):
+  arena gateway --redis redis://127.0.0.1:6379/0 --engine 127.0.0.1:8000
+                                                 beside the engine, on http://127.0.0.1:8010
+  arena gateway --host 0.0.0.0 --port 80 --redis redis://:password@10.0.0.5/0 --engine 10.0.0.6:8000
+                                                 on a machine of its own
+"""
+SECRET_MIN = 16
+"""Characters of the secret that gateways and their engine share."""
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def _whole(low: int, high: int, text: str) -> Any:
@@ -66,6 +79,61 @@ def _choice(choices: tuple[str, ...], text: str) -> Any:
     return {"kind": str, "choices": choices, "text": text}
 
 
+def _host() -> Any:
+    return field(default="127.0.0.1", metadata={"kind": str, "text": "address to listen on"})
+
+
+def _port(default: int) -> Any:
+    return field(default=default, metadata=_whole(0, 65_535, "port to listen on, 0: any free one"))
+
+
+def _log() -> Any:
+    return field(default="console", metadata=_choice(("console", "json"), "log lines for people or for machines"))
+
+
+def _log_level() -> Any:
+    levels = ("debug", "info", "warning", "error")
+    return field(default="info", metadata=_choice(levels, "least level that is logged"))
+
+
+def _redis(default: str | None, text: str) -> Any:
+    bound = {"kind": str, "optional": default is None, "redis": True, "text": text}
+    return field(default=default, repr=False, metadata=bound)
+
+
+def _gateway_secret() -> Any:
+    return field(
+        default=None,
+        repr=False,
+        metadata={
+            "kind": str,
+            "optional": True,
+            "secret": True,
+            "text": f"what gateways show the engine, at least {SECRET_MIN} characters; better in the environment than "
+            "as a flag",
+        },
+    )
+
+
+def _sockets_max() -> Any:
+    return field(default=20_000, metadata=_whole(1, 1_000_000, "WebSocket connections at a time"))
+
+
+def _outbox_frames_max() -> Any:
+    text = "frames that may wait for one subscriber before it is conflated"
+    return field(default=64, metadata=_whole(2, 10_000, text))
+
+
+def _resume_frames() -> Any:
+    text = "frames kept a channel for subscribers that come back"
+    return field(default=300, metadata=_whole(1, 100_000, text))
+
+
+def _heartbeat_s() -> Any:
+    text = "seconds without data after which a heartbeat is sent"
+    return field(default=15.0, metadata={"kind": float, "low": 0.1, "high": 300.0, "text": text})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What one server runs with; `engine` is the part that is the world's identity.
@@ -74,8 +142,8 @@ class Settings:
     Source: DESIGN section 3 (Configuration); specification 004, configuration options.
     """
 
-    host: str = field(default="127.0.0.1", metadata={"kind": str, "text": "address to listen on"})
-    port: int = field(default=8000, metadata=_whole(0, 65_535, "port to listen on, 0: any free one"))
+    host: str = _host()
+    port: int = _port(8000)
     operator: bool = field(
         default=True, metadata={"kind": bool, "text": "whether the operator's surface is served, on 127.0.0.1 only"}
     )
@@ -85,10 +153,8 @@ class Settings:
     data: Path = field(
         default=Path("arena-data"), metadata={"kind": Path, "text": "folder of the world: journal, warm state, history"}
     )
-    log: str = field(default="console", metadata=_choice(("console", "json"), "log lines for people or for machines"))
-    log_level: str = field(
-        default="info", metadata=_choice(("debug", "info", "warning", "error"), "least level that is logged")
-    )
+    log: str = _log()
+    log_level: str = _log_level()
     seed: int | None = field(
         default=None,
         repr=False,
@@ -96,6 +162,8 @@ class Settings:
             "kind": int,
             "low": 0,
             "high": (1 << 256) - 1,
+            "optional": True,
+            "secret": True,
             "text": "seed of a new world, for tests: whoever knows it can predict the world",
         },
     )
@@ -129,41 +197,72 @@ class Settings:
     queue_actions_max: int = field(
         default=65_536, metadata=_whole(16, 4_194_304, "actions that may wait for the next tick")
     )
-    sockets_max: int = field(default=20_000, metadata=_whole(1, 1_000_000, "WebSocket connections at a time"))
-    outbox_frames_max: int = field(
-        default=64, metadata=_whole(2, 10_000, "frames that may wait for one subscriber before it is conflated")
-    )
-    resume_frames: int = field(
-        default=300, metadata=_whole(1, 100_000, "frames kept a channel for subscribers that come back")
-    )
+    sockets_max: int = _sockets_max()
+    outbox_frames_max: int = _outbox_frames_max()
+    resume_frames: int = _resume_frames()
     snapshot_ticks: int = field(
         default=600, metadata=_whole(0, 10_000_000, "ticks between two snapshots of the world; 0: none are taken")
     )
-    heartbeat_s: float = field(
-        default=15.0,
-        metadata={
-            "kind": float,
-            "low": 0.1,
-            "high": 300.0,
-            "text": "seconds without data after which a heartbeat is sent",
-        },
-    )
+    heartbeat_s: float = _heartbeat_s()
+    redis: str | None = _redis(None, "address of a Redis or Valkey for gateways; none: no gateways")
+    gateway_secret: str | None = _gateway_secret()
     engine: Config = field(default_factory=Config, metadata={"kind": Config})
 
     def __post_init__(self) -> None:
         for item in fields(self):
             if item.name != "engine":
                 object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), item.metadata))
+        if self.redis is not None:
+            _need_secret(self.gateway_secret)
 
     def value(self, name: str) -> Any:
         """Return a setting by its name, the world's own included."""
         return getattr(self.engine if name in _ENGINE else self, name)
 
     def describe(self) -> dict[str, int | float | bool | str | None]:
-        """Return every setting by name, printable, without secrets: a seed is only said to be given."""
-        shown = {option.name: _printable(self.value(option.name)) for option in OPTIONS}
-        shown["seed"] = "secret" if self.seed is None else "given"
-        return shown
+        """Return every setting by name, printable, without secrets: of those it is only said whether they are given."""
+        return {option.name: _printable(self.value(option.name), option.bound) for option in OPTIONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """What one gateway runs with; everything about the world comes from its engine.
+
+    Raises SettingError for a value of the wrong kind or out of its bounds, and without the secret.
+    Source: DESIGN D10.
+    """
+
+    host: str = _host()
+    port: int = _port(8010)
+    engine: str = field(
+        default="127.0.0.1:8000",
+        metadata={"kind": str, "address": True, "text": "address of the engine: HOST:PORT or http://HOST:PORT"},
+    )
+    redis: str = _redis("redis://127.0.0.1:6379/0", "address of the engine's Redis or Valkey")
+    gateway_secret: str | None = _gateway_secret()
+    log: str = _log()
+    log_level: str = _log_level()
+    engine_connections: int = field(
+        default=256, metadata=_whole(1, 10_000, "connections to the engine at a time, each with one request")
+    )
+    sockets_max: int = _sockets_max()
+    outbox_frames_max: int = _outbox_frames_max()
+    resume_frames: int = _resume_frames()
+    heartbeat_s: float = _heartbeat_s()
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), item.metadata))
+        _need_secret(self.gateway_secret)
+
+    @property
+    def engine_address(self) -> tuple[str, int]:
+        """Host and port of the engine."""
+        return _address(self.engine)
+
+    def describe(self) -> dict[str, int | float | bool | str | None]:
+        """Return every setting by name, printable, without secrets."""
+        return {option.name: _printable(getattr(self, option.name), option.bound) for option in GATEWAY_OPTIONS}
 
 
 class Option(NamedTuple):
@@ -184,7 +283,7 @@ class Option(NamedTuple):
         if kind in (int, float):
             noun = "a whole number" if kind is int else "a number"
             return f"{noun} in [{_number(self.bound['low'])}, {_number(self.bound['high'])}]"
-        return "text that is not empty"
+        return _allowed_text(self.bound)
 
     @property
     def variable(self) -> str:
@@ -197,13 +296,15 @@ class Option(NamedTuple):
         return f"--{self.name.replace('_', '-')}"
 
 
-def _options(settings: type[Any]) -> list[Option]:
-    return [Option(item.name, item.default, item.metadata) for item in fields(settings) if item.name != "engine"]
+def _options(settings: type[Any], but: tuple[str, ...] = ("engine",)) -> list[Option]:
+    return [Option(item.name, item.default, item.metadata) for item in fields(settings) if item.name not in but]
 
 
 _ENGINE = {option.name for option in _options(Config)}
 OPTIONS: tuple[Option, ...] = (*_options(Config), *_options(Settings))
+GATEWAY_OPTIONS: tuple[Option, ...] = tuple(_options(GatewaySettings, but=()))
 _BY_NAME = {option.name: option for option in OPTIONS}
+_GATEWAY_BY_NAME = {option.name: option for option in GATEWAY_OPTIONS}
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str], prog: str = "arena serve") -> Settings:
@@ -212,14 +313,42 @@ def load(argv: Sequence[str], environ: Mapping[str, str], prog: str = "arena ser
     argv: the arguments after the command. Raises SettingError naming an unknown or wrong setting, its value and
     what is allowed; OSError when the file cannot be read. Exits like argparse for --help and unknown flags.
     """
-    flags = vars(parser(prog).parse_args(argv))
-    path = flags.pop("config") or environ.get("ARENA_CONFIG")
-    given = _from_file(Path(path)) if path else {}
-    given |= _from_environment(environ)
-    given |= {name: _parsed(name, text) for name, text in flags.items() if text is not None}
+    given = _given(parser(prog), argv, environ, _BY_NAME)
     engine = {name: value for name, value in given.items() if name in _ENGINE}
     rest = {name: value for name, value in given.items() if name not in _ENGINE}
     return Settings(engine=Config(**engine), **rest)
+
+
+def load_gateway(argv: Sequence[str], environ: Mapping[str, str]) -> GatewaySettings:
+    """Return the settings of a gateway, read and refused as those of `load`.
+
+    Variables of the environment that are settings of the engine are passed over: both may run in one.
+    """
+    return GatewaySettings(**_given(gateway_parser(), argv, environ, _GATEWAY_BY_NAME))
+
+
+def _given(
+    reader: argparse.ArgumentParser, argv: Sequence[str], environ: Mapping[str, str], known: Mapping[str, Option]
+) -> dict[str, Any]:
+    flags = vars(reader.parse_args(argv))
+    path = flags.pop("config") or environ.get("ARENA_CONFIG")
+    given = _from_file(Path(path), known) if path else {}
+    given |= _from_environment(environ, known)
+    return given | {name: _parsed(known[name], text) for name, text in flags.items() if text is not None}
+
+
+def gateway_parser() -> argparse.ArgumentParser:
+    """Return the parser of a gateway's flags."""
+    made = argparse.ArgumentParser(
+        prog="arena gateway",
+        description="Serve WebSockets and reads for an engine that runs elsewhere, and hand inputs on to it.",
+        epilog=GATEWAY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--config", metavar="FILE", help="settings file, .toml or .json")
+    _add_flags(made, GATEWAY_OPTIONS)
+    return made
 
 
 def parser(prog: str = "arena serve") -> argparse.ArgumentParser:
@@ -233,15 +362,18 @@ def parser(prog: str = "arena serve") -> argparse.ArgumentParser:
     )
     made.add_argument("--config", metavar="FILE", help="settings file, .toml or .json")
     for title, options in (("server", _options(Settings)), ("world", _options(Config))):
-        group = made.add_argument_group(title)
-        for option in options:
-            text = f"{option.bound['text']}; {option.allowed}".replace("%", "%%")
-            default = "" if option.default is None else f" (default {_printable(option.default)})"
-            group.add_argument(option.flag, dest=option.name, metavar=_metavar(option), help=text + default)
+        _add_flags(made.add_argument_group(title), options)
     return made
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _add_flags(group: argparse._ActionsContainer, options: Sequence[Option]) -> None:
+    for option in options:
+        text = f"{option.bound['text']}; {option.allowed}".replace("%", "%%")
+        default = "" if option.default is None else f" (default {_printable(option.default, option.bound)})"
+        group.add_argument(option.flag, dest=option.name, metavar=_metavar(option), help=text + default)
+
+
+def _from_file(path: Path, known: Mapping[str, Option]) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     try:
         read = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -253,22 +385,22 @@ def _from_file(path: Path) -> dict[str, Any]:
     ours = {spelt: name for name, spelt in DOCUMENT_NAMES.items()}
     for key, value in read.items():
         name = ours.get(key, key)
-        if name not in _BY_NAME:
-            raise _unknown(key, value, [*_BY_NAME, *ours])
+        if name not in known:
+            raise _unknown(key, value, [*known, *ours])
         if name in found:
             raise SettingError(key, value, f"given once (the file also has {name} under its other spelling)")
         found[name] = value
     return found
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    variables = {option.variable: option.name for option in OPTIONS}
+def _from_environment(environ: Mapping[str, str], known: Mapping[str, Option]) -> dict[str, Any]:
+    every = {option.variable for option in (*OPTIONS, *GATEWAY_OPTIONS)}
     for variable in environ:
-        if variable.startswith("ARENA_") and variable not in variables and variable not in OTHER_VARIABLES:
-            raise _unknown(variable, environ[variable], [*variables, *OTHER_VARIABLES])
+        if variable.startswith("ARENA_") and variable not in every and variable not in OTHER_VARIABLES:
+            raise _unknown(variable, environ[variable], [*sorted(every), *OTHER_VARIABLES])
     # our own names come last: they win over the documents'
-    named = DOCUMENT_VARIABLES | variables
-    return {name: _parsed(name, environ[variable]) for variable, name in named.items() if variable in environ}
+    named = DOCUMENT_VARIABLES | {option.variable: option.name for option in known.values()}
+    return {name: _parsed(known[name], environ[variable]) for variable, name in named.items() if variable in environ}
 
 
 def _unknown(name: str, value: object, known: list[str]) -> SettingError:
@@ -277,9 +409,8 @@ def _unknown(name: str, value: object, known: list[str]) -> SettingError:
     return SettingError(name, value, f"a known setting{hint}, see docs/configuration.md")
 
 
-def _parsed(name: str, text: str) -> Any:
+def _parsed(option: Option, text: str) -> Any:
     """Return the value a text of environment or command line stands for; checks of range come with Settings."""
-    option = _BY_NAME[name]
     kind = option.bound["kind"]
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
@@ -287,21 +418,62 @@ def _parsed(name: str, text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise SettingError(name, text, option.allowed) from None
+            raise SettingError(option.name, text, option.allowed) from None
     return text
 
 
 def _checked(name: str, value: Any, bound: Mapping[str, Any]) -> Any:
     kind = bound["kind"]
-    if name == "seed" and value is None:
+    if value is None and bound.get("optional"):
         return None
-    if kind in (int, float):
+    if kind in (int, float, bool):
         return checked(name, value, bound)
-    if not isinstance(value, (str, kind)) or not str(value).strip():
-        raise SettingError(name, value, "text that is not empty")
-    if "choices" in bound and value not in bound["choices"]:
-        raise SettingError(name, value, " or ".join(bound["choices"]))
+    if not isinstance(value, (str, kind)) or not _fits(str(value), bound):
+        # what is nearly a secret is one as well
+        is_private = bound.get("secret") or bound.get("redis")
+        raise SettingError(name, "what was given" if is_private else value, _allowed_text(bound))
     return kind(value)
+
+
+def _fits(text: str, bound: Mapping[str, Any]) -> bool:
+    if "choices" in bound:
+        return text in bound["choices"]
+    if bound.get("secret"):
+        return len(text) >= SECRET_MIN and text.isascii() and text.isprintable() and " " not in text
+    if bound.get("redis"):
+        return text.startswith(REDIS_SCHEMES)
+    if bound.get("address"):
+        return _address(text)[1] > 0
+    return bool(text.strip())
+
+
+def _allowed_text(bound: Mapping[str, Any]) -> str:
+    if "choices" in bound:
+        return " or ".join(bound["choices"])
+    if bound.get("secret"):
+        return f"text of at least {SECRET_MIN} printable characters without spaces"
+    if bound.get("redis"):
+        return f"an address that begins with {', '.join(REDIS_SCHEMES)}"
+    if bound.get("address"):
+        return "HOST:PORT or http://HOST:PORT"
+    return "text that is not empty"
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port of an address, port 0 when it is none."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        is_address = parts.scheme == "http" and parts.path in ("", "/") and not (parts.query or parts.username)
+        return (parts.hostname or "", parts.port or 80) if is_address and parts.hostname else ("", 0)
+    except ValueError:
+        return "", 0
+
+
+def _need_secret(secret: str | None) -> None:
+    if secret is None:
+        raise SettingError(
+            "gateway_secret", None, "given where there are gateways: the same for the engine and for each"
+        )
 
 
 def _metavar(option: Option) -> str:
@@ -309,7 +481,13 @@ def _metavar(option: Option) -> str:
     return {bool: "true|false", int: "N", float: "X", Path: "DIR"}.get(kind, "TEXT")
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: Any, bound: Mapping[str, Any]) -> Any:
+    if bound.get("secret"):
+        return "secret" if value is None else "given"
+    if bound.get("redis") and value is not None:
+        # user and password stay out
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
     return str(value) if isinstance(value, Path) else value
 
 
@@ -350,6 +528,13 @@ def document() -> str:
         "## The server",
         "",
         *_table([option for option in _options(Settings) if option.name not in DOCUMENT_NAMES], {}),
+        "",
+        "## A gateway",
+        "",
+        "Of `arena gateway`, read in the same ways. It passes over variables that only the engine knows; a file is its",
+        "own. [gateways.md](gateways.md) says what a gateway does.",
+        "",
+        *_table(GATEWAY_OPTIONS, {}),
         "",
         "## Other variables",
         "",

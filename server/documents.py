@@ -728,6 +728,10 @@ class Status(Document):
     queue_actions: int
     durable_seq: int
     started_tick: Annotated[int, Field(description="tick the world had when this process opened it")]
+    redis: Annotated[
+        Literal["off", "connected", "lost"],
+        Field(description="where frames for gateways go; lost: gateways ask the engine itself, nothing else changes"),
+    ]
 
 
 class HashAt(Document):

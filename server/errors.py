@@ -58,6 +58,7 @@ class Code(IntEnum):
     STOPPING = 503
     UNKNOWN_FATE = 504
     TICK_LATE = 505
+    ENGINE_AWAY = 506
 
 
 #: One sentence per code for the pages; the detail of a problem says more about the case at hand.
@@ -94,6 +95,7 @@ CODE_TEXT = {
     Code.STOPPING: "the server is stopping",
     Code.UNKNOWN_FATE: "it is not known whether the input is on disk: ask for its receipt",
     Code.TICK_LATE: "the tick that the answer waits for has not come in time",
+    Code.ENGINE_AWAY: "the gateway has no answer of the engine; surely nothing was changed",
 }
 
 

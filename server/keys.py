@@ -46,3 +46,8 @@ def epoch() -> str:
 def request_id() -> str:
     """Return 16 random hexadecimal characters that name one request."""
     return secrets.token_hex(8)
+
+
+def instance() -> str:
+    """Return 16 random hexadecimal characters that name one process."""
+    return secrets.token_hex(8)

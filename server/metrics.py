@@ -51,6 +51,10 @@ PROCESS_METRICS = (
 )
 
 
+#: What a gateway shows, and all others do not: names without the common prefix begin with one of these.
+OF_GATEWAYS = ("gateway_", "sockets", "subscriptions", "frame", "resyncs", "http_", "rate_limited")
+
+
 class Entry(NamedTuple):
     """A metric as exposed: full name (a histogram's without _bucket, _sum, _count), type, labels, meaning."""
 
@@ -84,12 +88,16 @@ class ActionCounts(Collector):
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own: two servers in one process do not meet."""
+    """All metrics of one server, in a registry of their own: two servers in one process do not meet.
 
-    def __init__(self) -> None:
+    is_gateway: shows what a gateway does and no world; otherwise nothing of gateways is shown.
+    """
+
+    def __init__(self, *, is_gateway: bool = False) -> None:
         # a creation time beside every series would double the answer, and nobody here asks for it
         disable_created_metrics()
         self.registry = CollectorRegistry()
+        self._is_gateway = is_gateway
         self.catalogue: list[Entry] = []
         self._public: PublicState | None = None
 
@@ -120,8 +128,8 @@ class Metrics:
         self.agents = self._gauge("agents", "registered outside agents")
         self.agents_active = self._gauge("agents_active", "outside agents with an action in the last tick")
         self.agent_actions = ActionCounts("agent_actions", "actions of one agent in one tick, active ones", _COUNTS)
-        self._enter("agent_actions", "histogram", (), self.agent_actions.text)
-        self.registry.register(self.agent_actions)
+        if self._enter("agent_actions", "histogram", (), self.agent_actions.text):
+            self.registry.register(self.agent_actions)
         self.queue_actions = self._gauge("queue_actions", "actions waiting for the next tick")
         self.receipts = self._gauge("receipts", "receipts kept")
         self.commands = self._counter("commands", "commands of an operator, by kind", "command")
@@ -169,6 +177,34 @@ class Metrics:
         )
         self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
         self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
+
+        # what an engine tells its gateways
+        self.redis_up = self._gauge("redis_up", "1: frames go to Redis, 0: it is lost, or none is used")
+        self.redis_bundles = self._counter(
+            "redis_bundles", "bundles of frames: published, late (of more than one tick), failed", "result"
+        )
+        self.redis_seconds = self._histogram("redis_seconds", "time to publish a tick, beside it", _TIMES_S)
+
+        # a gateway
+        self.gateway_engine_up = self._gauge("gateway_engine_up", "1: the engine is there, 0: subscribers were told")
+        self.gateway_redis_up = self._gauge("gateway_redis_up", "1: frames come from Redis, 0: from the engine alone")
+        self.gateway_bundles = self._counter(
+            "gateway_bundles", "bundles of frames taken, by where they came from: redis, engine", "source"
+        )
+        self.gateway_gaps = self._counter("gateway_gaps", "bundles that did not fit, mended by asking the engine")
+        self.gateway_outages = self._counter("gateway_outages", "times the engine went away")
+        self.gateway_forwarded = self._counter(
+            "gateway_forwarded",
+            "requests for the engine by what became of them: answered, unsent (503), unknown (504)",
+            "result",
+        )
+        self.gateway_forward_seconds = self._histogram(
+            "gateway_forward_seconds", "time from taking such a request to the engine's answer", _TIMES_S
+        )
+        self.gateway_connections = self._gauge("gateway_connections", "connections to the engine")
+        self.gateway_reads = self._counter(
+            "gateway_reads", "reads of the state, by where the answer came from: memory, redis, engine, stale", "source"
+        )
 
         # the past
         self.history_points = self._gauge("history_points", "points kept hot in each series")
@@ -226,6 +262,14 @@ class Metrics:
 
         for phase in PHASES:
             self.tick_seconds.labels(phase)
+        for counter, values in (
+            (self.redis_bundles, ("published", "late", "failed")),
+            (self.gateway_bundles, ("redis", "engine")),
+            (self.gateway_forwarded, ("answered", "unsent", "unknown")),
+            (self.gateway_reads, ("memory", "redis", "engine", "stale")),
+        ):
+            for value in values:
+                counter.labels(value)
         # a counter that begins when something happens hides that it happened
         for kind in ANOMALY_KINDS:
             self.anomalies.labels(kind)
@@ -294,24 +338,28 @@ class Metrics:
             gauge.set(float(value))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        self._enter(f"{name}_total", "counter", labels, text)
-        return Counter(PREFIX + name, text, labels, registry=self.registry)
+        registry = self._enter(f"{name}_total", "counter", labels, text)
+        return Counter(PREFIX + name, text, labels, registry=registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        self._enter(name, "gauge", labels, text)
-        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+        registry = self._enter(name, "gauge", labels, text)
+        return Gauge(PREFIX + name, text, labels, registry=registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        self._enter(name, "histogram", labels, text)
-        return Histogram(PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
+        registry = self._enter(name, "histogram", labels, text)
+        return Histogram(PREFIX + name, text, labels, registry=registry, buckets=buckets)
 
-    def _enter(self, name: str, kind: str, labels: tuple[str, ...], text: str) -> None:
+    def _enter(self, name: str, kind: str, labels: tuple[str, ...], text: str) -> CollectorRegistry | None:
+        """Enter a metric into the catalogue and return where it is exposed, None when this server does not."""
+        if not name.startswith(OF_GATEWAYS) if self._is_gateway else name.startswith("gateway_"):
+            return None
         self.catalogue.append(Entry(PREFIX + name, kind, labels, text))
+        return self.registry
 
 
-def catalogue() -> list[Entry]:
-    """Return every metric a server exposes, in the order of the page."""
-    return Metrics().catalogue + [Entry(*row) for row in PROCESS_METRICS]
+def catalogue(*, is_gateway: bool = False) -> list[Entry]:
+    """Return every metric a server, or a gateway, exposes, in the order of the page."""
+    return Metrics(is_gateway=is_gateway).catalogue + [Entry(*row) for row in PROCESS_METRICS]
 
 
 def document() -> str:
@@ -325,13 +373,24 @@ def document() -> str:
         "`GET /metrics` answers in Prometheus' text format, or in OpenMetrics for a client that accepts it. Times are",
         "in seconds. A histogram `x` is exposed as `x_bucket`, `x_sum` and `x_count`.",
         "",
-        "| metric | type | labels | meaning |",
-        "|---|---|---|---|",
+        *_table(catalogue()),
+        "",
+        "## Gateways",
+        "",
+        "`arena gateway` exposes those of sockets, subscriptions, frames, requests and the process, and its own:",
+        "",
+        *_table([entry for entry in catalogue(is_gateway=True) if entry.name.startswith(PREFIX + "gateway_")]),
+        "",
     ]
-    for entry in catalogue():
+    return "\n".join(lines)
+
+
+def _table(entries: Sequence[Entry]) -> list[str]:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for entry in entries:
         labels = " ".join(f"`{label}`" for label in entry.labels)
-        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {entry.text} |")
-    return "\n".join([*lines, ""])
+        rows.append(f"| `{entry.name}` | {entry.kind} | {labels} | {entry.text} |")
+    return rows
 
 
 if __name__ == "__main__":

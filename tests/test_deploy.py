@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.config import load
+from server.config import load, load_gateway
 from server.metrics import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +122,18 @@ def test_the_unit_starts_a_server_with_flags_that_exist() -> None:
     assert words[1:4] == ["-m", "server", "serve"]
     assert load(words[4:], {}).log == "json"
     assert "RestartPreventExitStatus=2 3" in unit
+
+
+def test_the_gateways_unit_starts_one_with_flags_that_exist() -> None:
+    """Its command is one that `arena gateway` understands; the secret comes from the environment alone."""
+    unit = (ROOT / "deploy/arena-gateway.service").read_text()
+    [command] = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+
+    words = shlex.split(command)
+
+    assert words[1:4] == ["-m", "server", "gateway"]
+    assert "secret" not in command
+    assert load_gateway(words[4:], {"ARENA_GATEWAY_SECRET": "x" * 16}).engine_address == ("127.0.0.1", 8000)
 
 
 def test_the_image_starts_a_server_with_flags_that_exist() -> None:

@@ -36,12 +36,15 @@ PACKAGES = {
     # no customers: they run the server itself, under virtual time and to be killed, and read what it leaves
     "loadtest.simulation": ("loadtest/simulation", STANDARD | {"loadtest", "engine", "server", "starlette", "orjson"}),
     "loadtest.kills": ("loadtest/kills", STANDARD | {"loadtest", "engine", "server"}),
+    "loadtest.gateways": ("loadtest/gateways", STANDARD | {"loadtest", "engine", "server", "arena_client"}),
     "examples": ("clients/python/examples", STANDARD | {"arena_client"}),
 }
 
 #: What one file may import beside what its package may, because it is the one door for it.
 DOORS = {
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
+    "server/live/relay.py": {"msgpack"},  # bundles of finished frames, from an engine to its gateways
+    "server/gateway/upstream.py": {"httptools"},  # answers of the engine
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
     "server/live/columnar.py": {"pyarrow"},  # Parquet and Arrow, where the extra `studies` is installed
@@ -95,14 +98,15 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance send_loop",
-        "logs metrics protocols bodies middleware",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys",
+        "logs metrics protocols bodies middleware redis_door",
         "schemas live",
         "documents",
         "registry",
         "openapi asyncapi pages",
         "routes",
         "app",
+        "gateway",
         "bench_row",
         "bench_ticks bench_peers",
         "report",

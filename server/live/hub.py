@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
@@ -27,8 +28,11 @@ from server.live.subscriber import (
     CONTROL_BURST,
     CONTROL_PER_S,
     INTERNAL,
+    KEY_REVOKED,
     RESTART,
     SUBSCRIBE_WITHIN_S,
+    ActionDesk,
+    Agents,
     Authenticate,
     Subscriber,
     Surroundings,
@@ -46,6 +50,8 @@ PRIVATE: Final = "private"
 """Kind of the channel `agent`."""
 FAILED: Final = "the server failed on this connection"
 RETRY_MIN_MS, RETRY_RANGE_MS = 500, 4_500
+REVOKED_KEPT: Final = 1_024
+"""Keys remembered after they were revoked: an answer about one may still be on its way."""
 _SPREAD: Final = 2_654_435_769
 """2^32 / golden ratio: multiples of it, modulo 2^32, lie evenly spread however many there are."""
 
@@ -69,7 +75,7 @@ class Published(Protocol):
         """When it became visible."""
 
 
-def _nobody(api_key: str) -> list[str] | None:
+def _nobody(key_hash: bytes) -> Agents:
     """Know no key."""
     return None
 
@@ -104,8 +110,9 @@ class Private(NamedTuple):
 class Hub:
     """All topics and all subscribers of one world.
 
-    epoch: the world's. clock: for every rule of time. authenticate: who an API key belongs to. `run` must be running
-    for frames to leave; `publish` only makes them. books, private: where there is a world to have them of.
+    epoch: the world's. clock: for every rule of time. authenticate: who an API key belongs to. origin_unix_ms: what
+    sent_ns counts from, now unless given. `run` must be running for frames to leave; `publish` only makes them.
+    books, private: where there is a world to have them of. desk: where actions go when that is elsewhere.
     """
 
     def __init__(
@@ -115,19 +122,27 @@ class Hub:
         metrics: Metrics,
         clock: Clock,
         authenticate: Authenticate = _nobody,
+        origin_unix_ms: int | None = None,
         *,
         books: Books | None = None,
         private: Private | None = None,
+        desk: ActionDesk | None = None,
     ) -> None:
         self.epoch = epoch
         self.tick: int | None = None
-        self.origin_unix_ms = clock.unix_ns() // 1_000_000
+        self.is_stale = False
+        """Whether the world is elsewhere and out of reach."""
+        self.tick_rate_ms = settings.tick_rate
+        self.origin_unix_ms = clock.unix_ns() // 1_000_000 if origin_unix_ms is None else origin_unix_ms
+        self.sockets_max_in_all = settings.sockets_max
+        self.elsewhere: Callable[[], int] = lambda: 0
+        """Says how many connections other processes hold."""
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
         self._private = private
         count = FormCount(metrics)
-        self._states = {
+        self.states = {
             name: NarrowableTopic(
                 name,
                 epoch,
@@ -139,22 +154,24 @@ class Hub:
             )
             for name in STATE_CHANNELS
         }
-        self._events = {name: EventTopic(name, epoch) for name in EVENT_CHANNELS}
-        topics: dict[str, Topic] = {**self._states, **self._events}
+        self._revoked: deque[bytes] = deque(maxlen=REVOKED_KEPT)
+        self.events = {name: EventTopic(name, epoch) for name in EVENT_CHANNELS}
+        topics: dict[str, Topic] = {**self.states, **self.events}
         topics = {name: topics[name] for name in CHANNELS}
         if private is not None:
             topics[private.topic.name] = private.topic
         self._around = Surroundings(
-            epoch=epoch,
             topics=topics,
             controls_max=settings.outbox_frames_max,
             monotonic=clock.monotonic,
             now=self.now,
             authenticate=authenticate,
+            is_revoked=self._revoked.__contains__,
+            spawn=self._spawn,
             subscribed=lambda name, change: metrics.subscriptions.labels(name).inc(change),
             parted=self._parted,
             stuck=metrics.sockets_stuck.inc,
-            desk=None if private is None else private.desk,
+            desk=desk if private is None else private.desk,
         )
         self._subscribers: dict[int, Subscriber] = {}
         self._opened = 0
@@ -164,7 +181,8 @@ class Hub:
         self._ready: dict[int, Subscriber] = {}
         """Those to be served at the next turns of the loop, in order."""
         self._is_serving = False
-        self._hellos: dict[str, tuple[int | None, Message]] = {}
+        self._hellos: dict[str, tuple[tuple[str, int | None], Message]] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -188,7 +206,7 @@ class Hub:
     def restore(self, tick: int, states: Mapping[str, wire.State]) -> None:
         """Take a tick of before this server's start: its frames can be resumed from. Its events: restore_events."""
         for name, state in states.items():
-            self._states[name].publish(tick, state, 0)
+            self.states[name].publish(tick, state, 0)
         self.tick = tick
 
     def begin_events(self, counts: Mapping[str, int]) -> None:
@@ -198,21 +216,74 @@ class Hub:
         held, does not begin with number 1.
         """
         for name, count in counts.items():
-            self._events[name].begin(count)
+            self.events[name].begin(count)
 
     def restore_events(self, events: Iterable[Event]) -> None:
         """Take the events of before this server's start, oldest first; those of no channel are passed over."""
         for happened in events:
-            if happened.channel in self._events:
-                self._events[happened.channel].publish(happened, 0)
+            if happened.channel in self.events:
+                self.events[happened.channel].publish(happened, 0)
 
     def _take(self, report: TickReport, states: Mapping[str, wire.State], sent_ns: int) -> None:
         for name, state in states.items():
-            self._states[name].publish(report.tick, state, sent_ns)
+            self.states[name].publish(report.tick, state, sent_ns)
         for happened in report.events:
-            if happened.channel in self._events:
-                self._events[happened.channel].publish(happened, sent_ns)
+            if happened.channel in self.events:
+                self.events[happened.channel].publish(happened, sent_ns)
         self.tick = report.tick
+
+    def revoke(self, key_hash: bytes) -> None:
+        """Close every connection that speaks for a key which opens nothing any more."""
+        self._revoked.append(key_hash)
+        for subscriber in self.subscribers:
+            if subscriber.key_hash == key_hash:
+                subscriber.close(KEY_REVOKED, "the API key was revoked")
+
+    # the side of a world that is elsewhere
+
+    def arrived(self, tick: int | None) -> None:
+        """Have what was put into the topics brought to everybody. tick: the newest one."""
+        self.tick = tick
+        self.is_stale = False
+        self._news.set()
+
+    def forget(self) -> None:
+        """Let the state channels begin anew: what is here was found to be wrong."""
+        for topic in self.states.values():
+            topic.begin_epoch(self.epoch)
+
+    def begin_epoch(self, epoch: str, origin_unix_ms: int, tick_rate_ms: int) -> None:
+        """Go on with another world: every topic begins empty, nobody is subscribed; `greet_all` must follow."""
+        self.epoch, self.origin_unix_ms, self.tick_rate_ms, self.tick = epoch, origin_unix_ms, tick_rate_ms, None
+        topics: list[NarrowableTopic | EventTopic] = [*self.states.values(), *self.events.values()]
+        for topic in topics:
+            topic.begin_epoch(epoch)
+        for subscriber in self.subscribers:
+            subscriber.end_subscriptions()
+
+    async def greet_all(self) -> None:
+        """Greet everybody with the world that is there now; who has subscribed meanwhile does so once more."""
+        async for subscriber in self._in_slices():
+            subscriber.end_subscriptions()
+            if subscriber.is_mute:
+                subscriber.close(RESTART, "another world is here now")
+            else:
+                subscriber.tell_encoded(self._hello(subscriber.subprotocol))
+
+    async def go_stale(self) -> None:
+        """Tell everybody, and whoever comes, that nothing new comes until the world is back."""
+        self.is_stale = True
+        async for subscriber in self._in_slices():
+            subscriber.tell(self._stale())
+
+    def _stale(self) -> dict[str, Any]:
+        return {"type": "stale", "tick": self.tick}
+
+    async def _in_slices(self) -> AsyncIterator[Subscriber]:
+        for i, subscriber in enumerate(self.subscribers):
+            yield subscriber
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     async def run(self) -> None:
         """Bring frames to subscribers and keep the rules of time, until `close`."""
@@ -230,6 +301,8 @@ class Hub:
         for subscriber in self.subscribers:
             self.dismiss(subscriber)
         await self._empty.wait()
+        for task in self._answering:
+            task.cancel()
         self._news.set()
 
     async def _fan_out(self) -> None:
@@ -287,8 +360,10 @@ class Hub:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further connection may be opened, by number or because the server goes."""
-        return self._closing or len(self._subscribers) >= self._settings.sockets_max
+        """Whether no further connection may be opened: by number, here or everywhere, or because the server goes."""
+        here = len(self._subscribers)
+        is_full_here = here >= self._settings.sockets_max
+        return self._closing or is_full_here or here + self.elsewhere() >= self.sockets_max_in_all
 
     def open(self, subprotocol: str) -> Subscriber:
         """Return a new subscriber with its hello waiting; the caller moves the bytes and calls `leave`."""
@@ -299,6 +374,8 @@ class Hub:
         self._metrics.sockets_opened.inc()
         self._metrics.sockets.set(len(self._subscribers))
         subscriber.tell_encoded(self._hello(subprotocol))
+        if self.is_stale:
+            subscriber.tell(self._stale())
         return subscriber
 
     def attach(self, subscriber: Subscriber, connection: ArenaWebSocketProtocol) -> None:
@@ -414,7 +491,7 @@ class Hub:
             "version": wire.VERSION,
             "epoch": self.epoch,
             "tick": self.tick,
-            "tick_rate_ms": settings.tick_rate,
+            "tick_rate_ms": self.tick_rate_ms,
             "heartbeat_s": settings.heartbeat_s,
             "origin_unix_ms": self.origin_unix_ms,
             "markets": list(NAMES),
@@ -425,10 +502,10 @@ class Hub:
 
     def _hello(self, subprotocol: str) -> Message:
         """Return the hello of this tick, encoded once for all who come."""
-        tick, message = self._hellos.get(subprotocol, (None, None))
-        if message is None or tick != self.tick:
+        of, message = self._hellos.get(subprotocol, (None, None))
+        if message is None or of != (self.epoch, self.tick):
             message = Message(wire.encode(self.hello(), subprotocol), CONTROL, "hello")
-            self._hellos[subprotocol] = self.tick, message
+            self._hellos[subprotocol] = (self.epoch, self.tick), message
         return message
 
     def dismiss(self, subscriber: Subscriber) -> None:
@@ -440,6 +517,11 @@ class Hub:
         """Return the last frame of a connection that the web server, not the hub, is about to close."""
         told = _goodbye(subscriber)
         return Message(wire.encode(told, subscriber.subprotocol), CONTROL, told["type"])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     def now(self) -> tuple[int | None, int]:
         """Return the last published tick and the time as sent_ns."""

@@ -277,6 +277,13 @@ class NarrowableTopic(StateTopic):
         topic.readers += 1
         return topic.subscribe(epoch, seq)
 
+    def begin_epoch(self, epoch: str) -> None:
+        """Forget everything, in every form: the world goes on under another name."""
+        super().begin_epoch(epoch)
+        for topic in self._forms.values():
+            topic.epoch = epoch
+            topic.restart()
+
     def leave(self, subscription: Subscription) -> None:
         """Take note that a subscription has ended; its form stays for who comes back."""
         topic = subscription.form

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +69,8 @@ class AgentRegistry:
         self._keys_of_owner: dict[int, list[bytes]] = {}
         self._idle_owners: dict[int, None] = {}
         """Owners whose last agent has left, the one that did so first in front."""
+        self.on_revoked: Callable[[bytes], None] = lambda key_hash: None
+        """Called with the hash of a key that opens nothing any more."""
         self.owners_forgotten = 0
         """Owners without agents whose keys had to go."""
         self._blocked_owner: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -157,6 +159,7 @@ class AgentRegistry:
         owned = self._keys_of_owner.setdefault(record.owner, [])
         if self._keys.pop(record.revoked, None) is not None:
             owned.remove(record.revoked)
+            self.on_revoked(record.revoked)
         if record.key_hash not in self._keys:
             owned.append(record.key_hash)
         self._keys[record.key_hash] = (record.key_hash, record.owner)
@@ -205,6 +208,7 @@ class AgentRegistry:
         del self._idle_owners[owner]
         for key_hash in self._keys_of_owner.pop(owner, ()):
             del self._keys[key_hash]
+            self.on_revoked(key_hash)
         self.owners_forgotten += 1
 
     def copy(self) -> RegistryCopy:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
@@ -15,7 +16,7 @@ from arena_client import wire
 from server import keys
 from server.live.agent_channel import AgentTopic
 from server.live.agent_frames import AGENT
-from server.live.desk import WAITING_MAX, Desk, Identity, too_many
+from server.live.desk import WAITING_MAX, Identity, too_many
 from server.live.groups import Group, Key
 from server.live.narrowing import FormsFull, NarrowableTopic, parse_form
 from server.live.topics import EventTopic, Message, Subscription, TooFarBehind
@@ -70,11 +71,12 @@ NOT_SUBSCRIBED = Mistake(156, "not subscribed")
 WRONG_FRAME_TYPE = Mistake(157, "wrong frame type")
 AUTH_FAILED = Mistake(158, "authentication failed")
 NOT_FOR_EVENTS = Mistake(159, "not for event channels")
+OUT_OF_REACH = Mistake(160, "the engine is out of reach", is_temporary=True)
 NOT_AUTHENTICATED = Mistake(161, "not authenticated")
 TOO_MANY_FORMS = Mistake(162, "too many narrowed forms", is_temporary=True)
 MISTAKES: Final = (
     MALFORMED, UNKNOWN_OP, UNKNOWN_FIELD, BAD_FIELD, UNKNOWN_CHANNEL, ALREADY_SUBSCRIBED, NOT_SUBSCRIBED,
-    WRONG_FRAME_TYPE, AUTH_FAILED, NOT_FOR_EVENTS, NOT_AUTHENTICATED, TOO_MANY_FORMS,
+    WRONG_FRAME_TYPE, AUTH_FAILED, NOT_FOR_EVENTS, OUT_OF_REACH, NOT_AUTHENTICATED, TOO_MANY_FORMS,
 )  # fmt: skip
 
 #: Fields of each op beside op and id: required, optional.
@@ -86,6 +88,8 @@ OPS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "action": (("agent_id", "action"), ()),
     "ping": ((), ()),
 }
+UNREAD_MAX: Final = CONTROL_BURST + WAITING_MAX
+"""Messages that may wait while an answer has to come from elsewhere."""
 NARROWING: Final = ("markets", "every", "depth")
 """Fields of subscribe that only state channels have."""
 
@@ -99,15 +103,17 @@ class Refusal(Exception):
         self.allowed = allowed
 
 
-Authenticate = Callable[[str], list[str] | None]
-"""Takes an API key; returns the ids of the owner's agents, or None for a key that is not valid."""
+Agents = list[str] | None
+"""The ids of an owner's agents; None: the key is not valid."""
+Authenticate = Callable[[bytes], Agents | Awaitable[Agents]]
+"""Takes the digest of an API key; returns, or promises, whose agents it speaks for. Raises Refusal OUT_OF_REACH."""
+Told = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all subscribers share."""
 
-    epoch: str
     topics: dict[str, Topic]
     controls_max: int
     """Answers that may wait for a connection; one that lets more pile up is closed."""
@@ -115,14 +121,37 @@ class Surroundings:
     now: Callable[[], tuple[int | None, int]]
     """Returns the last published tick and the time as sent_ns."""
     authenticate: Authenticate
+    is_revoked: Callable[[bytes], bool]
+    """Says whether a key was revoked a moment ago, while it was being looked up elsewhere."""
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Runs what cannot be answered at once."""
     subscribed: Callable[[str, int], None]
     """Told about every change of a channel's number of subscriptions."""
     parted: Callable[[Subscriber], None]
     """Told about every subscriber that has left its group."""
     stuck: Callable[[], None]
     """Told about every client that is found not to read."""
-    desk: Desk | None
+    desk: ActionDesk | None
     """Where actions go, and who knows whom a connection speaks for; None where there is no world."""
+
+
+class ActionDesk(Protocol):
+    """Takes actions, and knows whom a connection speaks for: live/desk, or a gateway's way to it."""
+
+    def identify(self, key_hash: bytes) -> Identity | None:
+        """Return whom a valid key speaks for."""
+
+    def hold(self, identity: Identity) -> None:
+        """Let the orders of its agents end with the connection. May raise Refusal."""
+
+    def release(self, identity: Identity, *, is_stopping: bool) -> None:
+        """Take note that it ended."""
+
+    def is_valid(self, identity: Identity) -> bool:
+        """Say whether a connection may still speak for whom it did."""
+
+    def submit(self, identity: Identity, agent_id: Any, action: Any, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Take an action; `answer` is called once, now or later."""
 
 
 class Outlet(Protocol):
@@ -156,6 +185,7 @@ class Subscriber:
         "_blocked_since",
         "_closing_since",
         "_controls",
+        "_is_asking",
         "_is_noticed",
         "_last_sent",
         "_opened",
@@ -163,6 +193,7 @@ class Subscriber:
         "_rated",
         "_settled",
         "_undecodable",
+        "_unread",
         "_unread_since",
         "agents",
         "close_code",
@@ -171,6 +202,8 @@ class Subscriber:
         "group",
         "holds",
         "identity",
+        "is_mute",
+        "key_hash",
         "number",
         "outlet",
         "position",
@@ -184,17 +217,24 @@ class Subscriber:
         self.subscriptions: dict[str, Subscription] = {}
         self.group: Group | None = None
         self.position = 0
-        self.agents: list[str] | None = None
+        self.agents: Agents = None
+        self.key_hash: bytes | None = None
+        """Digest of the API key this connection has authenticated with."""
         self.identity: Identity | None = None
         """Whom the connection speaks for; None until it has shown a key, and where there is no desk."""
         self.holds = False
         """Whether it asked for its agents' orders to end with it."""
+        self.is_mute = False
+        """Whether its client can ask for nothing on this connection, as one of server-sent events."""
         self.close_code: int | None = None
         self.close_reason = ""
         self.outlet: Outlet | None = None
         self.connection: ArenaWebSocketProtocol | None = None
         self._around = around
         self._controls: list[Message] = []
+        self._is_asking = False
+        self._unread: deque[bytes | str] = deque()
+        """What has come while an answer was awaited."""
         self._opened = self._last_sent = self._rated = around.monotonic()
         self._allowance = float(CONTROL_BURST)
         self._undecodable = 0
@@ -212,29 +252,59 @@ class Subscriber:
     # what comes in
 
     def receive(self, data: bytes | str) -> None:
-        """Take one message from the client and answer it; nothing it holds can do more than get an error."""
+        """Take one message from the client and answer it; nothing it holds can do more than get an error.
+
+        While an answer has to come from elsewhere, what follows waits: answers keep the order of what was asked.
+        """
         if self.close_code is not None:
             return
+        if self._is_asking:
+            if len(self._unread) >= UNREAD_MAX:
+                self.close(TOO_MANY, f"more than {UNREAD_MAX} messages wait for an answer")
+            else:
+                self._unread.append(data)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes | str) -> None:
         message: dict[str, Any] = {}
         try:
             message = self._decode(data)
             # actions count for their key, as they do over REST
             is_action = message.get("op") == "action" and self.identity is not None
-            if (is_action or self._within_rate()) and (told := self._do(message)) is not None:
-                self._answer(told)
+            if is_action or self._within_rate():
+                self._give(message, self._do(message))
         except Refusal as refusal:
             if message or self._within_rate():
                 self._refuse(message, refusal)
 
+    def _give(self, message: dict[str, Any], told: Told | Awaitable[Told] | None) -> None:
+        if isinstance(told, dict):
+            self._answer(told)
+        elif told is not None:
+            self._is_asking = True
+            self._around.spawn(self._answer_later(message, told))
+
+    async def _answer_later(self, message: dict[str, Any], told: Awaitable[Told]) -> None:
+        try:
+            self._answer(await told)
+        except Refusal as refusal:
+            self._refuse(message, refusal)
+        finally:
+            self._is_asking = False
+        while self._unread and not self._is_asking and self.close_code is None:
+            self._take(self._unread.popleft())
+
     def ask(self, message: dict[str, Any]) -> None:
         """Do what a message says that comes from us, and answer it. Raises Refusal."""
-        if (told := self._do(message)) is not None:
-            self._answer(told)
+        self.is_mute = True
+        self._give(message, self._do(message))
 
     def show(self, key_hash: bytes) -> None:
         """Speak for whom a key belongs to, shown in another way than by auth. Raises Refusal."""
         if self._around.desk is not None:
             self.identity = self._identify(self._around.desk, key_hash)
+            self.key_hash = key_hash
 
     def _decode(self, data: bytes | str) -> dict[str, Any]:
         try:
@@ -253,8 +323,8 @@ class Subscriber:
         self._undecodable = 0
         return message
 
-    def _do(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Do what a decoded message asks and return the acknowledgement's fields, None when it comes later."""
+    def _do(self, message: dict[str, Any]) -> Told | Awaitable[Told] | None:
+        """Do what a decoded message asks; return the acknowledgement's fields, or promise them, None for an action."""
         op = message.get("op")
         if not isinstance(op, str) or op not in OPS:
             raise Refusal(UNKNOWN_OP, f"op is {_shown(op)}", list(OPS))
@@ -264,12 +334,12 @@ class Subscriber:
             tick, sent_ns = self._around.now()
             return {"op": op, "id": message["id"], "tick": tick, "sent_ns": sent_ns}
         if op == "auth":
-            return {"op": op, "id": message["id"], **self._authenticate(message)}
+            return self._authenticate(message)
         if op == "action":
             self._act(message)
             return None
         topic = self._topic(message["channel"])
-        told = {"op": op, "id": message["id"], "channel": topic.name, "epoch": self._around.epoch}
+        told = {"op": op, "id": message["id"], "channel": topic.name, "epoch": topic.epoch}
         if op == "subscribe":
             return told | self._subscribe(topic, message)
         if topic.name not in self.subscriptions:
@@ -299,8 +369,11 @@ class Subscriber:
         self, topic: Topic, epoch: str | None, seq: int | None, message: dict[str, Any]
     ) -> tuple[Subscription, dict[str, Any]]:
         if isinstance(topic, NarrowableTopic):
+            form = parse_form(topic.name, message, _wrong)
+            if form.depth and topic.books is None:
+                _wrong("depth", form.depth, "at the engine only: a gateway does not have the levels of the book")
             try:
-                return topic.subscribe(epoch, seq, parse_form(topic.name, message, _wrong))
+                return topic.subscribe(epoch, seq, form)
             except FormsFull as error:
                 raise Refusal(TOO_MANY_FORMS, str(error), "a form that others read, the whole channel, later") from None
         for key in NARROWING:
@@ -319,29 +392,39 @@ class Subscriber:
         self.part()
         self.subscriptions[topic.name] = Subscription(None, "resync", form=self.subscriptions[topic.name].form)
 
-    def _authenticate(self, message: dict[str, Any]) -> dict[str, Any]:
-        agents = self._around.authenticate(message["api_key"])
-        if agents is None:
+    def _authenticate(self, message: dict[str, Any]) -> Told | Awaitable[Told]:
+        key_hash = keys.digest(message["api_key"])
+        found = self._around.authenticate(key_hash)
+        if found is None or isinstance(found, list):
+            return self._authenticated(message, key_hash, found)
+
+        async def wait() -> Told:
+            return self._authenticated(message, key_hash, await found)
+
+        return wait()
+
+    def _authenticated(self, message: dict[str, Any], key_hash: bytes, agents: Agents) -> Told:
+        if agents is None or self._around.is_revoked(key_hash):
             raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
-        told: dict[str, Any] = {"agents": agents}
+        told: Told = {"op": "auth", "id": message["id"], "agents": agents}
         if self._around.desk is not None:
-            told |= self._speak_for(self._around.desk, message)
-        self.agents = agents
+            told |= self._speak_for(self._around.desk, key_hash, message)
+        self.agents, self.key_hash = agents, key_hash
         self._settled = True
         return told
 
-    def _speak_for(self, desk: Desk, message: dict[str, Any]) -> dict[str, Any]:
+    def _speak_for(self, desk: ActionDesk, key_hash: bytes, message: dict[str, Any]) -> Told:
         """Take note whom the connection speaks for from now on; it never changes to somebody else."""
-        identity = self._identify(desk, keys.digest(message["api_key"]))
+        identity = self._identify(desk, key_hash)
         if self.identity is not None and self.identity.owner != identity.owner:
             raise Refusal(AUTH_FAILED, "this connection speaks for another owner", "a connection for each owner")
-        self.identity = identity
         if message.get("cancel_on_disconnect", False) and not self.holds:
             desk.hold(identity)
             self.holds = True
+        self.identity = identity
         return {"cancel_on_disconnect": self.holds}
 
-    def _identify(self, desk: Desk, key_hash: bytes) -> Identity:
+    def _identify(self, desk: ActionDesk, key_hash: bytes) -> Identity:
         identity = desk.identify(key_hash)
         if identity is None:
             raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
@@ -488,6 +571,16 @@ class Subscriber:
         if self._is_noticed:
             log.info("subscriber_reads_again", subscriber=self.number)
         self._unread_since, self._is_noticed = None, False
+
+    def end_subscriptions(self) -> None:
+        """End every subscription, as if the connection were new: it has its time to subscribe again."""
+        self.part()
+        for name, subscription in self.subscriptions.items():
+            self._around.topics[name].leave(subscription)
+            self._around.subscribed(name, -1)
+        self.subscriptions = {}
+        self.agents = self.key_hash = self.identity = None
+        self._settled, self._opened = False, self._around.monotonic()
 
     # the rules of time
 

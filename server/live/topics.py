@@ -8,8 +8,9 @@ being too slow is the number having fallen too far behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from arena_client import wire
@@ -103,6 +104,30 @@ class StateTopic:
             self._ring.clear()
         self._stand_at(tick, state, sent_ns)
 
+    def follow(self, frame: dict[str, Any], state: wire.State, payload: bytes) -> None:
+        """Take the next frame, made elsewhere, and the state it leads to. payload: the frame as msgpack."""
+        self._append(frame, payload)
+        self._stand_at(frame["seq"], state, frame["sent_ns"])
+
+    def adopt(self, seq: int, state: wire.State, sent_ns: int, payloads: Sequence[bytes]) -> None:
+        """Begin anew with a state and the frames, oldest first, the last of which leads to it; made elsewhere."""
+        self._ring.clear()
+        numbered = enumerate(payloads, seq - len(payloads) + 1)
+        self._ring.extend({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", i)} for i, payload in numbered)
+        self._last_delta = _decoded(self._ring[-1][SUBPROTOCOL_MSGPACK]) if self._ring else {}
+        self._stand_at(seq, state, sent_ns)
+
+    def since(self, seq: int | None) -> list[bytes] | None:
+        """Return the frames after seq as msgpack, None when they are not all kept; seq None: all that are kept."""
+        kept = len(self._ring)
+        if self.seq is None or seq is None:
+            first = 0
+        elif self.seq - kept <= seq <= self.seq:
+            first = kept - (self.seq - seq)
+        else:
+            return None
+        return [_bytes(encodings[SUBPROTOCOL_MSGPACK]) for encodings in islice(self._ring, first, None)]
+
     def subscribe(self, epoch: str | None, seq: int | None) -> tuple[Subscription, dict[str, Any]]:
         """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it."""
         subscription, resumed = self._resume(epoch, seq)
@@ -134,6 +159,12 @@ class StateTopic:
 
     def leave(self, subscription: Subscription) -> None:
         """Take note that a subscription has ended."""
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Forget everything: the world goes on under another name, and its numbers mean something else."""
+        self.epoch, self.seq, self.state, self.sent_ns = epoch, None, {}, 0
+        self._ring.clear()
+        self._snapshots.clear()
 
     def _append(self, frame: dict[str, Any], payload: bytes | str) -> None:
         self._last_delta = frame
@@ -190,16 +221,38 @@ class EventTopic:
         self._recent: dict[tuple[int, str], Message] = {}
 
     def begin(self, count: int) -> None:
-        """Let the log begin after count events that it does not hold. Must come before the first event."""
+        """Let the log begin after count events that it does not hold; any it holds are dropped."""
         self.seq, self._first = count, count + 1
+        self._log.clear()
+        self._recent.clear()
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Forget everything: the world goes on under another name, and its events are numbered anew."""
+        self.epoch = epoch
+        self.begin(0)
 
     def publish(self, happened: Event, sent_ns: int) -> None:
         """Add an event. Raises InvariantBroken when its number is not the next one."""
         if happened.number != self.seq + 1:
             raise InvariantBroken(f"{self.name}: event {happened.number} after {self.seq}")
         payload = wire.encode(frames.event(happened, self.epoch, sent_ns), SUBPROTOCOL_MSGPACK)
-        self._log.append(payload if isinstance(payload, bytes) else payload.encode())
-        self.seq = happened.number
+        self.add(happened.number, payload if isinstance(payload, bytes) else payload.encode())
+
+    @property
+    def oldest(self) -> int:
+        """Number of the first event the log holds, of the next one when it holds none."""
+        return self._first
+
+    def since(self, seq: int, limit: int) -> tuple[int, list[bytes]]:
+        """Return the number of the first event after seq that is held, and at most limit of them from there on."""
+        first = min(max(seq + 1, self._first), self.seq + 1)
+        start = first - self._first
+        return first, self._log[start : start + limit]
+
+    def add(self, number: int, payload: bytes) -> None:
+        """Add the next event as a finished frame in msgpack."""
+        self._log.append(payload)
+        self.seq = number
         self._recent.clear()
         if len(self._log) > self._events_max + self._events_max // 8:
             # an eighth at a time, so that moving the rest is rare
@@ -244,6 +297,11 @@ class EventTopic:
             if number == self.seq:
                 self._recent[key] = message
         return message
+
+
+def _bytes(message: Message) -> bytes:
+    assert isinstance(message.payload, bytes)
+    return message.payload
 
 
 def _decoded(message: Message) -> dict[str, Any]:

@@ -120,10 +120,14 @@ def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> C
             exchange.headers += _encoded(caller.rate.headers())
         if operation.role is Role.AGENT and caller.owner is None:
             raise Unauthorized(Code.KEY_MISSING, "an API key is needed: Authorization: Bearer ak_..., from registering")
-        query = _query(request, operation.query)
-        return await handler(Call(request, operation, caller, query, _headers(request, operation.headers)))
+        return await handler(call_of(request, operation, caller))
 
     return answer
+
+
+def call_of(request: Request, operation: Operation, caller: Caller) -> Call:
+    """Return a request as a call of an operation. Raises Problem for a wrong query or header."""
+    return Call(request, operation, caller, _query(request, operation.query), _headers(request, operation.headers))
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

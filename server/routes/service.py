@@ -45,8 +45,9 @@ def handlers(
     history: History,
     metrics: Metrics,
     clock: Clock,
+    redis: Callable[[], str],
 ) -> dict[str, Handler]:
-    """Return the handlers of the service. version: of the server."""
+    """Return the handlers of the service. version: of the server. redis: says how it is: off, connected, lost."""
     began = clock.monotonic()
     started_tick = published.view.tick
 
@@ -111,6 +112,7 @@ def handlers(
             "queue_actions": len(world.queue),
             "durable_seq": world.journal.durable_seq,
             "started_tick": started_tick,
+            "redis": redis(),
         }
         return json_response(orjson.dumps(document), headers=_NO_STORE)
 

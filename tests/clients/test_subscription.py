@@ -364,7 +364,7 @@ def test_heartbeats_and_unknown_messages_are_passed_over() -> None:
     session = live_market()
 
     assert session.receive({"type": "heartbeat", "tick": 8, "sent_ns": 1}) == []
-    assert session.receive({"type": "stale", "since_ms": 5}) == []
+    assert session.receive({"type": "weather", "since_ms": 5}) == []
     assert session.receive({"type": "ack", "op": "ping", "id": 99}) == []
     assert session.receive({"type": "error", "op": None, "id": None, "code": 501}) == []
 

@@ -172,9 +172,9 @@ async def told(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "anomalies": parts.anomalies.page(None, 100, descending=False, is_open=None, kind=None),
             **{
                 name: [frame["arena.v1.msgpack"].payload for frame in topic._ring]
-                for name, topic in parts.hub._states.items()
+                for name, topic in parts.hub.states.items()
             },
-            "logs": {name: topic._log for name, topic in parts.hub._events.items()},
+            "logs": {name: topic._log for name, topic in parts.hub.events.items()},
         }
 
 

@@ -50,6 +50,7 @@ from arena_client.subscription import (
     Session,
     SessionBroken,
     ShuttingDown,
+    Stale,
     StateChanged,
     Subscribed,
 )
@@ -63,12 +64,13 @@ __all__ = [
     "Lagged",
     "OutOfStep",
     "ShuttingDown",
+    "Stale",
     "StateChanged",
 ]
 
 log = logging.getLogger("arena_client")
 
-Update = StateChanged | EventReceived | EntriesReceived | AccountsReceived | Lagged | OutOfStep | ShuttingDown
+Update = StateChanged | EventReceived | EntriesReceived | AccountsReceived | Lagged | Stale | OutOfStep | ShuttingDown
 
 #: Without any message for this many of the server's heartbeats the connection counts as dead.
 HEARTBEATS_MISSED: Final = 2.5

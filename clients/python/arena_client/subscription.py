@@ -8,6 +8,7 @@ A subscription is in one of four phases. A line that is missing leaves it where 
 
 | phase     | what happens                          | what follows                                | next      |
 |-----------|---------------------------------------|---------------------------------------------|-----------|
+| any       | hello (again: a gateway's new epoch)  | as for a new connection                     | ASKED     |
 | OFFLINE   | hello                                 | subscribe, from (epoch, seq) if copy good   | ASKED     |
 | ASKED     | ack                                   | Subscribed                                  | LIVE      |
 | ASKED     | error                                 | Refused                                     | (removed) |
@@ -130,6 +131,13 @@ class Lagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """The gateway has lost its engine: nothing new comes until it is back. tick: the last one that came."""
+
+    tick: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutOfStep:
     """A frame did not fit what came before. What repairs it has been asked for already."""
 
@@ -166,6 +174,7 @@ Report = (
     | AccountsReceived
     | ActionAnswered
     | Lagged
+    | Stale
     | OutOfStep
     | Subscribed
     | Refused
@@ -297,6 +306,7 @@ class Session:
             "entries": self._on_entries,
             "accounts": self._on_accounts,
             "lagged": self._on_lagged,
+            "stale": self._on_stale,
             "shutdown": self._on_shutdown,
         }.get(kind)
         return handler(message) if handler else []
@@ -387,7 +397,8 @@ class Session:
     def _on_error(self, message: Mapping[str, Any]) -> list[Report]:
         number = message.get("id")
         if number is not None and number == self._auth_id:
-            raise StreamError(f"the api key was refused: {message.get('detail') or message.get('title')}")
+            reason = f"the api key was refused: {message.get('detail') or message.get('title')}"
+            raise SessionBroken(reason) if message.get("temporary") is True else StreamError(reason)
         if message.get("op") == "action" and type(number) is int:
             return [ActionAnswered(number, None, message)]
         subscription = self._asking(number)
@@ -483,6 +494,10 @@ class Session:
     def _on_lagged(self, message: Mapping[str, Any]) -> list[Report]:
         skipped = message.get("skipped")
         return [Lagged(str(message.get("channel")), skipped if isinstance(skipped, int) else 0)]
+
+    def _on_stale(self, message: Mapping[str, Any]) -> list[Report]:
+        tick = message.get("tick")
+        return [Stale(tick if type(tick) is int else None)]
 
     def _on_shutdown(self, message: Mapping[str, Any]) -> list[Report]:
         wait_ms = message.get("retry_after_ms")

@@ -13,6 +13,7 @@ from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server import keys
 from server.clock import ManualClock
 from server.config import Settings
 from server.live import subscriber as rules
@@ -51,7 +52,11 @@ class Line:
         self.clock = ManualClock()
         self.metrics = Metrics()
         self.hub = Hub(
-            EPOCH, settings or Settings(), self.metrics, self.clock, lambda key: ["a1", "a7"] if key == KEY else None
+            EPOCH,
+            settings or Settings(),
+            self.metrics,
+            self.clock,
+            lambda key_hash: ["a1", "a7"] if key_hash == keys.digest(KEY) else None,
         )
         self.world = World()
         self.hub.publish(self.world.view())
@@ -387,7 +392,7 @@ class TestMistakes:
 
     def test_every_kind_of_mistake_is_tried_here(self) -> None:
         """A mistake without a test fails this one."""
-        assert {code for _, _, code, _ in BAD} | {159, 161, 162} == {mistake.code for mistake in MISTAKES}
+        assert {code for _, _, code, _ in BAD} | {159, 160, 161, 162} == {mistake.code for mistake in MISTAKES}
 
     @given(st.lists(st.one_of(st.binary(max_size=300), st.text(max_size=100)), max_size=9))
     def test_any_bytes_are_survived(self, data: list[bytes | str]) -> None:
