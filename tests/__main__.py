@@ -70,7 +70,13 @@ STAGES = (
         {"NUMBA_DISABLE_JIT": "1"},
         takes_arguments=True,
     ),
-    Stage("system", "whole servers, whole economies", 600, ((*PYTEST, "tests/system"),), takes_arguments=True),
+    Stage(
+        "system",
+        "whole servers, whole economies, engines and gateways",
+        840,
+        ((*PYTEST, "tests/system"),),
+        takes_arguments=True,
+    ),
 )
 
 
