@@ -143,6 +143,34 @@ async def test_a_bot_sees_its_actions_fills_and_balance(subprotocol: str) -> Non
         assert {one["agent_id"] for one in entries} == {bot.agent_id}
 
 
+async def test_several_connections_of_an_owner_each_get_everything() -> None:
+    """Accounts and entries, whoever joined when, and whoever leaves."""
+    async with run_server() as arena:
+        bot = await arena.register()
+        async with line(arena) as stays:
+            await stays.auth(bot)
+            await stays.follow()
+            await arena.step()
+            async with line(arena) as goes:
+                await goes.auth(bot)
+                await goes.follow()
+                await arena.step(3)
+                second = await arena.register(bot.api_key)
+                for stream in (stays, goes):
+                    await stream.reach(arena.tick)
+                assert [one.group for one in arena.hub.subscribers] == [None, None], "each is told of its own accounts"
+                await goes.ask(op="unsubscribe", id=1, channel="agent")
+                await goes.follow()
+                while second.agent_id not in goes.accounts:
+                    await goes.next()
+            assert second.agent_id not in stays.accounts, "what one asked for is not told to the other"
+            await until(lambda: len(arena.hub.subscribers) == 1)
+            await bot.act({"client_action_id": "late", **REST})
+            entries = await stays.reach(await arena.step())
+
+            assert [entry["client_action_id"] for entry in entries] == [None, "late"]
+
+
 async def test_nobody_without_a_key_gets_in() -> None:
     """The channel and actions need one; the key of another owner shows another owner's agents."""
     async with run_server() as arena, line(arena) as stream:
