@@ -21,7 +21,8 @@ from typing import Any, Final
 from arena_client import wire
 
 from server.live.agent_frames import AGENT, accounts_frame, balances_of, entries_frame, entries_of
-from server.live.agent_log import PART_BITS, AgentLog, OwnerLog, end_of
+from server.live.agent_log import AgentLog, OwnerLog
+from server.live.agent_records import PART_BITS, end_of
 from server.live.errors import Frozen
 from server.live.topics import Message, Subscription, TooFarBehind
 

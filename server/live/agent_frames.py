@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.markets import NAMES
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
-from server.live.agent_log import PART_BITS, Balance, Record
+from server.live.agent_log import Balance
+from server.live.agent_records import PART_BITS, Record
 from server.live.receipts import Outcome, credits, outcome_document
 
 AGENT: Final = "agent"

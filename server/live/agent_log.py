@@ -11,63 +11,22 @@ a record which one comes before it. Source: DESIGN section 3 (channel `agent`), 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.agent_index import find
 from engine.events import TickReport
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind
 from engine.state import State
+from server.live.agent_records import LEFT, PART_BITS, Gathered, Recent, Record, Tick, end_of
 from server.metrics import Metrics
 
-PART_BITS: Final = 12
-LAST_PART: Final = (1 << PART_BITS) - 1
-"""A position is tick x 4,096 + part: what happened to an owner with thousands of agents in a tick takes several frames.
-The last part stands for the end of the tick."""
-PART_ENTRIES: Final = 256
-"""Entries of a record: about 60 KB as msgpack, so that a slow reader's buffer holds whole frames."""
+Ints = NDArray[np.int64]
+
 BYTES_MAX: Final = 64 << 20
-RECORD_BYTES: Final = 400
-"""What a record costs beside its rows and names (measured: 380 with one outcome)."""
-NAME_BYTES: Final = 60
-REPLAYED_ROWS_MAX: Final = 100_000
-"""Outcomes and updates that are kept while replaying: making records of them takes half a second."""
-
-LEFT_REASONS: Final = ("expired", "defaulted")
-_LEFT = dict(zip(("agent_expired", "agent_defaulted"), LEFT_REASONS, strict=True))
-"""Events of agents that left without having asked, and what they are called here."""
-
-
-def end_of(tick: int) -> int:
-    """Return the position behind everything that happened in a tick."""
-    return tick << PART_BITS | LAST_PART
-
-
-class Record(NamedTuple):
-    """What happened to an owner's agents in a tick, or a part of it, in this order: fired, outcomes, updates, left.
-
-    seq: its position; base: of the record before it, between them is nothing. unix_ns: when the tick was published, 0
-    before this start. outcomes, updates: rows of the tick's report. names: client_action_id by outcome, None for what
-    has none. left: agent and why.
-    """
-
-    seq: int
-    base: int
-    unix_ns: int
-    fired: tuple[int, ...]
-    outcomes: bytes
-    names: tuple[str | None, ...]
-    updates: bytes
-    left: tuple[tuple[int, str], ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes in memory, about."""
-        rows = len(self.outcomes) + len(self.updates) + 64 * (len(self.fired) + len(self.left))
-        return RECORD_BYTES + rows + NAME_BYTES * len(self.names)
 
 
 class Balance(NamedTuple):
@@ -133,28 +92,38 @@ class OwnerLog:
         return found
 
 
-class _Gathered:
-    """What a tick did to one owner's agents: places of rows in the report."""
-
-    __slots__ = ("fired", "left", "outcomes", "updates")
+class _Known:
+    """The agents whose entries are kept, with their logs; made to be asked about a whole column at once."""
 
     def __init__(self) -> None:
-        self.fired: list[int] = []
-        self.outcomes: list[int] = []
-        self.updates: list[int] = []
-        self.left: list[tuple[int, str]] = []
+        self._log_of: dict[int, OwnerLog] = {}
+        self._sorted: Ints | None = None
 
-    def parts(self) -> Iterator[tuple[list[int], list[int], list[int], list[tuple[int, str]]]]:
-        """Yield it in parts of PART_ENTRIES."""
-        kinds = (iter(self.fired), iter(self.outcomes), iter(self.updates), iter(self.left))
-        total = len(self.fired) + len(self.outcomes) + len(self.updates) + len(self.left)
-        for start in range(0, total, PART_ENTRIES):
-            room = min(PART_ENTRIES, total - start)
-            taken = []
-            for rows in kinds:
-                taken.append(list(islice(rows, room)))
-                room -= len(taken[-1])
-            yield tuple(taken)  # type: ignore[misc]  # four lists, of the types above
+    def get(self, agent: int) -> OwnerLog | None:
+        """Return an agent's log."""
+        return self._log_of.get(agent)
+
+    def put(self, agents: Iterable[int], log: OwnerLog) -> None:
+        """Add agents of a log."""
+        self._log_of.update(dict.fromkeys(agents, log))
+        self._sorted = None
+
+    def remove(self, agent: int, log: OwnerLog) -> None:
+        """Forget an agent, if it is that log's."""
+        if self._log_of.get(agent) is log:
+            del self._log_of[agent]
+            self._sorted = None
+
+    def places(self, agents: Ints) -> NDArray[np.bool_]:
+        """Return which of the agents are known. One by one it takes ten times as long."""
+        if self._sorted is None:
+            self._sorted = np.fromiter(self._log_of, np.int64, len(self._log_of))
+            self._sorted.sort()
+        if not len(self._sorted):
+            return np.zeros(len(agents), np.bool_)
+        at = np.searchsorted(self._sorted, agents)
+        known: NDArray[np.bool_] = self._sorted[np.minimum(at, len(self._sorted) - 1)] == agents
+        return known
 
 
 class AgentLog:
@@ -169,10 +138,11 @@ class AgentLog:
         self._bytes_max = bytes_max
         self._metrics = metrics
         self._owners: Owners | None = None
-        self._began = self._everybody_until = -1
+        self._recent = Recent(keep_ticks)
+        self._recent_until = -1
+        """The tick up to which everybody's ticks are kept."""
         self._logs: dict[int, OwnerLog] = {}
-        self._log_of: dict[int, OwnerLog] = {}
-        """By agent, of the logs that are kept."""
+        self._known = _Known()
         self._names: dict[int, str] = {}
         """client_action_id of the actions that are not decided, by sequence."""
         self._oldest: deque[tuple[OwnerLog, int]] = deque()
@@ -181,8 +151,6 @@ class AgentLog:
         self._departed: deque[tuple[int, OwnerLog, int]] = deque()
         """Agents that left, and until when something may still be told of them."""
         self._bytes = 0
-        self._replayed: deque[tuple[TickReport, dict[int, str]]] = deque()
-        self._replayed_rows = 0
         self._restored: tuple[int, Sequence[LogCopy]] = (-1, ())
         """Logs of a snapshot, and its tick."""
 
@@ -195,14 +163,8 @@ class AgentLog:
         self._names.update(zip(seqs, client_action_ids, strict=True))
 
     def replayed(self, report: TickReport) -> None:
-        """Take a tick of before this start; the newest ones are kept until `open`."""
-        self._replayed.append((report, self._take_names(report)))
-        self._replayed_rows += len(report.outcomes) + len(report.updates)
-        while len(self._replayed) > self._keep_ticks or (
-            len(self._replayed) > 1 and self._replayed_rows > REPLAYED_ROWS_MAX
-        ):
-            gone = self._replayed.popleft()[0]
-            self._replayed_rows -= len(gone.outcomes) + len(gone.updates)
+        """Take a tick of before this start."""
+        self._recent.add(Tick(report, self._take_names(report), 0))
 
     def copy(self) -> tuple[LogCopy, ...]:
         """Return all logs as they are, for a snapshot."""
@@ -215,35 +177,31 @@ class AgentLog:
     def open(self, owners: Owners, tick: int) -> None:
         """Begin after the replay. owners: of then and from then on. tick: the last published one."""
         self._owners = owners
-        replayed, self._replayed = self._replayed, deque()
-        self._began = self.tick = replayed[0][0].tick - 1 if replayed else tick
-        self._everybody_until = tick + self._keep_ticks
+        self.tick = tick
+        self._recent_until = tick + self._keep_ticks
+        if not len(self._recent):
+            self._recent.began = tick
         self._put_back()
-        for report, names in replayed:
-            self._take(report, names, 0)
 
     def _put_back(self) -> None:
         """Go on with the logs of a snapshot, unless ticks between it and what is known are missing."""
         (tick, copies), self._restored = self._restored, (-1, ())
-        if tick < self._began:
-            return
-        records: list[tuple[Record, OwnerLog]] = []
-        for copy in copies:
-            log = self._begin(copy.owner)
-            log.floor, log.newest = copy.floor, copy.newest
-            self._let_expire(log, self._everybody_until)
-            records += [(record, log) for record in copy.records]
-        # as they came, for the oldest goes first
-        for record, log in sorted(records, key=lambda row: row[0].seq):
-            self._keep(log, record)
+        assert self._owners is not None
+        for copy in copies if tick >= self._recent.began else ():
+            log = self._logs[copy.owner] = OwnerLog(copy.owner, copy.floor, self._owners.agents_of(copy.owner))
+            self._known.put(log.agents, log)
+            for record in copy.records:
+                self._keep(log, record)
+            log.newest = copy.newest
+            self._recall(log)
+            self._let_expire(log, self._recent_until)
         self._cut()
 
     def publish(self, report: TickReport, unix_ns: int, state: State) -> None:
         """Take a tick that is being published. state: of the world, which stands still."""
-        names = self._take_names(report)
-        for log in self._take(report, names, unix_ns):
-            if log.readers:
-                self._weigh(log, report.tick, state)
+        found = self._take(report, self._take_names(report), unix_ns)
+        if found:
+            self._weigh(found, report.tick, state)
         self._metrics.agent_log_bytes.set(self._bytes)
 
     def _take_names(self, report: TickReport) -> dict[int, str]:
@@ -254,81 +212,91 @@ class AgentLog:
         self._names = {seq: name for seq, name in names.items() if seq > last}
         return names
 
-    def _take(self, report: TickReport, names: dict[int, str], unix_ns: int) -> list[OwnerLog]:
-        """Add a tick to the logs it concerns, and cut what is old; return those logs."""
+    def _take(self, report: TickReport, names: dict[int, str], unix_ns: int) -> dict[OwnerLog, Gathered]:
+        """Add a tick to the logs it concerns, and cut what is old; return those logs and what concerns them."""
         self.tick = report.tick
-        concerned: list[OwnerLog] = []
-        if self._logs or report.tick <= self._everybody_until:
-            for log, gathered in self._gather(report).items():
-                self._add(log, gathered, report, names, unix_ns)
-                concerned.append(log)
+        found: dict[OwnerLog, Gathered] = {}
+        if self._logs:
+            found = self._gather(report)
+            self._add(found, report, names, unix_ns)
+        if report.tick <= self._recent_until:
+            self._recent.add(Tick(report, names, unix_ns))
+        elif len(self._recent):
+            self._recent.clear()
         self._cut()
         self._expire()
-        return concerned
+        return found
 
-    def _gather(self, report: TickReport) -> dict[OwnerLog, _Gathered]:
-        found: dict[OwnerLog, _Gathered] = {}
+    def _gather(self, report: TickReport) -> dict[OwnerLog, Gathered]:
+        found: dict[OwnerLog, Gathered] = {}
 
-        def of(log: OwnerLog) -> _Gathered:
+        def of(log: OwnerLog, agent: int) -> Gathered:
             gathered = found.get(log)
             if gathered is None:
-                gathered = found[log] = _Gathered()
+                gathered = found[log] = Gathered()
+            gathered.agents.add(agent)
             return gathered
 
-        # whole columns at once: reading fields of numpy rows one by one takes ten times as long
-        columns = (report.outcomes[name].tolist() for name in ("agent_id", "kind"))
-        for i, (agent, kind) in enumerate(zip(*columns, strict=True)):
+        ids, kinds = report.outcomes["agent_id"], report.outcomes["kind"]
+        for i in self._candidates(ids, kinds):
+            agent, kind = int(ids[i]), int(kinds[i])
             if log := self._find(agent, is_new=kind == Kind.REGISTER):
-                of(log).outcomes.append(i)
+                of(log, agent).outcomes.append(i)
                 if kind == Kind.UNREGISTER:
                     self._departed.append((report.tick + self._keep_ticks, log, agent))
-        for i, agent in enumerate(report.updates["agent_id"].tolist()):
-            if log := self._find(agent):
-                of(log).updates.append(i)
+        ids = report.updates["agent_id"]
+        for i in self._candidates(ids):
+            if log := self._find(agent := int(ids[i])):
+                of(log, agent).updates.append(i)
         for agent in report.fired.tolist():
             if log := self._find(agent):
-                of(log).fired.append(agent)
+                of(log, agent).fired.append(agent)
         for event in report.events:
-            if event.name in _LEFT and (log := self._find(agent := event.data["agent"])):
-                of(log).left.append((agent, _LEFT[event.name]))
+            if event.name in LEFT and (log := self._find(agent := event.data["agent"])):
+                of(log, agent).left.append((agent, LEFT[event.name]))
                 self._departed.append((report.tick + self._keep_ticks, log, agent))
         return found
 
+    def _candidates(self, agents: Ints, kinds: NDArray[np.uint8] | None = None) -> list[int]:
+        """Return which rows are of agents whose entries may be kept."""
+        known = self._known.places(agents)
+        places: list[int] = np.flatnonzero(known if kinds is None else known | (kinds == Kind.REGISTER)).tolist()
+        return places
+
     def _find(self, agent: int, *, is_new: bool = False) -> OwnerLog | None:
         """Return the log an agent's entries go to, None when its owner's is not kept. is_new: it registers now."""
-        log = self._log_of.get(agent)
-        if log is not None or not (is_new or self.tick <= self._everybody_until):
+        log = self._known.get(agent)
+        if log is not None or not is_new:
             return log
         assert self._owners is not None
-        owner = self._owners.owner_of_agent(agent)
-        if owner is None:
-            owner = self._owners.owner_of_left_agent(agent)
-        if owner is None:
-            return None
-        log = self._logs.get(owner)
-        if log is None:
-            if self.tick > self._everybody_until:
-                return None
-            log = self._begin(owner)
-            self._let_expire(log, self._everybody_until)
-        log.agents.add(agent)
-        self._log_of[agent] = log
+        log = self._logs.get(self._owners.owner_of_agent(agent) or self._owners.owner_of_left_agent(agent) or 0)
+        if log is not None:
+            log.agents.add(agent)
+            self._known.put((agent,), log)
         return log
 
-    def _add(self, log: OwnerLog, gathered: _Gathered, report: TickReport, names: dict[int, str], unix_ns: int) -> None:
-        seqs = report.outcomes["seq"]
-        for part, (fired, outcomes, updates, left) in enumerate(gathered.parts()):
-            record = Record(
-                report.tick << PART_BITS | part,
-                log.newest,
-                unix_ns,
-                tuple(fired),
-                report.outcomes[outcomes].tobytes() if outcomes else b"",
-                tuple(names.get(seq) for seq in seqs[outcomes].tolist()) if outcomes else (),
-                report.updates[updates].tobytes() if updates else b"",
-                tuple(left),
-            )
-            self._keep(log, record)
+    def _add(self, found: dict[OwnerLog, Gathered], report: TickReport, names: dict[int, str], unix_ns: int) -> None:
+        """Add a tick to the logs it concerns. Their rows are copied at once, and cut to pieces."""
+        decided = [i for gathered in found.values() for i in gathered.outcomes]
+        changed = [i for gathered in found.values() for i in gathered.updates]
+        outcomes, updates = report.outcomes[decided].tobytes(), report.updates[changed].tobytes()
+        named = [names.get(seq) for seq in report.outcomes["seq"][decided].tolist()]
+        at = update_at = 0
+        for log, gathered in found.items():
+            for part, (fired, rows, update_rows, left) in enumerate(gathered.parts()):
+                end, update_end = at + len(rows), update_at + len(update_rows)
+                record = Record(
+                    report.tick << PART_BITS | part,
+                    log.newest,
+                    unix_ns,
+                    tuple(fired),
+                    outcomes[at * OUTCOME.itemsize : end * OUTCOME.itemsize],
+                    tuple(named[at:end]),
+                    updates[update_at * ORDER_UPDATE.itemsize : update_end * ORDER_UPDATE.itemsize],
+                    tuple(left),
+                )
+                self._keep(log, record)
+                at, update_at = end, update_end
 
     def _keep(self, log: OwnerLog, record: Record) -> None:
         log.records.append(record)
@@ -336,23 +304,26 @@ class AgentLog:
         self._oldest.append((log, record.seq))
         self._bytes += record.size
 
-    def _weigh(self, log: OwnerLog, tick: int, state: State) -> None:
-        """Note what the agents have that something happened to in a tick."""
-        for record in log.after(end_of(tick - 1)):
-            for agent in agents_in(record):
-                slot = find(state.agent_index, state.agent_id, agent)
-                if slot < 0:
-                    log.balances.pop(agent, None)
-                    continue
-                log.balances[agent] = Balance(
-                    tick,
-                    int(state.agent_cash[slot]),
-                    int(state.agent_escrow[slot]),
-                    int(state.agent_debt[slot]),
-                    int(state.agent_advance[slot]),
-                    state.agent_holdings[slot].tolist(),
-                    state.agent_reserved[slot].tolist(),
-                )
+    def _weigh(self, found: dict[OwnerLog, Gathered], tick: int, state: State) -> None:
+        """Note what the agents have that something happened to, of logs with readers."""
+        read = [(log, agent) for log, gathered in found.items() if log.readers for agent in gathered.agents]
+        slots = [find(state.agent_index, state.agent_id, agent) for _, agent in read]
+        columns = (
+            column[slots].tolist()
+            for column in (
+                state.agent_cash,
+                state.agent_escrow,
+                state.agent_debt,
+                state.agent_advance,
+                state.agent_holdings,
+                state.agent_reserved,
+            )
+        )
+        for (log, agent), slot, balance in zip(read, slots, zip(*columns, strict=True), strict=True):
+            if slot < 0:
+                log.balances.pop(agent, None)
+            else:
+                log.balances[agent] = Balance(tick, *balance)
 
     # the readers' side
 
@@ -367,15 +338,29 @@ class AgentLog:
         log.readers -= 1
         if log.readers == 0:
             log.balances.clear()
-            self._let_expire(log, max(self.tick + self._keep_ticks, self._everybody_until))
+            self._let_expire(log, max(self.tick + self._keep_ticks, self._recent_until))
 
     def _begin(self, owner: int) -> OwnerLog:
         """Return a new log, whole from now on; or from where this start knows of, while it keeps everybody's."""
         assert self._owners is not None
-        tick = self._began if self.tick <= self._everybody_until else self.tick
-        log = self._logs[owner] = OwnerLog(owner, end_of(tick), self._owners.agents_of(owner))
-        self._log_of.update(dict.fromkeys(log.agents, log))
+        is_recent = self.tick <= self._recent_until
+        floor = end_of(self._recent.began if is_recent else self.tick)
+        log = self._logs[owner] = OwnerLog(owner, floor, self._owners.agents_of(owner))
+        self._known.put(log.agents, log)
+        if is_recent:
+            self._recall(log)
         return log
+
+    def _recall(self, log: OwnerLog) -> None:
+        """Add what happened to a log's agents in the ticks that are kept of everybody."""
+        owners = self._owners
+        assert owners is not None
+        left = {agent for agent in self._recent.departed() if owners.owner_of_left_agent(agent) == log.owner}
+        log.agents |= left
+        self._known.put(left, log)
+        self._departed.extend((self.tick + self._keep_ticks, log, agent) for agent in left)
+        for tick, found in self._recent.of(log.agents):
+            self._add({log: found}, tick.report, tick.names, tick.unix_ns)
 
     # what goes
 
@@ -389,14 +374,13 @@ class AgentLog:
             if log.readers == 0 and log.expires == expires:
                 del self._logs[log.owner]
                 for agent in log.agents:
-                    self._log_of.pop(agent, None)
+                    self._known.remove(agent, log)
                 self._bytes -= sum(record.size for record in log.records)
                 log.records.clear()
         while self._departed and self._departed[0][0] < self.tick:
             _, log, agent = self._departed.popleft()
             log.agents.discard(agent)
-            if self._log_of.get(agent) is log:
-                del self._log_of[agent]
+            self._known.remove(agent, log)
 
     def _cut(self) -> None:
         """Let records go that are too old, or too many."""
@@ -409,13 +393,3 @@ class AgentLog:
             log.floor = seq
             if seq > first:
                 self._metrics.agent_records_cut.inc()
-
-
-def agents_in(record: Record) -> set[int]:
-    """Return the agents something happened to."""
-    return {
-        *record.fired,
-        *np.frombuffer(record.outcomes, OUTCOME)["agent_id"].tolist(),
-        *np.frombuffer(record.updates, ORDER_UPDATE)["agent_id"].tolist(),
-        *(agent for agent, _ in record.left),
-    }

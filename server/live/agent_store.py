@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.messages import ORDER_UPDATE, OUTCOME
-from server.live.agent_log import LEFT_REASONS, LogCopy, Record
+from server.live.agent_log import LogCopy
+from server.live.agent_records import LEFT_REASONS, Record
 
 LOGS, RECORDS, NUMBERS = "agents.logs", "agents.records", "agents.numbers"
 OUTCOMES, UPDATES, NAMES, LENGTHS = "agents.outcomes", "agents.updates", "agents.names", "agents.lengths"

@@ -95,8 +95,8 @@ def stream_limits(settings: Settings) -> dict[str, int]:
         "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
         "outbox_frames": settings.outbox_frames_max,
         "resume_frames": settings.resume_frames,
-        "every": EVERY_MAX,
-        "depth": DEPTH_MAX,
+        "every_ticks": EVERY_MAX,
+        "depth_levels": DEPTH_MAX,
     }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from arena_client import wire
@@ -70,21 +71,35 @@ def book_of(levels: Sequence[Sequence[int]], lots: Sequence[Sequence[int]], pric
     return Book(asks=sides[1], bids=sides[0])
 
 
-class MarketTable:
-    """The markets after a tick. state: of the whole channel. books: of the markets that somebody wants them of."""
+class BookSource(Protocol):
+    """Where the books of a tick are taken from."""
 
-    def __init__(self, tick: int, state: wire.State, books: Mapping[int, Book]) -> None:
+    def __getitem__(self, m: int) -> Book:
+        """Return the book of a market."""
+
+
+class MarketTable:
+    """The markets after a tick. state: of the whole channel. books: where somebody wants them.
+
+    Everything in it is made when it is first asked for.
+    """
+
+    def __init__(self, tick: int, state: wire.State, books: BookSource | None = None) -> None:
         self.tick = tick
-        self._rows = list(map(list, zip(*state.values(), strict=True)))
+        self._state = state
         self._books = books
         self._packed: dict[Part, bytes] = {}
         self._changes: dict[tuple[int, Part], Change | None] = {}
 
+    @cached_property
+    def _rows(self) -> list[list[int]]:
+        return list(map(list, zip(*self._state.values(), strict=True)))
+
     def numbers(self, part: Part) -> list[int]:
         """Return an entry's numbers."""
         if not part.side:
-            row: list[int] = self._rows[part.market]
-            return row
+            return self._rows[part.market]
+        assert self._books is not None
         book = self._books[part.market]
         return (book.asks if part.side == _ASKS else book.bids)[: part.numbers]
 

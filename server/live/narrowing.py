@@ -9,11 +9,14 @@ for each costs its frames every tick. Source: DESIGN D4, section 3 (WebSocket).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+import numpy as np
 from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_MSGPACK
+from numpy.typing import NDArray
 
 from engine.markets import MARKETS, NAMES
 from engine.state import BOOK_LEVELS, State
@@ -81,6 +84,20 @@ class FormCount:
         self._metrics.narrowings.set(count)
 
 
+class BooksCopy:
+    """What an auction left unfilled, copied; a market's book is made when somebody asks for it."""
+
+    def __init__(self, levels: NDArray[np.int64], lots: NDArray[np.int64], prices: NDArray[np.int64]) -> None:
+        self._levels, self._lots, self._prices = levels, lots, prices
+        self._made: dict[int, Book] = {}
+
+    def __getitem__(self, m: int) -> Book:
+        """Return the book of a market."""
+        if m not in self._made:
+            self._made[m] = book_of(self._levels[:, m].tolist(), self._lots[:, m].tolist(), self._prices)
+        return self._made[m]
+
+
 class Books:
     """The unfilled books of markets, as far as wanted. state: read and written while the world stands still."""
 
@@ -96,17 +113,40 @@ class Books:
         """Have so many levels noted from the next auction on, by market."""
         self._state.book_wanted[:] = levels
 
-    def book(self, m: int) -> Book:
-        """Return what the last auction left in a market."""
-        levels, lots = (array[:, m].tolist() for array in (self._state.book_level, self._state.book_lots))
-        return book_of(levels, lots, self._state.ladder)
+    def copy(self) -> BooksCopy:
+        """Return what the last auction left in all markets."""
+        return BooksCopy(self._state.book_level.copy(), self._state.book_lots.copy(), self._state.ladder)
 
 
-class _Frame(NamedTuple):
-    """A delta by subprotocol. base: the seq before it."""
+class _Frame:
+    """A delta by subprotocol, made when it is first asked for: most forms have readers of one, and idle ones none.
 
-    base: int
-    encodings: dict[str, Message]
+    base: the seq before it. make: returns it as msgpack.
+    """
+
+    __slots__ = ("_make", "base", "encodings", "seq")
+
+    def __init__(self, base: int, seq: int, make: Callable[[], bytes | str]) -> None:
+        self.base = base
+        self.seq = seq
+        self.encodings: dict[str, Message] = {}
+        self._make: Callable[[], bytes | str] | None = make
+
+    @property
+    def size(self) -> int:
+        """Bytes of it that are made."""
+        return self.encodings[SUBPROTOCOL_MSGPACK].size if self.encodings else 0
+
+    def encoded(self, name: str, subprotocol: str) -> Message:
+        """Return it in a subprotocol. name: of the channel."""
+        if self._make is not None:
+            self.encodings[SUBPROTOCOL_MSGPACK] = Message(self._make(), name, "delta", self.seq)
+            # with it goes what it was to be made from
+            self._make = None
+        if subprotocol not in self.encodings:
+            decoded = wire.decode(self.encodings[SUBPROTOCOL_MSGPACK].payload, SUBPROTOCOL_MSGPACK)
+            self.encodings[subprotocol] = Message(wire.encode(decoded, subprotocol), name, "delta", self.seq)
+        return self.encodings[subprotocol]
 
 
 class NarrowTopic:
@@ -128,7 +168,8 @@ class NarrowTopic:
         self._resume_frames = resume_frames
         self._lag_frames_max = lag_frames_max
         self._parts = parts_of(form.markets, form.depth)
-        self._state: wire.State = {}
+        self._whole: wire.State = {}
+        """The whole state where the topic stands, and the markets of it when it is narrowed to some."""
         self._table: MarketTable | None = None
         self._sent_ns = 0
         self._ring: deque[_Frame] = deque()
@@ -139,10 +180,11 @@ class NarrowTopic:
         """Take a tick: the first one whatever it is, then the multiples of `every`. table: when there are markets."""
         if self.seq is not None and tick % self.form.every:
             return
-        state = whole if table is None else table.state(self._parts)
         if self.seq is not None:
-            self._append(self.seq, tick, self._delta(self.seq, tick, state, table, sent_ns))
-        self.seq, self._state, self._table, self._sent_ns = tick, state, table, sent_ns
+            make = partial(self._delta, self.seq, tick, self._whole, whole, self._table, table, sent_ns)
+            self._ring.append(_Frame(self.seq, tick, make))
+            self._trim()
+        self.seq, self._whole, self._table, self._sent_ns = tick, whole, table, sent_ns
         self._snapshots.clear()
 
     def restart(self) -> None:
@@ -174,8 +216,13 @@ class NarrowTopic:
         if first is None or end - (first if in_step is None else in_step) > self._lag_frames_max:
             return self._catch_up(subscription, now, subprotocol)
         last = min(end, first + PULL_FRAMES_MAX)
-        subscription.seq = now if last == end else self._ring[last].base
-        return [self._encoded(self._ring[i], subprotocol) for i in range(first, last)]
+        given = [self._ring[i] for i in range(first, last)]
+        subscription.seq = given[-1].seq
+        before = sum(frame.size for frame in given)
+        messages = [frame.encoded(self.name, subprotocol) for frame in given]
+        self._ring_bytes += sum(frame.size for frame in given) - before
+        self._trim()
+        return messages
 
     def _catch_up(self, subscription: Subscription, now: int, subprotocol: str) -> list[Message]:
         assert subscription.seq is not None
@@ -208,20 +255,27 @@ class NarrowTopic:
                 return i if self._ring[i].base == seq else None
         return None
 
-    def _append(self, base: int, tick: int, payload: bytes | str) -> None:
-        self._ring.append(_Frame(base, {SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", tick)}))
-        self._ring_bytes += len(payload)
+    def _trim(self) -> None:
+        """Let frames go that are too many, or too large together."""
         while len(self._ring) > self._resume_frames or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
-            self._ring_bytes -= self._ring.popleft().encodings[SUBPROTOCOL_MSGPACK].size
+            self._ring_bytes -= self._ring.popleft().size
 
-    def _delta(self, base: int, tick: int, state: wire.State, table: MarketTable | None, sent_ns: int) -> bytes | str:
-        if table is None or self._table is None:
-            frame = frames.delta(self.name, self.epoch, base, tick, sent_ns, self._state, state)
+    def _delta(
+        self,
+        base: int,
+        tick: int,
+        before: wire.State,
+        after: wire.State,
+        table_before: MarketTable | None,
+        table: MarketTable | None,
+        sent_ns: int,
+    ) -> bytes | str:
+        if table is None or table_before is None:
+            frame = frames.delta(self.name, self.epoch, base, tick, sent_ns, before, after)
             return wire.encode(frame, SUBPROTOCOL_MSGPACK)
-        before = self._table
         crc = table.checksum(self._parts) if tick % wire.CRC_EVERY == 0 else None
         head = frames.delta_head(self.name, self.epoch, base, tick, sent_ns)
-        return joined_delta(head, [table.change(before, part) for part in self._parts], crc)
+        return joined_delta(head, [table.change(table_before, part) for part in self._parts], crc)
 
     def _snapshot(self, subscription: Subscription, now: int, reason: str, subprotocol: str) -> Message:
         subscription.seq = now
@@ -229,17 +283,10 @@ class NarrowTopic:
             self._metrics.resyncs.labels(reason).inc()
         key = (reason, subprotocol)
         if key not in self._snapshots:
-            frame = frames.snapshot(self.name, self.epoch, now, self._sent_ns, self._state, reason)
+            state = self._whole if self._table is None else self._table.state(self._parts)
+            frame = frames.snapshot(self.name, self.epoch, now, self._sent_ns, state, reason)
             self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot", now)
         return self._snapshots[key]
-
-    def _encoded(self, frame: _Frame, subprotocol: str) -> Message:
-        encodings = frame.encodings
-        if subprotocol not in encodings:
-            binary = encodings[SUBPROTOCOL_MSGPACK]
-            decoded = wire.decode(binary.payload, SUBPROTOCOL_MSGPACK)
-            encodings[subprotocol] = Message(wire.encode(decoded, subprotocol), self.name, "delta", binary.seq)
-        return encodings[subprotocol]
 
 
 class NarrowableTopic(StateTopic):
@@ -314,7 +361,7 @@ class NarrowableTopic(StateTopic):
             self._forms[form] = topic
             # a book is known from the auction after the next tick on: until then there is nothing to send
             if self.seq is not None and not form.depth:
-                topic.step(self.seq, self.state, self._table({}) if form.markets else None, self.sent_ns)
+                topic.step(self.seq, self.state, self._table(None) if form.markets else None, self.sent_ns)
         return topic
 
     def _stand_at(self, seq: int, state: wire.State, sent_ns: int) -> None:
@@ -339,20 +386,21 @@ class NarrowableTopic(StateTopic):
                 table = self._table(books)
             topic.step(seq, state, table if form.markets else None, sent_ns)
 
-    def _books(self) -> tuple[list[int], dict[int, Book]]:
+    def _books(self) -> tuple[list[int], BooksCopy | None]:
         """Return what the last auction noted, and have the next one note what is wanted now."""
         noted, wanted = [0] * MARKETS, [0] * MARKETS
         for form in self._forms:
             for m in form.markets:
                 wanted[m] = max(wanted[m], form.depth)
         if self.books is None:
-            return noted, {}
+            return noted, None
         noted = self.books.noted()
+        books = self.books.copy() if any(noted) else None
         if wanted != noted:
             self.books.want(wanted)
-        return noted, {m: self.books.book(m) for m in range(MARKETS) if min(noted[m], wanted[m])}
+        return noted, books
 
-    def _table(self, books: Mapping[int, Book]) -> MarketTable:
+    def _table(self, books: BooksCopy | None) -> MarketTable:
         assert self.seq is not None
         return MarketTable(self.seq, self.state, books)
 

@@ -12,7 +12,7 @@ from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 from server import schemas
 from server.clock import ManualClock
 from server.config import Settings
-from server.live import agent_channel, agent_log, desk, narrowing, receipts, subscriber, switches
+from server.live import agent_channel, agent_log, agent_records, desk, narrowing, receipts, subscriber, switches
 from server.live.hub import Hub
 from server.metrics import Metrics
 from tests.support.make_protocol import PAGE, filled, tables
@@ -50,7 +50,7 @@ def test_both_sides_have_the_same_channels() -> None:
         f"* `every` n, 1 to {narrowing.EVERY_MAX}:",
         f"* `depth` n, 1 to {narrowing.DEPTH_MAX},",
         f"keeps at most {narrowing.FORMS_MAX} forms",
-        f"the tick x {1 << agent_log.PART_BITS:,} plus the number of the part",
+        f"the tick x {1 << agent_records.PART_BITS:,} plus the number of the part",
         f"nothing happened for {agent_channel.QUIET_TICKS} ticks",
         f"Entries are kept for {Settings.resume_frames} ticks, over restarts too, in {agent_log.BYTES_MAX >> 20} MiB",
         f"set {switches.SET_TICKS:,} ticks ahead",

@@ -14,7 +14,8 @@ from arena_client.wire import SUBPROTOCOL_MSGPACK
 from engine.economy import Economy
 from server.live import agent_channel
 from server.live.agent_channel import ACCOUNTS_WAITING, PULL_BYTES, AgentSubscription, AgentTopic
-from server.live.agent_log import PART_ENTRIES, AgentLog, end_of
+from server.live.agent_log import AgentLog
+from server.live.agent_records import PART_ENTRIES, end_of
 from server.live.errors import Frozen
 from server.live.topics import TooFarBehind
 from server.metrics import Metrics

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from engine.economy import Economy
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.state import State
-from server.live.agent_log import NAME_BYTES, PART_ENTRIES, RECORD_BYTES, AgentLog, OwnerLog, end_of
+from server.live.agent_log import AgentLog, OwnerLog
+from server.live.agent_records import NAME_BYTES, PART_ENTRIES, RECORD_BYTES, end_of
 from server.metrics import Metrics
 from tests.support.tick_reports import tick_report
 from tests.support.worlds import small_config
@@ -214,7 +215,7 @@ def test_a_start_knows_everybodys_last_ticks(state: State) -> None:
 
     assert [tick for tick, _, _ in seen(mine)] == list(range(92, 102))
     assert seen(mine)[0] == (92, [92], ["a-92"])
-    assert (mine.floor >> 12, other.floor, third.floor) == (91, end_of(90), end_of(90))
+    assert (mine.floor >> 12, other.floor, third.floor) == (91, end_of(91), end_of(91))
     assert seen(other) == [(101, [102], [None])]
     log.unwatch(third)
     for tick in range(102, 113 + KEEP):
@@ -224,7 +225,7 @@ def test_a_start_knows_everybodys_last_ticks(state: State) -> None:
 
 def test_what_a_replay_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood before the crash shortens what can be resumed, and the floor says so."""
-    monkeypatch.setattr("server.live.agent_log.REPLAYED_ROWS_MAX", 25)
+    monkeypatch.setattr("server.live.agent_records.ROWS_MAX", 25)
     log = AgentLog(KEEP, Metrics())
     for tick in range(1, 6):
         log.replayed(tick_report(tick, [acted(10, tick * 100 + i) for i in range(10)]))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.messages import ORDER_UPDATE, OUTCOME
-from server.live.agent_log import AgentLog, LogCopy, Record, end_of
+from server.live.agent_log import AgentLog, LogCopy
+from server.live.agent_records import Record, end_of
 from server.live.agent_store import from_arrays, to_arrays
 from server.live.array_file import read_arrays, write_arrays
 from server.metrics import Metrics
@@ -74,9 +75,7 @@ def filled(ticks: range) -> AgentLog:
     log.open(Everybody(), ticks.start - 1)
     log.watch(1)
     for tick in ticks:
-        log.replayed(tick_report(tick, [{"agent_id": 10, "seq": tick}]))
-        report, names = log._replayed.pop()
-        log._take(report, names, 5)
+        log._take(tick_report(tick, [{"agent_id": 10, "seq": tick}]), {}, 5)
     return log
 
 

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from engine.state import ORDER_COUNT
 from server import documents
-from server.live.agent_log import end_of
+from server.live.agent_records import end_of
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.live import soon
 from tests.support.streams import until
