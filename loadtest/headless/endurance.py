@@ -116,6 +116,10 @@ class Bots:
         rows["market"] = market
         rows["side"] = random.choice((-1, 1), n)
         rows["quantity"] = 1 + (random.pareto(1.0, n) * 3.0).clip(max=10**6).astype(np.int64)
+        is_sweep, is_switch = rows["kind"] == int(Kind.CANCEL_ALL), rows["kind"] == int(Kind.CANCEL_AFTER)
+        rows["market"][is_sweep] = random.integers(-1, MARKETS, int(is_sweep.sum()))
+        # some switches fire while the bots trade, some in the silence after, some are taken back (0)
+        rows["quantity"][is_switch] = random.integers(0, 2 * SPELL, int(is_switch.sum()))
         level = self._economy.state.level[market] + (random.standard_t(2.0, n) * 60.0).astype(np.int64)
         rows["level"] = level.clip(0, LAST_LEVEL)
         rows["amount"] = (10.0 ** random.uniform(3.0, 10.0, n)).astype(np.int64)
@@ -148,6 +152,7 @@ _KINDS = np.array(
     + [int(Kind.CANCEL)] * 20
     + [int(Kind.REPLACE)] * 16
     + [int(kind) for kind in (Kind.BORROW, Kind.REPAY, Kind.PRODUCE, Kind.CONSUME, Kind.SET_SENTIMENT)] * 6
+    + [int(Kind.CANCEL_ALL), int(Kind.CANCEL_AFTER)] * 4
     + [int(Kind.UNREGISTER)],
     np.uint8,
 )
