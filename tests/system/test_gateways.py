@@ -180,9 +180,9 @@ async def test_no_503_was_applied_and_no_2xx_lost(tmp_path: Path, valkey: Valkey
 async def test_a_gateway_that_does_not_tell_the_truth_is_found_out(
     planted: str, tmp_path: Path, valkey: Valkey
 ) -> None:
-    """Planted: 503 although something was sent; 202 before the engine said so."""
+    """Planted: 503 although something was sent; 202 before the engine said so. The first lie ends the run."""
     async with processes(tmp_path, valkey) as made:
-        result = await Exchanges(made, 5, planted).run(4 * len(VICTIMS) * len(MOMENTS))
+        result = await Exchanges(made, 5, planted).run(16 * len(VICTIMS) * len(MOMENTS))
 
     assert not result["holds"]
 

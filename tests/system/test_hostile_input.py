@@ -282,7 +282,18 @@ def map_of(depth: int) -> bytes:
 STREAM: dict[str, tuple[str, bytes | str, int, str]] = {
     "unknown channel": (SUBPROTOCOL_MSGPACK, msgpack.packb({**SUBSCRIBE, "channel": "gossip"}), 154, "market_tick"),
     "unknown op": (SUBPROTOCOL_MSGPACK, msgpack.packb({"op": "obey", "id": 1}), 151, "subscribe"),
-    "an action": (SUBPROTOCOL_MSGPACK, msgpack.packb({"op": "action", "id": 1, **ORDER}), 151, "subscribe"),
+    "an action with its fields outside": (
+        SUBPROTOCOL_MSGPACK,
+        msgpack.packb({"op": "action", "id": 1, **ORDER}),
+        152,
+        "agent_id",
+    ),
+    "an action without a key": (
+        SUBPROTOCOL_MSGPACK,
+        msgpack.packb({"op": "action", "id": 1, "agent_id": "a1", "action": ORDER}),
+        161,
+        "auth",
+    ),
     "unknown field": (SUBPROTOCOL_MSGPACK, msgpack.packb({**SUBSCRIBE, "colour": "red"}), 152, "epoch"),
     "no id": (SUBPROTOCOL_MSGPACK, msgpack.packb({"op": "ping"}), 153, "id"),
     "seq without epoch": (SUBPROTOCOL_MSGPACK, msgpack.packb({**SUBSCRIBE, "seq": 1}), 153, "both"),

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from arena_client import wire
 from arena_client.wire import EVENT_CHANNELS, STATE_CHANNELS, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from numpy.typing import NDArray
 
+from engine.commands import Command
 from engine.events import TickReport
 from engine.journal import Mark, RecordKind, decode_action, decode_mark
 from engine.markets import ID
@@ -301,7 +302,9 @@ class Trace:
             self._note("market queue", row["seq"].tolist())
             append(row)
 
-        def watched_advance(actions: NDArray[np.void], observe: Callable[[str], None]) -> TickReport:
+        def watched_advance(
+            actions: NDArray[np.void], observe: Callable[[str], None], commands: Sequence[Command]
+        ) -> TickReport:
             def observe_too(name: str) -> None:
                 self.phases.append(name)
                 outcomes = economy.state.outcomes
@@ -311,7 +314,7 @@ class Trace:
                     self._note("price update", outcomes["seq"][outcomes["filled"] > 0].tolist())
                 observe(name)
 
-            return advance(actions, observe_too)
+            return advance(actions, observe_too, commands)
 
         def watched_publish(view: View) -> None:
             self._note("event emission", view.report.outcomes["seq"].tolist())
