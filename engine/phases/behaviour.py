@@ -23,7 +23,7 @@ from engine.layout import Layout, clocks, cuts
 from engine.markets import MARKETS
 from engine.phases import _households, _producers, _traders
 from engine.phases._orders import stand
-from engine.state import FLOWS, MOODS, SLOTS, State
+from engine.state import FLOWS, MOODS, SLOTS, UNEMPLOYMENT, State
 
 WRITES = (
     "cash",
@@ -249,6 +249,7 @@ def _run_producers(state: State, first: int, last: int, whole: _Pass, sums: _Sum
         state.sales_ema,
         state.sell_level,
         state.sell_qty,
+        _producers.asked_markup(float(state.macro[UNEMPLOYMENT])),
         state.level,
         state.price,
         state.fundamental,

@@ -25,8 +25,8 @@ from server.report import history, page, plots
 from server.report.document import as_json, make_report
 from server.report.history import Say, run_headless
 
-SEEDS = (2_001, 2_002, 2_003, 2_004, 2_005)
-LONG_SEED = 2_006
+SEEDS = (5_001, 5_002, 5_003, 5_004, 5_005)
+LONG_SEED = 5_006
 Done = tuple[dict[str, Any], list[plots.Plot]]
 """The document of a run and its plots."""
 PAGE_NAME, TABLE_NAME = "page.html", "README.md"

@@ -89,6 +89,7 @@ class NaiveBehaviour:
         for name in self.RESIDENTS + self.HOUSEHOLDS + self.PRODUCERS + self.TRADERS + self.MARKETS:
             setattr(self, name, getattr(state, name).tolist())
         self.tick = state.tick
+        self.unemployment = float(state.macro[places.UNEMPLOYMENT])
         self.layout = state.layout
         self.down, self.up = window(max_price_change)
         names = (
@@ -311,7 +312,7 @@ class NaiveBehaviour:
         group = self.group_draw[m][GROUP[(trait >> 16) % 256]]
         if trait % 65536 < self.chartists_q16[m]:
             trend = self.trend_fast[m] if (trait >> 24) % 2 else self.trend_slow[m]
-            value = (trend * 100 >> 12) + (sigma * 11 * group >> 12)
+            value = (trend * 75 >> 12) + (sigma * 11 * group >> 12)
         else:
             value = (clip(self.fundamental[m] - p, -2000, 2000) * 24 >> 12) + (sigma * group >> 10)
         value += (normal(mix32(h + 0x51ED270B)) * vm * 6 >> 15) - self.panic_bias[m] + self.quote_shift[m]
@@ -395,7 +396,8 @@ class NaiveBehaviour:
             ask -= step
         elif 4 * self.out[k] < 3 * target_stock:
             ask += step
-        ask += (cost + 953 - ask + 16) >> 5
+        markup = 953 + round(2_000.0 * (0.05 - min(0.08, self.unemployment)))
+        ask += (cost + markup - ask + 16) >> 5
         self.ask[k] = clip(clip(ask, cost + 100, cost + 5000), p - 1500, p + 1500)
 
         interest = self.debt[k] * self.macro["LOAN_RATE_Q32"] // 2**32

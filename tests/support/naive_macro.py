@@ -115,11 +115,12 @@ class NaiveMacro:
         apart = (self.fundamental[m] - self.level[m]) / 1e4
         a = 0.25 + 1.8 * (2 * share - 1) + 18 * apart**2 - (greed + fear - 0.1)
         noise = self.normal(2, m)
-        share = min(0.97, max(0.05, share + 0.01 * (1 / (1 + (1 - a / 4096) ** 4096) - share) + 0.008 * noise))
+        share = min(0.97, max(0.05, share + 0.006 * (1 / (1 + (1 - a / 4096) ** 4096) - share) + 0.010 * noise))
         self.fundamentalists[m] = share
         self.chartists_q16[m] = int((1 - share) * 65536)
         base = 12 if m in RAW else 9 if m in SHARES else 4.5
-        self.sigma_q4[m] = int(16 * base * max(0.3, 1 + 4 * (vm - 1.15) - 0.5 * (self.trend_fast[m] / 16 / typical)))
+        drift, crowd = self.trend_fast[m] / 16 / typical, 1 - share - 0.3
+        self.sigma_q4[m] = int(16 * base * max(0.3, 1 + 4 * (vm - 1.15) - 0.3 * drift + 1.2 * crowd))
 
     def normal(self, stream: int, index: int, sub: int = 0) -> float:
         """z of an index of a stream, byte by byte."""

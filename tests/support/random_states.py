@@ -75,6 +75,7 @@ def _fill_markets(state: State, random: np.random.Generator) -> None:
     }
     for name, value in counters.items():
         state.counters[getattr(places, name)] = value
+    state.macro[places.UNEMPLOYMENT] = random.uniform(0.01, 0.3)
 
 
 def _fill_residents(state: State, random: np.random.Generator) -> None:

@@ -17,9 +17,11 @@ from engine import state as places
 from engine.config import Config
 from engine.ladder import LEVELS
 from engine.layout import HOUSEHOLD
+from engine.markets import MARKUP_BP
 from engine.phases import behaviour
 from engine.phases._kernels import quotient
 from engine.phases._orders import fills
+from engine.phases._producers import asked_markup
 from engine.phases._traders import GROUP
 from engine.state import CENTRE, SLOTS, State, array_fields
 from tests.support.deadlines import seconds
@@ -394,6 +396,13 @@ def test_herding_groups_have_zipf_sizes() -> None:
     assert sizes.sum() == 256
     assert int((sizes == 0).sum()) == 1
     assert set(sizes[-10:].tolist()) <= {0, 1}
+
+
+def test_firms_ask_more_when_few_are_unemployed() -> None:
+    """A point of unemployment is .2 % of the price, nothing at the natural rate, and no more beyond a slump."""
+    assert asked_markup(0.05) == MARKUP_BP
+    assert asked_markup(0.03) == MARKUP_BP + 40
+    assert asked_markup(0.08) == asked_markup(0.25) == MARKUP_BP - 60
 
 
 def test_households_stand_first_so_that_ids_index_their_arrays() -> None:

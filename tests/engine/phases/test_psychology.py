@@ -76,20 +76,25 @@ def test_targets_stay_in_their_range() -> None:
 
 
 def test_shock_size_grows_with_the_multiplier_and_has_a_floor() -> None:
-    assert shock_size(9.0, 1.15, 0.0) == pytest.approx(9.0)
-    assert shock_size(12.0, 1.40, 0.0) == pytest.approx(24.0)
-    assert shock_size(4.5, 0.0, 0.0) == pytest.approx(1.35)
+    assert shock_size(9.0, 1.15, 0.0, 0.3) == pytest.approx(9.0)
+    assert shock_size(12.0, 1.40, 0.0, 0.3) == pytest.approx(24.0)
+    assert shock_size(4.5, 0.0, 0.0, 0.3) == pytest.approx(1.35)
 
 
 def test_losses_make_shocks_larger_than_gains_of_their_size() -> None:
-    assert shock_size(9.0, 1.15, -0.5) == pytest.approx(9.0 * 1.25)
-    assert shock_size(9.0, 1.15, 0.5) == pytest.approx(9.0 * 0.75)
-    assert shock_size(9.0, 1.15, 5.0) == pytest.approx(2.7)
+    assert shock_size(9.0, 1.15, -0.5, 0.3) == pytest.approx(9.0 * 1.15)
+    assert shock_size(9.0, 1.15, 0.5, 0.3) == pytest.approx(9.0 * 0.85)
+    assert shock_size(9.0, 1.15, 5.0, 0.3) == pytest.approx(2.7)
+
+
+def test_shocks_are_larger_where_more_traders_follow_the_crowd() -> None:
+    assert shock_size(10.0, 1.15, 0.0, 0.8) == pytest.approx(16.0)
+    assert shock_size(10.0, 1.15, 0.0, 0.05) == pytest.approx(7.0)
 
 
 def test_strategy_mix_moves_toward_its_target_and_stays_inside() -> None:
     """n_f = .5, no misalignment, g + f = .1: a = .25, target .562."""
-    assert strategy_mix(0.5, 0.0, 0.1, 0.0) == pytest.approx(0.5 + 0.01 * (1 / (1 + np.exp(-0.25)) - 0.5), abs=1e-6)
+    assert strategy_mix(0.5, 0.0, 0.1, 0.0) == pytest.approx(0.5 + 0.006 * (1 / (1 + np.exp(-0.25)) - 0.5), abs=1e-6)
     assert strategy_mix(0.97, 0.5, 0.0, 3.0) == 0.97
     assert strategy_mix(0.05, 0.0, 2.0, -3.0) == 0.05
     assert strategy_mix(0.5, 0.4, 0.1, 0.0) > strategy_mix(0.5, 0.0, 0.1, 0.0)
