@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +17,8 @@ from engine.errors import JournalDamaged
 from engine.journal import (
     BATCH_RECORD_SIZE,
     CHAIN_START,
+    FINGERPRINT_SIZE,
+    FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     Chain,
     Genesis,
@@ -38,6 +42,7 @@ from engine.journal import (
     is_input,
     row_bytes,
 )
+from engine.messages import ACTION
 from tests.support.journals import JournalBytes, action_row, some_actions
 
 GENESIS = Genesis(
@@ -149,6 +154,26 @@ def test_the_bytes_on_disk_do_not_change() -> None:
         "000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     )
     assert len(encode_action(action_row(), bytes(16), "")) == 88 + 16
+    actions = some_actions(np.concatenate([action_row(7), action_row(8)]), "a", "bcd")
+    assert encode_actions(actions) == b"".join(
+        (
+            bytes.fromhex("0200000003000000"),
+            actions.rows.tobytes(),
+            actions.fingerprints.astype("<u8").tobytes(),
+            b"a\0\0bcd",
+        )
+    )
+
+
+def test_the_page_describes_every_kind_of_record() -> None:
+    """docs/durability.md, for whoever reads a journal without this server."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "durability.md").read_text(encoding="utf-8")
+
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", page, re.MULTILINE)
+
+    assert [(int(number), name) for number, name in rows] == [(kind.value, kind.name) for kind in RecordKind]
+    assert f"(format {FORMAT_VERSION};" in page
+    assert f"a row of {ACTION.itemsize} bytes, a fingerprint of {FINGERPRINT_SIZE} bytes" in page
 
 
 def test_scan_gives_every_record_in_order_and_where_to_go_on() -> None:
