@@ -50,6 +50,14 @@ def remove(table: Table, numbers: Numbers, number: int) -> None:
 
 
 @kernel
+def find_values(table: Table, numbers: Numbers, values: Numbers, wanted: Numbers, found: Numbers) -> None:
+    """Write for each wanted number the value of its slot, 0 when there is none. values: by slot."""
+    for i in range(len(wanted)):
+        slot = find(table, numbers, wanted[i])
+        found[i] = values[slot] if slot >= 0 else 0
+
+
+@kernel
 def list_slot(table: Table, slot_owner: Numbers, owner_next: Table, slot: int, owner: int) -> None:
     """Put a slot into its owner's ring; it is in no ring yet."""
     first = find(table, slot_owner, owner)

@@ -29,7 +29,7 @@ from engine.economy import NO_ACTIONS, Economy
 from engine.effects import Effects, Sampler, catalogue, rows_of
 from engine.errors import SettingError
 from engine.events import TickReport
-from engine.journal import NO_HASH, Record, RecordKind, decode_action, decode_mark
+from engine.journal import NO_HASH, Record, RecordKind, decode_actions, decode_mark, is_input, row_bytes
 from engine.messages import ACTION, Kind, Status
 from engine.phases.emission import inject_event
 from engine.replay import HashDiffers
@@ -326,12 +326,10 @@ def survey(records: Iterable[Record], after: int) -> Survey:
     found = Survey(after + 1, after)
     latest: dict[int, int] = {}
     for record in records:
-        if record.kind is RecordKind.ACTION:
-            row = decode_action(record.payload).row
-            number = int(row["agent_id"][0])
-            found.acted[number] += 1
-            if row["kind"] == Kind.REGISTER:
-                found.joined.add(number)
+        if is_input(record):
+            rows = decode_actions(record).rows
+            found.acted.update(rows["agent_id"].tolist())
+            found.joined.update(rows["agent_id"][rows["kind"] == Kind.REGISTER].tolist())
         elif record.kind is RecordKind.MARK:
             mark = decode_mark(record.payload)
             found.last_tick = mark.tick
@@ -354,9 +352,9 @@ def inputs(records: Iterable[Record], after: int) -> Iterator[Inputs]:
     commands: list[Command] = []
     mark = 0
     for record in records:
-        if record.kind is RecordKind.ACTION:
-            # its payload begins with its row: joined as bytes, a tenth of the time of joining arrays
-            rows.append(record.payload[: ACTION.itemsize])
+        if is_input(record):
+            # joined as bytes: a tenth of the time of joining arrays
+            rows.append(row_bytes(record))
         elif record.kind is RecordKind.MARK:
             tick, mark = decode_mark(record.payload).tick, record.sequence
             if tick != after + 1:
@@ -371,7 +369,7 @@ def inputs(records: Iterable[Record], after: int) -> Iterator[Inputs]:
             if isinstance(command, SHAPING):
                 commands.append(command)
     # numbers go on behind the actions that belong to no tick yet
-    mark += len(rows)
+    mark += sum(map(len, rows)) // ACTION.itemsize
     while True:
         after += 1
         mark += 1

@@ -10,9 +10,9 @@ before is durable to its end, so only the last one can be torn.
     segment = magic 8s | version u32 | 0 u32 | first sequence u64 | chain 32s | crc32 u32 of the bytes before
     record  = length u32 | crc32 u32 | sequence u64 | kind u8 | payload
 
-A record's length and crc32 are those of its sequence and what follows. All integers are little-endian. A record's
-sequence is one more than the one before; a BATCH has the sequence of the record behind it and takes none itself.
-Source: DESIGN D8, D19, R5.
+A record's length and crc32 are those of its sequence and what follows. All integers are little-endian. A record takes
+one sequence, ACTIONS one for each action in it; the next record has the one behind them. A BATCH has the sequence of
+the record behind it and takes none itself. Source: DESIGN D8, D19, R5.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.messages import ACTION
 
 MAGIC = b"ARENAJ\r\n"
 """The line break is there to be ruined by any transfer that translates text."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FINGERPRINT_SIZE = 16
 KEY_HASH_SIZE = 32
 CHAIN_START = bytes(32)
@@ -49,6 +49,7 @@ _FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<QB")
 _RECORD = struct.Struct("<IIQB")
 _KEY = struct.Struct("<qq32s32s")
+_ACTIONS = struct.Struct("<II")
 _MARK = struct.Struct("<qqIq16s32s")
 # not valid UTF-8, so that no text in another record can look like the beginning of a batch
 _SYNC_MARK = b"\xff\xfeBATCH\xfe"
@@ -68,15 +69,20 @@ class RecordKind(IntEnum):
     CLEAN_STOP = 5
     EPOCH = 6
     COMMAND = 7
+    ACTIONS = 8
 
 
 class Record(NamedTuple):
-    """A record as read. payload: a view of the journal's bytes; offset: of the record in them."""
+    """A record as read. payload: a view of the journal's bytes; offset: of the record in them.
+
+    sequences: how many it takes, from `sequence` on.
+    """
 
     sequence: int
     kind: RecordKind
     payload: memoryview
     offset: int
+    sequences: int = 1
 
 
 class Genesis(NamedTuple):
@@ -118,12 +124,21 @@ class KeyRecord(NamedTuple):
     revoked: bytes
 
 
-class ActionRecord(NamedTuple):
-    """An accepted input. row: shape (1,), dtype ACTION; fingerprint: 16 bytes that identify what was asked for."""
+class Actions(NamedTuple):
+    """Accepted inputs in their order: one of a record ACTION, or all of a record ACTIONS.
 
-    row: NDArray[np.void]
-    fingerprint: bytes
-    client_action_id: str
+    rows: shape (n,), dtype ACTION. fingerprints: shape (n, 2), words that identify what was asked for. names:
+    client_action_ids, shape (n, width), filled up with zero bytes; of a registration the hash of its Idempotency-Key.
+    """
+
+    rows: NDArray[np.void]
+    fingerprints: NDArray[np.uint64]
+    names: NDArray[np.uint8]
+
+    @property
+    def client_action_ids(self) -> list[str]:
+        """The names as texts."""
+        return [bytes(name).rstrip(b"\0").decode() for name in self.names]
 
 
 class Mark(NamedTuple):
@@ -207,11 +222,45 @@ def encode_action(row: NDArray[np.void], fingerprint: bytes, client_action_id: s
     return row.tobytes() + fingerprint + client_action_id.encode()
 
 
-def decode_action(payload: memoryview) -> ActionRecord:
-    """Return what encode_action was given; the row is a copy."""
-    border = ACTION.itemsize + FINGERPRINT_SIZE
-    row = np.frombuffer(payload[: ACTION.itemsize], ACTION).copy()
-    return ActionRecord(row, bytes(payload[ACTION.itemsize : border]), str(payload[border:], "utf-8"))
+def encode_actions(actions: Actions) -> bytes:
+    """Return the payload of ACTIONS; rows have the sequences of the record, from its own on.
+
+    n u32 | width u32 | n rows | n fingerprints | n names of width bytes
+    """
+    rows, fingerprints, names = actions
+    return b"".join(
+        (
+            _ACTIONS.pack(len(rows), names.shape[1]),
+            rows.tobytes(),
+            fingerprints.astype("<u8").tobytes(),
+            names.tobytes(),
+        )
+    )
+
+
+def decode_actions(record: Record) -> Actions:
+    """Return the inputs of a record ACTION or ACTIONS, copied: arrays that can be written."""
+    if record.kind is RecordKind.ACTION:
+        count, width, at = 1, len(record.payload) - ACTION.itemsize - FINGERPRINT_SIZE, 0
+    else:
+        (count, width), at = _ACTIONS.unpack_from(record.payload), _ACTIONS.size
+    rows = np.frombuffer(record.payload, ACTION, count, at).copy()
+    at += rows.nbytes
+    fingerprints = np.frombuffer(record.payload, "<u8", 2 * count, at).astype(np.uint64).reshape(count, 2)
+    at += count * FINGERPRINT_SIZE
+    names = np.frombuffer(record.payload, np.uint8, count * width, at).copy().reshape(count, width)
+    return Actions(rows, fingerprints, names)
+
+
+def is_input(record: Record) -> bool:
+    """Whether a record holds actions."""
+    return record.kind is RecordKind.ACTION or record.kind is RecordKind.ACTIONS
+
+
+def row_bytes(record: Record) -> memoryview:
+    """Return the bytes of the rows of a record ACTION or ACTIONS; no copy."""
+    at = 0 if record.kind is RecordKind.ACTION else _ACTIONS.size
+    return record.payload[at : at + record.sequences * ACTION.itemsize]
 
 
 def encode_mark(mark: Mark) -> bytes:
@@ -315,13 +364,17 @@ class Scan:
             return f"a record of unknown kind {number}"
         if sequence != self.next_sequence:
             return f"a record numbered {sequence} where {self.next_sequence} comes next"
-        return Record(sequence, kind, body[_HEAD.size :], offset)
+        payload = body[_HEAD.size :]
+        count = _count(payload) if kind is RecordKind.ACTIONS else 1
+        if not count:
+            return "a record of actions that has not the size it names"
+        return Record(sequence, kind, payload, offset, count)
 
     def _follow(self, record: Record) -> None:
         if record.kind is RecordKind.MARK and decode_mark(record.payload).chain != self.chain.close():
             raise JournalDamaged(self.path, record.offset, "the chain over all records so far is not the mark's")
         self.chain.add(self.data[record.offset : self.end])
-        self.next_sequence += 1
+        self.next_sequence += record.sequences
         self.is_clean = record.kind is RecordKind.CLEAN_STOP
 
     def _stop(self, reason: str) -> None:
@@ -396,6 +449,14 @@ def _follows(before: Scan, scan: Scan) -> None:
         )
     if scan.first_chain != before.chain.close():
         raise JournalDamaged(scan.path, 0, f"its chain is not that of the records of {before.path}")
+
+
+def _count(payload: memoryview) -> int:
+    """Return how many actions a record ACTIONS holds, 0 when its size is not that of so many."""
+    if len(payload) < _ACTIONS.size:
+        return 0
+    count, width = _ACTIONS.unpack_from(payload)
+    return int(count) if len(payload) == _ACTIONS.size + count * (ACTION.itemsize + FINGERPRINT_SIZE + width) else 0
 
 
 def _segment_start(data: memoryview, path: str) -> tuple[int, bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +10,7 @@ from engine.messages import ACTION
 
 
 class MarketQueue:
-    """Preallocated rows that are filled by append and handed over by drain.
+    """Preallocated rows that are filled by extend and handed over by drain.
 
     Two buffers take turns: what drain returned stays as it is until the next drain. capacity: actions, at least 1.
     """
@@ -29,12 +27,17 @@ class MarketQueue:
         """Return how many actions wait."""
         return self._count
 
-    def append(self, row: NDArray[np.void] | np.void | Any) -> None:
-        """Copy one action, dtype ACTION, behind those that wait. Raises QueueFull when there is no room."""
-        if self._count == self.capacity:
-            raise QueueFull(f"{self.capacity} actions wait for the next tick already")
-        self._filling[self._count : self._count + 1] = row
-        self._count += 1
+    @property
+    def room(self) -> int:
+        """How many more may wait."""
+        return self.capacity - self._count
+
+    def extend(self, rows: NDArray[np.void]) -> None:
+        """Copy actions, dtype ACTION, behind those that wait. Raises QueueFull when not all of them have room."""
+        if len(rows) > self.room:
+            raise QueueFull(f"{self._count} actions wait for the next tick already, {self.capacity} may")
+        self._filling[self._count : self._count + len(rows)] = rows
+        self._count += len(rows)
 
     def drain(self) -> NDArray[np.void]:
         """Return all waiting actions, oldest first, and wait for new ones. Valid until the next drain."""

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.commands import SHAPING, Command, Pause, Resume, decode_command
-from engine.economy import Economy, hash_copy
+from engine.economy import NO_ACTIONS, Economy, hash_copy
 from engine.errors import EngineError
 from engine.events import TickReport
-from engine.journal import NO_HASH, ActionRecord, Mark, Record, RecordKind, decode_action, decode_mark
-from engine.messages import ACTION
+from engine.journal import NO_HASH, Actions, Mark, Record, RecordKind, decode_actions, decode_mark, is_input
 
 Hasher = Callable[[int, list[tuple[str, NDArray[Any]]]], Callable[[], bytes]]
 """hasher(tick, arrays) starts to hash a copy of the arrays; what it returns gives the hash when called."""
@@ -39,8 +38,8 @@ class Watch:
     def record(self, record: Record) -> None:
         """Take a record that is neither an action nor a mark."""
 
-    def action(self, action: ActionRecord) -> None:
-        """Take an action, before the tick it belongs to."""
+    def actions(self, actions: Actions) -> None:
+        """Take the actions of a record, before the tick they belong to."""
 
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Take the report of a tick and the mark that began it."""
@@ -57,7 +56,7 @@ class Replayed:
     marks: int = 0
     actions: int = 0
     hashes_checked: int = 0
-    pending: list[NDArray[np.void]] = field(default_factory=list)
+    pending: NDArray[np.void] = field(default_factory=lambda: NO_ACTIONS)
     commands: list[Command] = field(default_factory=list)
     is_paused: bool | None = None
 
@@ -81,24 +80,25 @@ def replay(
     wanted = _hashes(records) if check else {}
     running: list[tuple[int, Callable[[], bytes]]] = []
     done = Replayed()
+    rows: list[NDArray[np.void]] = []
     if economy.tick in wanted:
         running.append((economy.tick, hasher(*economy.copy_arrays())))
     for record in records:
-        if record.kind is RecordKind.ACTION:
-            action = decode_action(record.payload)
-            done.pending.append(action.row)
-            watch.action(action)
+        if is_input(record):
+            actions = decode_actions(record)
+            rows.append(actions.rows)
+            watch.actions(actions)
         elif record.kind is RecordKind.MARK:
             mark = decode_mark(record.payload)
-            if mark.tick != economy.tick + 1 or mark.actions != len(done.pending):
+            pending, rows = _joined(rows), []
+            if mark.tick != economy.tick + 1 or mark.actions != len(pending):
                 raise ValueError(
-                    f"mark {mark.tick} of {mark.actions} actions,"
-                    f" behind tick {economy.tick} and {len(done.pending)} actions"
+                    f"mark {mark.tick} of {mark.actions} actions, behind tick {economy.tick} and {len(pending)} actions"
                 )
-            report = economy.advance(_batch(done.pending), commands=done.commands)
+            report = economy.advance(pending, commands=done.commands)
             done.marks += 1
-            done.actions += len(done.pending)
-            done.pending, done.commands = [], []
+            done.actions += len(pending)
+            done.commands = []
             if mark.tick in wanted:
                 # one at a time, so that a fast replay does not pile up copies
                 _settle(running, wanted, done)
@@ -109,6 +109,7 @@ def replay(
                 _take(done, decode_command(record.payload))
             watch.record(record)
     _settle(running, wanted, done)
+    done.pending = _joined(rows)
     return done
 
 
@@ -134,8 +135,8 @@ def _settle(running: list[tuple[int, Callable[[], bytes]]], wanted: dict[int, by
         done.hashes_checked += 1
 
 
-def _batch(rows: list[NDArray[np.void]]) -> NDArray[np.void]:
-    return np.concatenate(rows) if rows else np.zeros(0, ACTION)
+def _joined(rows: list[NDArray[np.void]]) -> NDArray[np.void]:
+    return np.concatenate(rows) if rows else NO_ACTIONS
 
 
 def _hash_now(tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> Callable[[], bytes]:

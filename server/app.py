@@ -38,13 +38,13 @@ from engine.messages import ACTION, Kind
 from engine.order_book import estate_offer
 from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
-from server import __version__, keys, logs
+from server import __version__, batches, bodies, keys, logs
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
-from server.live import archive, columnar
+from server.live import archive, columnar, receipts, registry
 from server.live.accounts import AccountReader
-from server.live.admission import Admission, RateLimiter, to_level
+from server.live.admission import Admission, Limits, TimeBudget, to_level
 from server.live.agent_channel import AgentTopic
 from server.live.analytics import Analytics
 from server.live.anomaly_log import AnomalyLog
@@ -78,6 +78,7 @@ from server.routes import (
     admin,
     agents,
     analysis,
+    batch,
     bind,
     economy,
     history,
@@ -423,7 +424,7 @@ def build(
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics, world.replayed.commands)
     switches = Switches(recorder, world.economy.state, metrics)
     recorder.followers += [world.agents.accepted, switches.accepted]
-    admission = Admission(recorder, RateLimiter(settings.rate_limit, clock), metrics)
+    admission = Admission(recorder, Limits.of(settings, clock), TimeBudget(settings.intake_share, clock), metrics)
     report = world.economy.report()
     if not past.told:
         past.begin(report, clock.unix_ns())
@@ -563,11 +564,13 @@ def _archive(settings: Settings, history: History, epoch: str, metrics: Metrics,
 def routes_of(arena: Arena) -> list[BaseRoute]:
     """Return the routes of everything the registry names, over these parts."""
     published, clock = arena.published, arena.clock
+    accounts = AccountReader(arena.economy)
     answers = AnswerCache(arena.settings.cache_expiry, clock)
     handlers = {
         **economy.handlers(published, arena.history, arena.analytics, answers),
         **analysis.handlers(published, arena.analytics, arena.anomalies),
-        **agents.handlers(arena.admission, arena.recorder, AccountReader(arena.economy), arena.ticker, published),
+        **agents.handlers(arena.admission, arena.recorder, accounts, arena.ticker, published),
+        **batch.handlers(arena.admission, arena.recorder, accounts, arena.ticker, published),
         **sse.handlers(arena.hub),
         **history.handlers(published, arena.history, arena.events, answers),
         **service.handlers(
@@ -705,6 +708,10 @@ def warm_kernels() -> None:
     reader.document(1)
     reader.verdict(rows[1:2], "warm")
     to_level(Decimal("1.5"), "sell")
+    receipts.warm()
+    registry.warm()
+    batches.warm()
+    bodies.warm()
     estate_offer(1)
     share_value(1.0, 0.04)
     consol_value(1.0, 0.04)

@@ -74,6 +74,11 @@ def durable_rows(ids: list[str], quick: bool) -> list[Row]:
     return _rows_of("loadtest.micro.bench_durable", ids, quick)
 
 
+def ingest_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure batches of actions: their forms, and a whole server that takes them."""
+    return _rows_of("loadtest.micro.bench_ingest", ids, quick)
+
+
 def _rows_of(module: str, ids: list[str], quick: bool) -> list[Row]:
     if not (ROOT / "loadtest").is_dir():
         raise OSError(f"{', '.join(ids)} need the source tree: run `python3 -m server bench` in a clone")
@@ -102,6 +107,7 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (server_rows, ("start_warm", "memory_100k", "cpu_100k", "recovery_100k", "replay_100k")),
     (durable_rows, ("action_durable", "action_durable_p50", "action_durable_p99", "ack_under_snapshot")),
     (durable_rows, ("tick_under_fork", "fork_start")),
+    (ingest_rows, ("batch_columns", "ingest_durable")),
 )
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
 

@@ -14,6 +14,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds since some moment; never goes back, whatever is done to the wall clock."""
 
+    def worked(self) -> float:
+        """Return seconds the calling thread has worked; while others had the processor it stands still."""
+
     def unix_ns(self) -> int:
         """Return nanoseconds since 1970 (UTC) as the wall clock says; may jump."""
 
@@ -27,6 +30,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds of the operating system's monotonic clock."""
         return time.monotonic()
+
+    def worked(self) -> float:
+        """Return seconds of processor time of the calling thread."""
+        return time.thread_time()
 
     def unix_ns(self) -> int:
         """Return nanoseconds since 1970 (UTC)."""
@@ -51,6 +58,10 @@ class ManualClock:
 
     def monotonic(self) -> float:
         """Return the seconds this clock was set to."""
+        return self._monotonic
+
+    def worked(self) -> float:
+        """Return the seconds this clock was set to: whoever asks has worked all the time."""
         return self._monotonic
 
     def unix_ns(self) -> int:

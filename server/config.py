@@ -172,6 +172,12 @@ class Settings:
         default=5_000, metadata=_whole(0, 3_600_000, "how long a computed answer may be reused, ms")
     )
     rate_limit: int = field(default=1_000, metadata=_whole(1, 10_000_000, "requests a minute and key"))
+    address_rate_limit: int = field(
+        default=300, metadata=_whole(1, 10_000_000, "requests without a key, a minute and address")
+    )
+    registration_rate_limit: int = field(
+        default=5, metadata=_whole(1, 10_000_000, "registrations without a key, a minute and address")
+    )
     history_limit: int = field(
         default=1_000, metadata=_whole(10, 100_000, "points of each series kept hot, about 10 KB each")
     )
@@ -196,6 +202,21 @@ class Settings:
     threads: int = field(default=1, metadata=_whole(1, 64, "threads the tick's kernels are cut for"))
     queue_actions_max: int = field(
         default=65_536, metadata=_whole(16, 4_194_304, "actions that may wait for the next tick")
+    )
+    intake_share: float = field(
+        default=0.5,
+        metadata={
+            "kind": float,
+            "low": 0.01,
+            "high": 1.0,
+            "text": "share of the time in which batches of actions may be looked at; more are refused (429)",
+        },
+    )
+    receipts_max: int = field(
+        default=100_000_000,
+        metadata=_whole(
+            1_000, 4_000_000_000, "receipts kept: each takes 107 bytes of disk and 3 of memory once it cannot change"
+        ),
     )
     sockets_max: int = _sockets_max()
     outbox_frames_max: int = _outbox_frames_max()

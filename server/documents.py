@@ -98,13 +98,27 @@ class BatchResult(Document):
     error: Problem | Refusal | None = None
 
 
+class BatchError(Problem):
+    """Why actions of a batch in columns were not taken. indexes: of these actions."""
+
+    indexes: list[int]
+
+
 class BatchResults(Document):
-    """The results in the order of the actions."""
+    """The results in the order of the actions: one object each, or one column a field for a batch in columns.
+
+    A batch of typed arrays is answered in msgpack, with typed arrays for the columns.
+    """
 
     tick: int
     accepted: int
     refused: int
-    results: list[BatchResult]
+    results: list[BatchResult] | None = None
+    columns: Annotated[
+        dict[str, list[Any]] | None,
+        Field(description="status, code, seq, duplicate; with wait=outcome what became of the actions, money in ucr"),
+    ] = None
+    errors: list[BatchError] | None = None
 
 
 # --- agents ------------------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Code(IntEnum):
     UNKNOWN_FATE = 504
     TICK_LATE = 505
     ENGINE_AWAY = 506
+    RECEIPT_DAMAGED = 507
 
 
 #: One sentence per code for the pages; the detail of a problem says more about the case at hand.
@@ -96,6 +97,7 @@ CODE_TEXT = {
     Code.UNKNOWN_FATE: "it is not known whether the input is on disk: ask for its receipt",
     Code.TICK_LATE: "the tick that the answer waits for has not come in time",
     Code.ENGINE_AWAY: "the gateway has no answer of the engine; surely nothing was changed",
+    Code.RECEIPT_DAMAGED: "the disk does not give back the receipts among which the id may be",
 }
 
 

@@ -132,9 +132,22 @@ class Metrics:
             self.registry.register(self.agent_actions)
         self.queue_actions = self._gauge("queue_actions", "actions waiting for the next tick")
         self.receipts = self._gauge("receipts", "receipts kept")
+        self.receipts_in_memory = self._gauge("receipts_in_memory", "receipts that are not on disk, or not only there")
+        self.receipt_index_bytes = self._gauge("receipt_index_bytes", "memory taken by the index of those on disk")
+        self.receipt_generations = self._gauge("receipt_generations", "files of the index of receipts")
+        self.receipt_merge_seconds = self._histogram(
+            "receipt_merge_seconds", "time to merge files of the index, off the tick", _TIMES_S
+        )
+        self.batches_refused = self._counter(
+            "batches_refused", "batches refused as a whole, before they were looked at: no room or no time for them"
+        )
         self.commands = self._counter("commands", "commands of an operator, by kind", "command")
         self.paused = self._gauge("paused", "1: an operator has paused the world: no tick begins")
-        self.rate_limited = self._counter("rate_limited", "requests refused by a rate limit", "kind")
+        self.rate_limited = self._counter(
+            "rate_limited",
+            "requests refused by a rate limit: of a key, of an address, of registrations from one",
+            "kind",
+        )
 
         # the journal
         self.journal_records = self._counter("journal_records", "records appended, by kind", "kind")
@@ -283,10 +296,11 @@ class Metrics:
         """Count what a tick reports: outcomes of actions, activity of agents, events; keep its public values."""
         outcomes = report.outcomes
         if len(outcomes):
-            pairs, counts = np.unique(outcomes[["kind", "status"]], return_counts=True)
-            for pair, count in zip(pairs, counts, strict=True):
-                kind, status = Kind(int(pair["kind"])), Status(int(pair["status"]))
-                self.actions.labels(kind.name.lower(), status.name.lower()).inc(int(count))
+            # kind and status as one number: sorting 10,000 pairs of fields held up the loop for 5 ms
+            counts = np.bincount(outcomes["kind"].astype(np.int64) << 8 | outcomes["status"])
+            for pair in np.flatnonzero(counts).tolist():
+                kind, status = Kind(pair >> 8), Status(pair & 255)
+                self.actions.labels(kind.name.lower(), status.name.lower()).inc(int(counts[pair]))
         _, each = np.unique(outcomes["agent_id"], return_counts=True)
         self.agents_active.set(len(each))
         self.agent_actions.observe(each)

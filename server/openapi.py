@@ -76,7 +76,7 @@ def _models() -> list[type[BaseModel]]:
         body = operation.body or ()
         found |= dict.fromkeys(body if isinstance(body, tuple) else (body,))
         found |= {answer.model: None for answer in operation.answers if answer.model is not None}
-    return [*found, *schemas.BATCH_MODELS]
+    return [*found, schemas.BatchColumns, *schemas.BATCH_MODELS]
 
 
 def _operation(operation: Operation, schema_of: dict[type[BaseModel], Any]) -> dict[str, Any]:
@@ -110,12 +110,7 @@ def _body_schema(body: type[BaseModel] | tuple[type[BaseModel], ...], schema_of:
         other = {"description": "anything else gets an error of its own, and the other items are taken all the same"}
         items = {"anyOf": [*(schema_of[model] for model in schemas.BATCH_MODELS), other]}
         actions = {"type": "array", "minItems": 1, "maxItems": schemas.BATCH_MAX, "items": items}
-        return {
-            "type": "object",
-            "required": ["actions"],
-            "additionalProperties": False,
-            "properties": {"actions": actions},
-        }
+        return {"anyOf": [_closed("actions", actions), schema_of[schemas.BatchColumns]]}
     if isinstance(body, tuple):
         mapping = {name: schema_of[model]["$ref"] for name, model in schemas.ACTION_MODELS.items()}
         return {
@@ -123,6 +118,11 @@ def _body_schema(body: type[BaseModel] | tuple[type[BaseModel], ...], schema_of:
             "discriminator": {"propertyName": "type", "mapping": mapping},
         }
     return schema_of[body]
+
+
+def _closed(name: str, schema: Any) -> dict[str, Any]:
+    """Return the schema of an object with one field."""
+    return {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:

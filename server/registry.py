@@ -17,8 +17,8 @@ from server.bodies import JSON, MSGPACK
 from server.live.columnar import ARROW, PARQUET
 
 KIB = 1024
-ACTION_BYTES, BATCH_BYTES, OTHER_BYTES = 16 * KIB, 256 * KIB, 64 * KIB
-"""Largest request bodies: of one action, of a batch, of everything else."""
+ACTION_BYTES, BATCH_BYTES, BINARY_BYTES, OTHER_BYTES = 16 * KIB, 256 * KIB, 1024 * KIB, 64 * KIB
+"""Largest request bodies: of one action, of a batch in JSON, in msgpack, of everything else."""
 
 CSV = "text/csv"
 EVENT_STREAM = "text/event-stream"
@@ -59,6 +59,7 @@ class Operation:
     """One route.
 
     body: model of the request body, None when it takes none; a tuple is one model of several, told apart by `type`.
+    binary_bytes: largest body in msgpack, whose columns may be typed arrays; None: as body_bytes, and they may not.
     body_optional: whether an absent body stands for an empty object. problems: statuses of its own besides 400, 404
     of the path, 429 and 500. starting: whether it answers while the world is being opened.
     """
@@ -76,6 +77,7 @@ class Operation:
     body: type[BaseModel] | tuple[type[BaseModel], ...] | None = None
     body_media: tuple[str, ...] = (JSON,)
     body_bytes: int = OTHER_BYTES
+    binary_bytes: int | None = None
     body_optional: bool = False
     problems: tuple[int, ...] = ()
     starting: bool = False
@@ -322,6 +324,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=schemas.Batch,
         body_media=(JSON, MSGPACK),
         body_bytes=BATCH_BYTES,
+        binary_bytes=BINARY_BYTES,
         answers=(
             Answer(status=202, text="what was accepted is durable", model=documents.BatchResults),
             _ok("decided or checked (wait=outcome, validate=true)", documents.BatchResults),
@@ -336,7 +339,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="agents",
         role=Role.AGENT,
         answers=(_ok("the receipt", documents.Receipt),),
-        problems=(401, 404),
+        problems=(401, 404, 503),
     ),
     # streams
     Operation(

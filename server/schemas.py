@@ -354,6 +354,16 @@ class Batch(Shape):
     ]
 
 
+class BatchColumns(Shape):
+    """The same as one list a field, or in msgpack as one typed array a field (see docs/protocol.md)."""
+
+    columns: Annotated[
+        dict[str, Any],
+        Field(description="one column a field: a list with a value or null for each action, or a typed array"),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "array", "maxItems": BATCH_MAX}}),
+    ]
+
+
 class Registration(Shape):
     """A registration has no fields: the world decides what a new agent gets."""
 

@@ -30,6 +30,7 @@ KERNEL_TESTS = (
     "tests/engine/test_auction.py",
     "tests/engine/test_order_book.py",
     "tests/engine/test_actions.py",
+    "tests/engine/test_receipt_table.py",
     "tests/engine/phases",
 )
 PYTEST = (PYTHON, "-m", "coverage", "run", "-m", "pytest", "-q")

@@ -34,7 +34,10 @@ PACKAGES = {
     ),
     "loadtest": ("loadtest", STANDARD | {"arena_client"}),
     # no customers: they run the server itself, under virtual time and to be killed, and read what it leaves
-    "loadtest.simulation": ("loadtest/simulation", STANDARD | {"loadtest", "engine", "server", "starlette", "orjson"}),
+    "loadtest.simulation": (
+        "loadtest/simulation",
+        STANDARD | {"loadtest", "engine", "server", "starlette", "orjson", "arena_client"},
+    ),
     "loadtest.kills": ("loadtest/kills", STANDARD | {"loadtest", "engine", "server"}),
     "loadtest.gateways": ("loadtest/gateways", STANDARD | {"loadtest", "engine", "server", "arena_client"}),
     "examples": ("clients/python/examples", STANDARD | {"arena_client"}),
@@ -60,6 +63,7 @@ DOORS = {
     "loadtest/headless/cost_curves.py": {"engine", "server", "numpy"},
     "loadtest/headless/memory.py": {"engine", "server"},
     "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
+    "loadtest/micro/bench_ingest.py": {"engine", "server", "numpy"},
     # each runs in the environment of the library it shows
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
@@ -80,10 +84,11 @@ ONLY_IN = {
 #: Parts of a package in their order: a part may import itself and the parts before it, never one after it.
 ORDER = {
     "engine": (
-        "errors config rng arithmetic canonical ladder markets agent_index",
+        "errors config rng arithmetic canonical ladder markets agent_index siphash",
         "layout messages events public",
+        "receipt_table",
         "state",
-        "auction order_book resources market_queue",
+        "auction order_book resources market_queue columns",
         "phases",
         "calibration actions invariants",
         "preview",
@@ -100,7 +105,7 @@ ORDER = {
     "server": (
         "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys",
         "logs metrics protocols bodies middleware redis_door",
-        "schemas live",
+        "schemas live batches",
         "documents",
         "registry",
         "openapi asyncapi pages",

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from loadtest.simulation.forms import Form, results, written
 from loadtest.simulation.network import Answer, Lost, Request
 from loadtest.simulation.witness import SHOWN, Intent, Witness
 
@@ -104,10 +105,15 @@ class Client:
         intents += self.draw.sample(self.open, min(2, len(self.open)))
         # one id twice in a batch is one action as well
         actions = [{"agent_id": self.agent_id, **intent.body} for intent in intents]
-        answer = await self._send("POST", "/api/actions", orjson.dumps({"actions": actions}), (_JSON, *self._key()))
+        form = self.draw.choice(list(Form))
+        media, body = written(form, actions)
+        headers = ((b"content-type", media), *self._key())
+        answer = await self._exchange(
+            Request(next(self.numbers), "POST", "/api/actions", headers, body, tuple(actions), form)
+        )
         if answer.status == 202:
-            for intent, result in zip(intents, answer.document["results"], strict=True):
-                self._take(intent, result["status"])
+            for intent, result in zip(intents, results(form, answer.body), strict=True):
+                self._take(intent, result.status)
 
     async def ask(self, intent: Intent) -> None:
         """Ask for the receipt of an action."""
@@ -134,7 +140,10 @@ class Client:
     async def _send(
         self, method: str, path: str, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()
     ) -> Answer:
-        answer = await self.network.exchange(Request(next(self.numbers), method, path, headers, body))
+        return await self._exchange(Request(next(self.numbers), method, path, headers, body))
+
+    async def _exchange(self, request: Request) -> Answer:
+        answer = await self.network.exchange(request)
         if answer.status == 401:
             # a late copy of our registration has made a new key: ask for one we know
             self.api_key = None

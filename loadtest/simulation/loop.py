@@ -107,6 +107,10 @@ class VirtualClock:
         """Return the loop's seconds."""
         return self._loop.now
 
+    def worked(self) -> float:
+        """Return the loop's seconds: a thread's own would differ from run to run."""
+        return self._loop.now
+
     def unix_ns(self) -> int:
         """Return what the wall clock says."""
         return self._unix_ns + round(self._loop.now * 1e9)

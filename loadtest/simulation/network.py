@@ -10,16 +10,23 @@ from typing import Any
 
 import orjson
 
+from loadtest.simulation.forms import Form
+
 
 @dataclass(frozen=True)
 class Request:
-    """A request as a client sends it. number: names it in the run's trace."""
+    """A request as a client sends it. number: names it in the run's trace.
+
+    actions: what a batch asks for, each with its agent_id; form: how it is written.
+    """
 
     number: int
     method: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
+    actions: tuple[dict[str, Any], ...] = ()
+    form: Form = Form.OBJECTS
 
 
 @dataclass(frozen=True)

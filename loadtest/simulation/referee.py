@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.events import TickReport
-from engine.journal import Mark, RecordKind, decode_action
+from engine.journal import Mark, decode_actions, is_input
 from engine.messages import Kind
 from engine.replay import Watch
 from loadtest.simulation.process import WARM_UP_TICKS, digest
@@ -50,14 +50,15 @@ def accepted(folder: Path) -> Accepted:
     """Return every accepted input of a world."""
     found = Accepted(defaultdict(list), defaultdict(list))
     for record in read_segments(segment_paths(folder)):
-        if record.kind is not RecordKind.ACTION:
+        if not is_input(record):
             continue
-        action = decode_action(record.payload)
-        agent_id, name = f"a{action.row['agent_id'][0]}", action.client_action_id
-        if action.row["kind"][0] == Kind.REGISTER:
-            found.agents[name].append(agent_id)
-        else:
-            found.actions[agent_id, name].append(int(action.row["seq"][0]))
+        actions = decode_actions(record)
+        columns = (actions.rows[name].tolist() for name in ("agent_id", "kind", "seq"))
+        for agent, kind, seq, name in zip(*columns, actions.client_action_ids, strict=True):
+            if kind == Kind.REGISTER:
+                found.agents[name].append(f"a{agent}")
+            else:
+                found.actions[f"a{agent}", name].append(seq)
     return found
 
 

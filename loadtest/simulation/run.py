@@ -114,6 +114,8 @@ class Run:
             seed=seed,
             tick_rate=draw.choice(TICK_RATES_MS),
             rate_limit=draw.choice((600, 100_000)),
+            address_rate_limit=10_000_000,
+            registration_rate_limit=10_000_000,
             history_limit=50,
             resume_frames=20,
             snapshot_ticks=draw.choice((0, 10, 25, 60, 600)),

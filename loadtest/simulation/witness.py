@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from loadtest.simulation.forms import Result, results
 from loadtest.simulation.network import Answer, Request
 
 FINAL = frozenset({"filled", "rejected", "cancelled", "expired", "done"})
@@ -74,13 +75,13 @@ class Witness:
         """
         if request.method != "POST" or not request.body:
             return []
-        document = orjson.loads(request.body)
         agent_id = request.path.split("/")[3] if request.path.startswith("/api/agents/") else None
         found = []
-        for action in document.get("actions", [document]):
-            agent = action.pop("agent_id", agent_id)
-            intent = self.intents.get((agent, action.get("client_action_id", "")))
-            if intent is not None and intent.body == action:
+        for action in request.actions or [orjson.loads(request.body)]:
+            agent = str(action.get("agent_id", agent_id))
+            content = {name: value for name, value in action.items() if name != "agent_id"}
+            intent = self.intents.get((agent, content.get("client_action_id", "")))
+            if intent is not None and intent.body == content:
                 found.append(intent)
                 intent.arrivals += 1
         return found
@@ -97,8 +98,8 @@ class Witness:
                 self._durable(word, answer.document["seq"], durable_seq)
                 self.registered(word, answer.document["agent_id"])
         elif request.method == "POST" and path == "/api/actions" and answer.status == 202:
-            for intent, result in zip(intents, answer.document["results"], strict=True):
-                self._answer(intent, result["status"], result.get("receipt"), durable_seq)
+            for intent, result in zip(intents, results(request.form, answer.body), strict=True):
+                self._result(intent, result, durable_seq)
         elif request.method == "POST":
             for intent in intents:
                 document = answer.document
@@ -121,6 +122,25 @@ class Witness:
             assert receipt is not None
             self._durable(intent.client_action_id, receipt["seq"], durable_seq)
             self.receipt(intent, receipt, is_answer=True)
+
+    def _result(self, intent: Intent, result: Result, durable_seq: float) -> None:
+        """Take what became of one action of a batch; columns tell of a receipt no more than its number."""
+        if result.receipt is not None or result.seq is None:
+            self._answer(intent, result.status, result.receipt, durable_seq)
+            return
+        intent.answers.append(result.status)
+        self._durable(intent.client_action_id, result.seq, durable_seq)
+        self._accepted(intent, result.seq, is_first=not result.duplicate)
+
+    def _accepted(self, intent: Intent, seq: int, *, is_first: bool) -> None:
+        name = f"{intent.agent_id} {intent.client_action_id}"
+        if intent.seq is None:
+            intent.seq = seq
+        self._same(f"seq of {name}", intent.seq, seq)
+        if is_first:
+            intent.firsts += 1
+            if intent.firsts > 1:
+                self.contradictions.append(f"{name} was accepted as new twice")
 
     def _durable(self, name: str, seq: int, durable_seq: float) -> None:
         if seq > durable_seq:
@@ -147,13 +167,7 @@ class Witness:
         """Take a receipt. is_answer: to a request to act, not to a question."""
         name = f"{intent.agent_id} {intent.client_action_id}"
         self._same(f"name of {name}", intent.client_action_id, document["client_action_id"])
-        if intent.seq is None:
-            intent.seq = document["seq"]
-        self._same(f"seq of {name}", intent.seq, document["seq"])
-        if is_answer and not document["duplicate"]:
-            intent.firsts += 1
-            if intent.firsts > 1:
-                self.contradictions.append(f"{name} was accepted as new twice")
+        self._accepted(intent, document["seq"], is_first=is_answer and not document["duplicate"])
         self._progress(name, intent.told, document)
         intent.told = document
 

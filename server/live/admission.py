@@ -6,30 +6,36 @@ the world (funds, holdings, an order's owner) is decided in the tick. Source: DE
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from engine.journal import FINGERPRINT_SIZE
+from engine.columns import Columns, to_rows
 from engine.ladder import UCR, level_above, level_below, prices
 from engine.markets import ID
 from engine.messages import ACTION, Kind, TimeInForce
+from engine.receipt_table import Verdict
 from engine.state import Q15_ONE
 from server import keys, schemas
 from server.clock import Clock
+from server.config import Settings
 from server.errors import BadRequest, Code, NotFound, Problem, Unauthorized
+from server.live.errors import Full
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
-from server.live.recorder import Recorder, Submitted
+from server.live.recorder import Recorder, Submitted, Taken
 from server.metrics import Metrics
 
 BURST_SHARE = 10
 """A key may use a tenth of its requests a minute at once."""
+BUDGET_BURST_S = 0.02
+"""Time that batches may take at once: who comes meanwhile waits no longer for them."""
 BUCKETS_MAX = 100_000
 """Buckets kept before full ones are forgotten: a full bucket is what a new key starts with."""
 _AGENT_ID = re.compile(r"a([1-9][0-9]{0,15})")
@@ -37,17 +43,18 @@ _SIDES = {"buy": 1, "sell": -1, None: 0}
 
 
 class Rate(NamedTuple):
-    """What is left of a key's requests. reset_s: seconds until all of them are back."""
+    """What is left of the requests of a key or an address. reset_s: seconds until all of them are back."""
 
     limit: int
     remaining: int
     reset_s: int
+    policy: str = "key"
 
     def headers(self) -> dict[str, str]:
         """Return the limits as headers, by the drafted standard and as X-RateLimit-."""
         return {
-            "RateLimit-Policy": f'"key";q={self.limit};w=60',
-            "RateLimit": f'"key";r={self.remaining};t={self.reset_s}',
+            "RateLimit-Policy": f'"{self.policy}";q={self.limit};w=60',
+            "RateLimit": f'"{self.policy}";r={self.remaining};t={self.reset_s}',
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset_s),
@@ -55,38 +62,45 @@ class Rate(NamedTuple):
 
 
 class RateLimiter:
-    """A token bucket per key: `per_minute` tokens flow in evenly, a tenth of that many fit."""
+    """A token bucket for everybody: `per_minute` tokens flow in evenly, `at_once` fit, a tenth of them unless given.
 
-    def __init__(self, per_minute: int, clock: Clock) -> None:
+    policy: whose requests are counted, for the headers; what: is counted, for people.
+    """
+
+    def __init__(
+        self, per_minute: int, clock: Clock, *, policy: str = "key", what: str = "requests", at_once: int | None = None
+    ) -> None:
         self.per_minute = per_minute
-        self.burst = burst(per_minute)
+        self.burst = at_once or burst(per_minute)
+        self.policy = policy
+        self._what = what
         self._clock = clock
         self._buckets: dict[bytes, tuple[float, float]] = {}
-        """Tokens and the time they were counted, by key hash."""
+        """Tokens and the time they were counted, by whom they are of."""
 
     def __len__(self) -> int:
         """Return how many buckets are kept."""
         return len(self._buckets)
 
-    def take(self, key_hash: bytes) -> Rate:
-        """Use one request of a key. Raises Problem 429 when it has none left."""
+    def take(self, who: bytes) -> Rate:
+        """Use one request of somebody's. Raises Problem 429 when there is none left."""
         now, per_s = self._clock.monotonic(), self.per_minute / 60
-        tokens, since = self._buckets.get(key_hash, (float(self.burst), now))
+        tokens, since = self._buckets.get(who, (float(self.burst), now))
         tokens = min(self.burst, tokens + (now - since) * per_s)
         if tokens < 1:
             wait_s = (1 - tokens) / per_s
-            rate = Rate(self.per_minute, 0, _seconds_up((self.burst - tokens) / per_s))
+            rate = Rate(self.per_minute, 0, _seconds_up((self.burst - tokens) / per_s), self.policy)
             raise Problem(
                 Code.RATE,
-                f"more than {self.per_minute} requests a minute; try again in {wait_s:.2f} s",
+                f"more than {self.per_minute} {self._what} a minute; try again in {wait_s:.2f} s",
                 status=429,
                 temporary=True,
                 headers={"Retry-After": str(_seconds_up(wait_s))} | rate.headers(),
             )
         if len(self._buckets) >= BUCKETS_MAX:
             self._forget_full(now, per_s)
-        self._buckets[key_hash] = (tokens - 1, now)
-        return Rate(self.per_minute, int(tokens - 1), _seconds_up((self.burst - tokens + 1) / per_s))
+        self._buckets[who] = (tokens - 1, now)
+        return Rate(self.per_minute, int(tokens - 1), _seconds_up((self.burst - tokens + 1) / per_s), self.policy)
 
     def _forget_full(self, now: float, per_s: float) -> None:
         self._buckets = {
@@ -94,6 +108,57 @@ class RateLimiter:
             for key, (tokens, since) in self._buckets.items()
             if tokens + (now - since) * per_s < self.burst
         }
+
+
+class Limits(NamedTuple):
+    """How often who may ask. keys: requests of a key; addresses: requests without one; newcomers: registrations without
+    one, of an address.
+    """
+
+    keys: RateLimiter
+    addresses: RateLimiter
+    newcomers: RateLimiter
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> Limits:
+        """Return the limits of a server's settings."""
+        what, at_once = "registrations without a key", settings.registration_rate_limit
+        return cls(
+            RateLimiter(settings.rate_limit, clock),
+            RateLimiter(settings.address_rate_limit, clock, policy="address"),
+            RateLimiter(at_once, clock, policy="registrations", what=what, at_once=at_once),
+        )
+
+
+class TimeBudget:
+    """A token bucket of time: a share of it may be spent, at most BUDGET_BURST_S at once.
+
+    What a batch costs depends on its encoding and on what is wrong with it, so time is what is counted: that of the
+    thread, for on a crowded machine batches would pay for what others took of it. It is asked before a batch is looked
+    at: the last one may overdraw it.
+    """
+
+    def __init__(self, share: float, clock: Clock) -> None:
+        self.share = share
+        self._clock = clock
+        self._left_s = BUDGET_BURST_S
+        self._counted = clock.monotonic()
+
+    def wait_s(self) -> float:
+        """Return how long until something may be spent, 0 when it may be now."""
+        now = self._clock.monotonic()
+        self._left_s = min(BUDGET_BURST_S, self._left_s + (now - self._counted) * self.share)
+        self._counted = now
+        return max(0.0, -self._left_s / self.share)
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Count the time of a block."""
+        began = self._clock.worked()
+        try:
+            yield
+        finally:
+            self._left_s -= self._clock.worked() - began
 
 
 def burst(per_minute: int) -> int:
@@ -111,21 +176,22 @@ class Caller(NamedTuple):
 class Admission:
     """Turns requests into inputs of the world, or refuses them. Everything is synchronous and on one thread."""
 
-    def __init__(self, recorder: Recorder, limiter: RateLimiter, metrics: Metrics) -> None:
-        self.limiter = limiter
+    def __init__(self, recorder: Recorder, limits: Limits, budget: TimeBudget, metrics: Metrics) -> None:
+        self.limits = limits
+        self.budget = budget
         self._recorder = recorder
         self._agents = recorder.registry
         self._receipts = recorder.receipts
         self._metrics = metrics
 
-    def caller(self, headers: Mapping[str, str], *, counted: bool = True) -> Caller:
-        """Return who sent a request, after taking it from the key's rate.
+    def caller(self, headers: Mapping[str, str], address: str, *, counted: bool = True) -> Caller:
+        """Return who sent a request, after taking it from the rate of the key, or of the address without one.
 
         Raises Unauthorized for a key that opens nothing, Problem 429 above the rate.
         """
         key = api_key(headers)
         if key is None:
-            return Caller(None, None)
+            return Caller(None, self._taken(self.limits.addresses, network_of(address)) if counted else None)
         key_hash = keys.digest(key)
         owner = self._agents.owner_of_key(key_hash)
         if owner is None:
@@ -134,11 +200,11 @@ class Admission:
 
     def take(self, key_hash: bytes) -> Rate:
         """Use one request of a key. Raises Problem 429 when it has none left."""
-        try:
-            return self.limiter.take(key_hash)
-        except Problem:
-            self._metrics.rate_limited.labels("key").inc()
-            raise
+        return self._taken(self.limits.keys, key_hash)
+
+    def count_newcomer(self, address: str) -> None:
+        """Take a registration without a key from the rate of its address. Raises Problem 429 above it."""
+        self._taken(self.limits.newcomers, network_of(address))
 
     def operator(self, headers: Mapping[str, str]) -> Caller:
         """Return the caller when it is the operator. Raises Unauthorized, Problem 429 above the rate of a key."""
@@ -148,7 +214,7 @@ class Admission:
         key_hash = keys.digest(key)
         if not self._agents.is_operator(key_hash):
             raise Unauthorized(Code.KEY_UNKNOWN, "the key is not the operator's")
-        return Caller(None, self.limiter.take(key_hash))
+        return Caller(None, self.take(key_hash))
 
     def own_agent(self, owner: int | None, agent_id: Any, *, or_left: bool = False) -> int:
         """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's.
@@ -188,13 +254,51 @@ class Admission:
         """
         self.check_present(agent, action.client_action_id)
         row = self.row(agent, action)
-        return self._recorder.submit(row, action.client_action_id, fingerprint(row, action))
+        return self._recorder.submit(row, action.client_action_id, self.fingerprint(row, action))
 
     def row(self, agent: int, action: schemas.Action) -> NDArray[np.void]:
         """Return an action as the world takes it: dtype ACTION, shape (1,), seq not filled."""
         row = to_row(agent, action)
         row["valid_until"] = self._valid_until(action.valid_until_tick)
         return row
+
+    def check_intake(self) -> None:
+        """See to it that a batch may be looked at: refused here it has cost next to nothing. Raises ReadOnly, Full."""
+        try:
+            self._recorder.check_room()
+            if (wait_s := self.budget.wait_s()) > 0:
+                raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
+        except Full:
+            self._metrics.batches_refused.inc()
+            raise
+
+    def look_at(self, columns: Columns) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+        """Return the actions of a batch as rows (dtype ACTION, seq not filled), and which of them are surely right."""
+        rows = np.empty(len(columns.agent), ACTION)
+        is_good = np.zeros(len(rows), np.uint8)
+        to_rows(columns, prices(), self._receipts.tick, VALIDITY_TICKS, VALIDITY_TICKS_MAX, rows, is_good)
+        return rows, is_good.astype(np.bool_)
+
+    def submit_batch(
+        self, owner: int | None, rows: NDArray[np.void], columns: Columns, is_right: NDArray[np.bool_]
+    ) -> Taken:
+        """Hand the right actions of a batch to the recorder; acknowledge them only when recorder.durable returned.
+
+        Of the verdicts REFUSED is that of actions that are not right; UNKNOWN_AGENT that of foreign agents, too.
+        """
+        agents = np.ascontiguousarray(rows["agent_id"])
+        owners = self._agents.owners_of_agents(agents)
+        verdicts = np.where(owners == (owner or -1), int(Verdict.ASKED), int(Verdict.UNKNOWN_AGENT)).astype(np.int32)
+        for i in np.flatnonzero(owners == 0).tolist():
+            if self._agents.owner_of_left_agent(int(agents[i])) == owner:
+                verdicts[i] = Verdict.LEFT
+        verdicts[~is_right] = Verdict.REFUSED
+        return self._recorder.submit_batch(rows, columns.names, columns.valid_until_tick, verdicts)
+
+    def fingerprint(self, row: NDArray[np.void], action: schemas.Action) -> bytes:
+        """Return 16 bytes that are equal for the same action however it was written, and only then."""
+        asked = -1 if action.valid_until_tick is None else action.valid_until_tick
+        return self._receipts.fingerprints(row, np.array([asked])).tobytes()
 
     def receipt(self, agent: int, client_action_id: str) -> Receipt:
         """Return the receipt under that id. Raises NotFound."""
@@ -206,6 +310,13 @@ class Admission:
             )
         return receipt
 
+    def _taken(self, limiter: RateLimiter, who: bytes) -> Rate:
+        try:
+            return limiter.take(who)
+        except Problem:
+            self._metrics.rate_limited.labels(limiter.policy).inc()
+            raise
+
     def _valid_until(self, asked: int | None) -> int:
         now = self._receipts.tick
         if asked is None:
@@ -214,6 +325,15 @@ class Admission:
             allowed = f"at most {now + VALIDITY_TICKS_MAX}: {VALIDITY_TICKS_MAX} ticks from now ({now})"
             raise invalid([{"field": "valid_until_tick", "problem": "too far away", "allowed": allowed}])
         return asked
+
+
+def network_of(address: str) -> bytes:
+    """Return whose requests an address counts for: its own, with IPv6 those of its /64, which one customer has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address.encode("utf-8", "replace")
+    return parsed.packed[:8] if parsed.version == 6 and parsed.ipv4_mapped is None else parsed.packed[-4:]
 
 
 def api_key(headers: Mapping[str, str]) -> str | None:
@@ -294,17 +414,6 @@ def to_level(price: Decimal, side: str | None) -> int:
         )
         raise invalid([{"field": "price", "problem": "is between two prices of the ladder", "allowed": allowed}])
     return above
-
-
-def fingerprint(row: NDArray[np.void], action: schemas.Action) -> bytes:
-    """Return 16 bytes that are equal for the same action however it was written, and only then.
-
-    The validity counts as it was asked for, so that a retry with the default one is the same action later on.
-    """
-    content = row.copy()
-    content["seq"] = 0
-    content["valid_until"] = -1 if action.valid_until_tick is None else action.valid_until_tick
-    return hashlib.blake2b(content.tobytes(), digest_size=FINGERPRINT_SIZE).digest()
 
 
 def _kind_label(value: Any) -> str:

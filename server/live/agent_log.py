@@ -21,7 +21,7 @@ from engine.agent_index import find
 from engine.events import TickReport
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind
 from engine.state import State
-from server.live.agent_records import LEFT, PART_BITS, Gathered, Recent, Record, Tick, end_of
+from server.live.agent_records import LEFT, PART_BITS, Gathered, Names, Recent, Record, Tick, end_of
 from server.metrics import Metrics
 
 Ints = NDArray[np.int64]
@@ -143,8 +143,8 @@ class AgentLog:
         """The tick up to which everybody's ticks are kept."""
         self._logs: dict[int, OwnerLog] = {}
         self._known = _Known()
-        self._names: dict[int, str] = {}
-        """client_action_id of the actions that are not decided, by sequence."""
+        self._names = Names()
+        """Of the actions that are not decided."""
         self._oldest: deque[tuple[OwnerLog, int]] = deque()
         """Log and position of every record, oldest first; some are of logs that are kept no longer."""
         self._expiring: deque[tuple[int, OwnerLog]] = deque()
@@ -156,11 +156,9 @@ class AgentLog:
 
     # the world's side
 
-    def accepted(
-        self, seqs: Sequence[int], agents: Sequence[int], kinds: Sequence[int], client_action_ids: Sequence[str]
-    ) -> None:
+    def accepted(self, rows: NDArray[np.void], names: NDArray[np.uint8]) -> None:
         """Note the names of actions that wait for their tick: a live.recorder.Follower."""
-        self._names.update(zip(seqs, client_action_ids, strict=True))
+        self._names.add(int(rows["seq"][0]), names)
 
     def replayed(self, report: TickReport) -> None:
         """Take a tick of before this start."""
@@ -204,15 +202,11 @@ class AgentLog:
             self._weigh(found, report.tick, state)
         self._metrics.agent_log_bytes.set(self._bytes)
 
-    def _take_names(self, report: TickReport) -> dict[int, str]:
+    def _take_names(self, report: TickReport) -> Names:
         """Return the names of the actions a tick decided, and forget them."""
-        if not self._names:
-            return {}
-        names, last = self._names, int(report.outcomes["seq"].max(initial=0))
-        self._names = {seq: name for seq, name in names.items() if seq > last}
-        return names
+        return self._names.take(int(report.outcomes["seq"].max(initial=0)))
 
-    def _take(self, report: TickReport, names: dict[int, str], unix_ns: int) -> dict[OwnerLog, Gathered]:
+    def _take(self, report: TickReport, names: Names, unix_ns: int) -> dict[OwnerLog, Gathered]:
         """Add a tick to the logs it concerns, and cut what is old; return those logs and what concerns them."""
         self.tick = report.tick
         found: dict[OwnerLog, Gathered] = {}
@@ -275,7 +269,7 @@ class AgentLog:
             self._known.put((agent,), log)
         return log
 
-    def _add(self, found: dict[OwnerLog, Gathered], report: TickReport, names: dict[int, str], unix_ns: int) -> None:
+    def _add(self, found: dict[OwnerLog, Gathered], report: TickReport, names: Names, unix_ns: int) -> None:
         """Add a tick to the logs it concerns. Their rows are copied at once, and cut to pieces."""
         decided = [i for gathered in found.values() for i in gathered.outcomes]
         changed = [i for gathered in found.values() for i in gathered.updates]

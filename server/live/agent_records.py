@@ -6,6 +6,7 @@ making records of all would take longer than a tick. An owner's are found in the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -93,11 +94,40 @@ class Gathered:
             yield tuple(taken)  # type: ignore[misc]  # four lists, of the types above
 
 
+class Names:
+    """client_action_ids by sequence: runs of sequences one after another, as they were accepted."""
+
+    __slots__ = ("_firsts", "_runs")
+
+    def __init__(self, firsts: list[int] | None = None, runs: list[NDArray[np.uint8]] | None = None) -> None:
+        self._firsts = firsts or []
+        self._runs = runs or []
+
+    def add(self, first: int, names: NDArray[np.uint8]) -> None:
+        """Add a run behind all others. first: its first sequence; names: as in engine.journal.Actions."""
+        self._firsts.append(first)
+        self._runs.append(names)
+
+    def take(self, last: int) -> Names:
+        """Return the runs that begin at or before a sequence, and forget them."""
+        end = bisect_right(self._firsts, last)
+        taken = Names(self._firsts[:end], self._runs[:end])
+        del self._firsts[:end], self._runs[:end]
+        return taken
+
+    def get(self, seq: int) -> str | None:
+        """Return the name of an action, None for what has none."""
+        at = bisect_right(self._firsts, seq) - 1
+        if at < 0 or seq - self._firsts[at] >= len(self._runs[at]):
+            return None
+        return bytes(self._runs[at][seq - self._firsts[at]]).rstrip(b"\0").decode()
+
+
 class Tick(NamedTuple):
-    """A tick as it was reported. names: client_action_ids by sequence; unix_ns: as of a record."""
+    """A tick as it was reported. names: of its actions; unix_ns: as of a record."""
 
     report: TickReport
-    names: dict[int, str]
+    names: Names
     unix_ns: int
 
 

@@ -26,6 +26,7 @@ from server.live.errors import WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
 from server.live.journal import ARCHIVE_NAME, read_segments, segment_paths
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.receipt_index import SUFFIX as RECEIPTS_SUFFIX
 from server.live.salvage import Cut, begin_epoch, cut_segment, marks
 from server.live.snapshots import FOLDER_NAME as SNAPSHOTS_NAME
 from server.live.snapshots import list_snapshots
@@ -40,7 +41,7 @@ ATTEMPTS_MAX = 20
 #: What a backup may hold: nothing else is unpacked, whatever the file says.
 _NAMES = re.compile(
     rf"journal-\d{{12}}\.arj|{EVENTS_NAME}|{ARCHIVE_NAME}/journal-\d{{12}}\.arj\.gz"
-    rf"|{RECEIPTS_NAME}/receipts-\d{{12}}\.arf|{SNAPSHOTS_NAME}/snapshot-\d{{12}}-\d+\.arf"
+    rf"|{RECEIPTS_NAME}/receipts-\d{{12}}-\d+\.arr|{SNAPSHOTS_NAME}/snapshot-\d{{12}}-\d+\.arf"
 )
 _COPY_BYTES = 1 << 20
 
@@ -128,7 +129,7 @@ def _paths(folder: Path) -> list[Path]:
     journal = segment_paths(folder)
     if not journal:
         raise BackupError(f"{folder} holds no world")
-    others = sorted((folder / RECEIPTS_NAME).glob("*.arf"))
+    others = sorted((folder / RECEIPTS_NAME).glob(f"*{RECEIPTS_SUFFIX}"))
     events = [folder / EVENTS_NAME] if (folder / EVENTS_NAME).exists() else []
     return [*snapshots, *others, *events, *journal]
 

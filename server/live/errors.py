@@ -6,6 +6,7 @@ LiveError
 ├── IdReused           the client_action_id stands for another action (409)
 ├── Full               no room for more input just now; surely not applied (429)
 ├── ReceiptsFull       no room for another receipt; surely not applied (503)
+├── ReceiptDamaged     a receipt on disk is not what was written; surely not applied (503)
 ├── ReadOnly           the world takes no input any more; surely not applied (503)
 ├── JournalFailed      the disk failed while this was being made durable: it may or may not be applied (504)
 ├── Frozen             the world stopped in the middle of a tick: private state cannot be read (503)
@@ -54,6 +55,10 @@ class Full(LiveError):
 
 class ReceiptsFull(LiveError):
     """As many receipts are kept as may be, all of them within their validity; nothing was taken."""
+
+
+class ReceiptDamaged(LiveError):
+    """A receipt cannot be read, so nobody can tell whether an id was used; nothing was taken."""
 
 
 class ReadOnly(LiveError):

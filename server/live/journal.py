@@ -47,6 +47,8 @@ ARCHIVE_NAME = "archive"
 """Folder of the segments no start needs any more, compressed."""
 GROUP_S = 0.002
 """Syncs begin at least this far apart: a lone record is synced at once, a flood in groups of two milliseconds."""
+SEGMENT_BYTES_MAX = 64 << 20
+"""Bytes of a segment after which the next mark ends it: it is packed and read as a whole."""
 PENDING_BYTES_MAX = 64 << 20
 """Bytes that may wait for the disk before no more input is taken."""
 
@@ -120,6 +122,9 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer: list[bytes | SegmentStart] = []
         self._buffer_size = 0
+        self._segment_size = 0
+        self._buffer_last = next_seq - 1
+        """The last sequence in the buffer, or before it."""
         self._lock = threading.Lock()
         self._writer = _Writer(file, next_file, next_seq - 1, clock, workers, self._take, self._report)
 
@@ -138,33 +143,42 @@ class Journal:
         """Whether so much waits for the disk that no input should be taken; marks still are."""
         return self._buffer_size >= PENDING_BYTES_MAX
 
+    @property
+    def segment_is_full(self) -> bool:
+        """Whether the segment should end with the next mark."""
+        return self._segment_size >= SEGMENT_BYTES_MAX
+
     def start(self) -> None:
         """Bind the journal to the running event loop and begin to write; later calls change nothing."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._writer.start()
 
-    def append(self, kind: RecordKind, payload: bytes) -> int:
+    def append(self, kind: RecordKind, payload: bytes, count: int = 1) -> int:
         """Take a record and return its sequence; it is durable once durable(sequence) returns.
 
+        count: sequences it takes, from that one on; they are durable together.
         Raises JournalFailed after the disk failed.
         """
         if self._reason is not None:
             raise JournalFailed(self._reason)
         seq = self.next_seq
-        self.next_seq = seq + 1
+        self.next_seq = seq + count
         record = encode(seq, kind, payload)
         self.chain.add(record)
+        self._segment_size += len(record)
         self._counts[kind] += 1
         with self._lock:
             self._buffer.append(record)
             self._buffer_size += len(record)
+            self._buffer_last = seq + count - 1
         self._writer.wake()
         return seq
 
     def rotate(self) -> SegmentStart:
         """Let the segment end behind the last record appended; the next one begins a new segment. Return which."""
         start = SegmentStart(self.next_seq, self.chain.close())
+        self._segment_size = 0
         with self._lock:
             self._buffer.append(start)
         return start
@@ -182,11 +196,11 @@ class Journal:
             self._writer.stop()
             await asyncio.to_thread(self._writer.join)
 
-    def _take(self) -> list[bytes | SegmentStart]:
+    def _take(self) -> tuple[list[bytes | SegmentStart], int]:
         with self._lock:
             batch, self._buffer = self._buffer, []
             self._buffer_size = 0
-        return batch
+            return batch, self._buffer_last
 
     def _report(self, done: _Batch | OSError) -> None:
         """Pass a batch's end from the writer to the event loop."""
@@ -238,7 +252,7 @@ class _Writer:
         durable: int,
         clock: Clock,
         workers: Workers,
-        take: Callable[[], list[bytes | SegmentStart]],
+        take: Callable[[], tuple[list[bytes | SegmentStart], int]],
         report: Callable[[_Batch | OSError], None],
     ) -> None:
         self._file = file
@@ -287,7 +301,7 @@ class _Writer:
                 if (left := began + GROUP_S - self._clock.monotonic()) > 0:
                     self._never.wait(left)
                 began = self._clock.monotonic()
-                self._write(self._take(), began)
+                self._write(*self._take(), began)
             failure = None
         except OSError as error:
             failure = error
@@ -296,24 +310,26 @@ class _Writer:
                 self._report(failure)
             self._file.close()
 
-    def _write(self, taken: list[bytes | SegmentStart], began: float) -> None:
-        """Commit what was taken; a new segment is begun only when the one before is durable to its end."""
+    def _write(self, taken: list[bytes | SegmentStart], last: int, began: float) -> None:
+        """Commit what was taken; a new segment is begun only when the one before is durable to its end.
+
+        last: sequence of the last record taken.
+        """
         records: list[bytes] = []
         for item in taken:
             if isinstance(item, bytes):
                 records.append(item)
                 continue
             if records:
-                self._report(self._commit(records, began))
+                self._report(self._commit(records, item.sequence - 1, began))
                 records, began = [], self._clock.monotonic()
             following = self._next_file(item)
             self._file.close()
             self._file = following
         if records:
-            self._report(self._commit(records, began))
+            self._report(self._commit(records, last, began))
 
-    def _commit(self, records: list[bytes], began: float) -> _Batch:
-        last = self._durable + len(records)
+    def _commit(self, records: list[bytes], last: int, began: float) -> _Batch:
         data = b"".join([encode_batch(self._durable + 1, last, self._durable), *records])
         self._file.write(data)
         self._file.sync()

@@ -1,188 +1,408 @@
-"""Receipts that can no longer change, on disk: found by their key, with a few bytes of memory each.
+"""Receipts that can no longer change, on disk: found by their key, with less than three bytes of memory each.
 
-    settled receipts -> wait_for (in memory) -> write, in a thread -> adopt: a generation, sorted by key, mapped
+    settled receipts -> write_generation, in a thread -> adopt: a generation, sorted by key
+    generations of one tier -> merged into one of the next, in another thread -> replaced
 
-Every generation is written once and removed when its last receipt is past its time. A filter in memory (Bloom 1970,
-one 64-bit word a key, as in Putze, Sanders, Singler 2007) answers for all generations at once that a key is in none of
-them: of 1,000 keys that are not there about 20 are looked for all the same. Source: DESIGN D23, R2.
+    file = receipts, 104 bytes each | starts u32 | remainders u16 | tail
+
+A key is a keyed hash of 128 bits. Its first bits name a bucket, the next 16 are its remainder: in memory are, of each
+generation, where the buckets start and the remainders of all its receipts, in the order of the receipts. A look-up
+reads a bucket of about eight remainders, and the disk only for those that are equal: for a key that is not there in
+one of 8,000 look-ups a generation. Every receipt carries a checksum that is looked at when it is read.
+Source: DESIGN D23, R2; the tiers are those of log-structured merge trees (O'Neil et al. 1996).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from server.live.array_file import read_arrays, write_arrays
+from engine.receipt_table import RECEIPT, add_keys, find_candidates
+from engine.siphash import hash_rows, key_words
+from server.live.array_file import NotWhole
+from server.live.disk import remove, write_whole
+from server.live.errors import ReceiptDamaged
 
-KEY_SIZE = 16
-PACKED_MAX = 101
-"""Bytes of the longest packed receipt; shorter ones are filled up."""
+Rows = NDArray[np.void]
+Words = NDArray[np.uint64]
+Pause = Callable[[int], None] | None
+
 FOLDER_NAME = "receipts"
-_LENGTH = Struct("<B")
-_ENDS = Struct("<q")
-_ROW_SIZE = KEY_SIZE + _LENGTH.size + PACKED_MAX
-_FILTER_BITS_A_KEY = 16
-_FILTER_WORDS_MIN = 1 << 10
+SUFFIX = ".arr"
+FORMAT_VERSION = 1
+TIERS = ((100_000, 4), (1_000_000, 8), (8_000_000, 4))
+"""A generation of fewer receipts than the first number is of that tier; so many of a tier are merged into one."""
+SHARE_ENDED = 0.875
+"""Share of a generation's receipts that must be past their time before it is written anew without them."""
+PART = 1 << 15
+"""Receipts, about, that a merge has in memory at once: 3.4 MB, several times."""
+_BUCKET = 8
+_SLICE = 10_000
+"""Receipts that are written between two pauses: a megabyte."""
+_SAMPLED = 8
+"""Of so many receipts one is asked when most of them end."""
+_DIGEST_SIZE = 16
+_MAGIC = b"ARENAR\r\n"
+_TAIL = Struct("<8sIIQqq16s16s")
+"""Magic, version, bits of a bucket's number, count, ends, mostly, digest of starts and remainders, of the tail."""
+_CHECK_KEY = key_words(bytes(16))
+
+log = structlog.get_logger("arena.receipts")
 
 
-@dataclass(frozen=True)
 class Generation:
-    """A file of receipts. ends: the last tick any of them is valid in; high: first 8 bytes of the keys, ascending."""
+    """A file of receipts, and what of it is in memory. bits: of a bucket's number.
 
-    path: Path
-    ends: int
-    high: NDArray[np.uint64]
-    rows: NDArray[np.uint8]
+    ends: the last tick any of them is valid in; mostly: the last tick of the SHARE_ENDED that end first.
+    """
 
-    def get(self, key: bytes) -> bytes | None:
-        """Return the packed receipt under a key."""
-        high = np.uint64(int.from_bytes(key[:8], "big"))
-        i = int(np.searchsorted(self.high, high))
-        while i < len(self.high) and self.high[i] == high:
-            row: bytes = self.rows[i].tobytes()
-            if row[:KEY_SIZE] == key:
-                return row[KEY_SIZE + 1 : KEY_SIZE + 1 + row[KEY_SIZE]]
-            i += 1
-        return None
+    def __init__(
+        self, path: Path, bits: int, ends: int, mostly: int, starts: NDArray[np.uint32], remainders: bytes
+    ) -> None:
+        self.path = path
+        self.bits = bits
+        self.ends = ends
+        self.mostly = mostly
+        self._starts = starts.astype(np.uint32)
+        self._remainders = remainders
+        self._remainders_array = np.frombuffer(remainders, np.uint16)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __len__(self) -> int:
+        return len(self._remainders_array)
+
+    def __del__(self) -> None:
+        # the file stays readable for whoever still has this, whatever becomes of its name
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of it that are in memory."""
+        return self._starts.nbytes + len(self._remainders)
+
+    @property
+    def tier(self) -> int:
+        """The tier it is of."""
+        return sum(len(self) >= size for size, _ in TIERS)
+
+    def may_hold(self, high: int) -> bool:
+        """Whether a key that begins with these 64 bits may be in it: for one key a tenth of the time get takes."""
+        bucket = high >> (64 - self.bits)
+        first, last = int(self._starts[bucket]), int(self._starts[bucket + 1])
+        remainder = (high >> (48 - self.bits)) & 0xFFFF
+        return self._remainders.find(remainder.to_bytes(2, "little"), 2 * first, 2 * last) >= 0
+
+    def bounds(self, bits: int) -> NDArray[np.int64]:
+        """Return where the receipts of each of 2^bits ranges of keys begin, and at last how many there are."""
+        if bits <= self.bits:
+            return self._starts[:: 1 << (self.bits - bits)].astype(np.int64)
+        # few receipts for so many ranges
+        ranges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
+        inner = np.searchsorted(self.read(0, len(self))["high"], ranges)
+        return np.concatenate([[0], inner, [len(self)]]).astype(np.int64)
+
+    def get(self, keys: Words) -> tuple[NDArray[np.int64], Rows]:
+        """Return which of keys, shape (n, 2), are in it, and their receipts. Raises ReceiptDamaged."""
+        places = np.empty(len(keys), np.int64)
+        find_candidates(self._starts, self._remainders_array, self.bits, keys, places)
+        at = np.flatnonzero(places >= 0)
+        places = places[at]
+        found, receipts = [np.zeros(0, np.int64)], [np.zeros(0, RECEIPT)]
+        while len(at):
+            rows = self._checked(b"".join(self._bytes(place, place + 1) for place in places.tolist()), len(at))
+            is_it = (rows["high"] == keys[at, 0]) & (rows["low"] == keys[at, 1])
+            found.append(at[is_it])
+            receipts.append(rows[is_it])
+            # the next receipt may have the same remainder
+            at, places = at[~is_it], places[~is_it] + 1
+            goes_on = places < len(self)
+            at, places = at[goes_on], places[goes_on]
+            goes_on = self._remainders_array[places] == self._remainders_array[places - 1]
+            at, places = at[goes_on], places[goes_on]
+        return np.concatenate(found), np.concatenate(receipts)
+
+    def read(self, first: int, last: int) -> Rows:
+        """Return receipts first..last - 1. Raises ReceiptDamaged."""
+        return self._checked(self._bytes(first, last), last - first)
+
+    def _bytes(self, first: int, last: int) -> bytes:
+        size, offset = (last - first) * RECEIPT.itemsize, first * RECEIPT.itemsize
+        try:
+            data = os.pread(self._descriptor, size, offset)
+            # the system gives less than it is asked for when that is a great deal
+            while len(data) < size and (more := os.pread(self._descriptor, size - len(data), offset + len(data))):
+                data += more
+        except OSError as error:
+            raise self._damaged(str(error)) from error
+        return data
+
+    def _checked(self, data: bytes, count: int) -> Rows:
+        rows = np.frombuffer(data, RECEIPT, len(data) // RECEIPT.itemsize)
+        if len(rows) != count or not np.array_equal(rows["check"], checks(rows)):
+            raise self._damaged("the checksum of a receipt is wrong")
+        return rows
+
+    def _damaged(self, reason: str) -> ReceiptDamaged:
+        log.error("receipt_damaged", path=str(self.path), reason=reason)
+        return ReceiptDamaged(f"{self.path}: {reason}")
+
+
+class Merge(NamedTuple):
+    """Generations that are to become one. oldest: receipts that ended before it are left out."""
+
+    generations: tuple[Generation, ...]
+    oldest: int
 
 
 class ReceiptIndex:
-    """All generations, and the receipts that wait to become one. For one event loop's thread."""
+    """All generations. For one event loop's thread; nothing here writes to the disk."""
 
     def __init__(self) -> None:
         self._generations: list[Generation] = []
-        self._waiting: list[dict[bytes, bytes]] = []
-        """What is not on disk yet, the next to be written first."""
-        self._filter = _Filter(0)
+        self._retired: list[tuple[Path, int]] = []
+        self._merging: tuple[Generation, ...] = ()
         self._count = 0
 
     def __len__(self) -> int:
-        return self._count + self.waiting
-
-    @property
-    def waiting(self) -> int:
-        """Receipts that are not on disk yet."""
-        return sum(map(len, self._waiting))
+        return self._count
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """All that are on disk; the first ends first."""
+        """All there are, the newest last."""
         return tuple(self._generations)
 
-    def get(self, key: bytes) -> bytes | None:
-        """Return the packed receipt under a key of 16 bytes, None when there is none."""
-        for settled in self._waiting:
-            if (packed := settled.get(key)) is not None:
-                return packed
-        if not self._count or not self._filter.may_hold(key):
-            return None
-        for generation in reversed(self._generations):
-            if (packed := generation.get(key)) is not None:
-                return packed
-        return None
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the index takes in memory."""
+        return sum(one.memory_bytes for one in self._generations)
 
-    def wait_for(self, settled: dict[bytes, bytes]) -> None:
-        """Keep receipts in memory until adopt is given their generation; generations come in the same order."""
-        self._waiting.append(settled)
+    def get(self, keys: Words, oldest: int) -> tuple[NDArray[np.int64], Rows]:
+        """Return which of keys, shape (n, 2), have a receipt that ended at oldest or later, and these receipts.
+
+        Raises ReceiptDamaged when it cannot be told.
+        """
+        found, rows = np.zeros(0, np.int64), np.zeros(0, RECEIPT)
+        likely: Iterable[Generation] = reversed(self._generations)
+        if len(keys) == 1:
+            high = int(keys[0, 0])
+            likely = (one for one in likely if one.may_hold(high))
+        for generation in likely:
+            at, got = generation.get(keys)
+            if len(at):
+                is_kept = got["ends"] >= oldest
+                found, rows = np.concatenate([found, at[is_kept]]), np.concatenate([rows, got[is_kept]])
+        return found, rows
 
     def adopt(self, generation: Generation | None) -> None:
-        """Take in the generation of the receipts that waited longest; None: there were none to write."""
-        del self._waiting[0]
+        """Take in receipts that were written; None: there were none."""
         if generation is not None:
-            self._add(generation)
+            self._generations.append(generation)
+            self._count += len(generation)
 
-    def forget(self, tick: int) -> None:
-        """Let go of generations whose receipts all ended before tick; their files are unlinked."""
-        if not self._generations or self._generations[0].ends >= tick:
-            return
-        gone = self._generations.pop(0)
-        self._count -= len(gone.high)
-        # what is left of it in the filter only makes a look-up in vain likelier, until the next one is made
-        gone.path.unlink(missing_ok=True)
+    def to_merge(self, oldest: int) -> Merge | None:
+        """Return what should be merged now, None when nothing should, or when something is being merged."""
+        if self._merging:
+            return None
+        chosen: tuple[Generation, ...] = ()
+        for tier, (_, count) in enumerate(TIERS):
+            of_tier = [one for one in self._generations if one.tier == tier]
+            if len(of_tier) >= count:
+                chosen = tuple(of_tier[:count])
+                break
+        else:
+            chosen = tuple(one for one in self._generations if one.mostly < oldest <= one.ends)[:1]
+        self._merging = chosen
+        return Merge(chosen, oldest) if chosen else None
 
-    def take_back(self) -> dict[bytes, bytes]:
-        """Return the receipts that waited longest; they could not be written."""
-        return self._waiting.pop(0)
+    def replace(self, merged: Generation | None) -> None:
+        """Take in what to_merge's generations became; None: nothing of them was left."""
+        first = next((i for i, one in enumerate(self._generations) if one in self._merging), 0)
+        self._retired += [(one.path, one.ends) for one in self._generations if one in self._merging]
+        self._generations = [one for one in self._generations if one not in self._merging]
+        if merged is not None:
+            # where the oldest of them was: of two receipts under one key the newer is looked at first
+            self._generations.insert(first, merged)
+        self._merging = ()
+        self._count = sum(map(len, self._generations))
+
+    def leave(self) -> None:
+        """Take in that to_merge's generations could not be merged: they stay."""
+        self._merging = ()
+
+    def forget(self, oldest: int) -> None:
+        """Let go of generations whose receipts all ended before oldest."""
+        for one in [one for one in self._generations if one.ends < oldest and one not in self._merging]:
+            self._generations.remove(one)
+            self._retired.append((one.path, one.ends))
+            self._count -= len(one)
+
+    def take_retired(self) -> list[tuple[Path, int]]:
+        """Return the files that are not needed here any more, each with the last tick of its receipts' validity."""
+        retired, self._retired = self._retired, []
+        return retired
 
     def open(self, paths: Iterable[Path]) -> None:
         """Read the generations of a snapshot. Raises NotWhole, OSError when one cannot be used."""
         for path in paths:
-            self._add(_opened(path))
-
-    def _add(self, generation: Generation) -> None:
-        self._generations.append(generation)
-        # forget() looks at the first only
-        self._generations.sort(key=lambda one: one.ends)
-        self._count += len(generation.high)
-        if self._filter.is_full(len(generation.high)):
-            self._filter = _Filter(2 * self._count)
-            for one in self._generations:
-                self._filter.add(one.high)
-        else:
-            self._filter.add(generation.high)
+            self.adopt(open_generation(path))
 
 
-def write_generation(
-    path: Path, settled: Mapping[bytes, bytes], pause: Callable[[int], None] | None = None
-) -> Generation | None:
-    """Write settled receipts (key -> packed) to a file and return it opened; None when there are none."""
-    if not settled:
+def free_path(folder: Path, tick: int) -> Path:
+    """Return where a generation of a tick may be written: a name that no file has."""
+    number = 0
+    while (path := folder / f"receipts-{tick:012d}-{number}{SUFFIX}").exists():
+        number += 1
+    return path
+
+
+def write_generation(folder: Path, tick: int, rows: Rows, pause: Pause = None) -> Generation | None:
+    """Write settled receipts, in any order, to a file and return it opened; None when there are none."""
+    if not len(rows):
         return None
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    parts = [
-        key + _LENGTH.pack(len(packed)) + packed.ljust(PACKED_MAX, b"\0") for key, packed in sorted(settled.items())
-    ]
-    rows = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, _ROW_SIZE)
-    ends = max(_ENDS.unpack_from(packed)[0] for packed in settled.values())
-    write_arrays(path, {"ends": ends}, [("high", _high(rows)), ("rows", rows)], pause)
-    return _opened(path)
+    return _write(folder, tick, len(rows), iter([_sorted(rows)]), pause)
 
 
-def _opened(path: Path) -> Generation:
-    header, arrays = read_arrays(path)
-    return Generation(path, int(header["ends"]), arrays["high"], arrays["rows"])
+def merge(folder: Path, tick: int, wanted: Merge, pause: Pause = None) -> Generation | None:
+    """Write generations into one, without what is past its time; None when nothing is left.
+
+    Raises ReceiptDamaged, OSError: then nothing has changed.
+    """
+    return _write(folder, tick, sum(map(len, wanted.generations)), _parts(wanted), pause)
 
 
-def _high(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
+def open_generation(path: Path) -> Generation:
+    """Read what belongs into memory of a file. Raises NotWhole, OSError."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - _TAIL.size))
+        tail = file.read()
+        if len(tail) < _TAIL.size or not tail.startswith(_MAGIC):
+            raise NotWhole("not a file of receipts")
+        _, version, bits, count, _, _, digest, check = _TAIL.unpack(tail)
+        if _digest(tail[: -len(check)]) != check:
+            raise NotWhole("damaged: the checksum of its tail is wrong")
+        behind = 4 * ((1 << bits) + 1) + 2 * count
+        if version != FORMAT_VERSION:
+            raise NotWhole(f"format version {version}, this release reads {FORMAT_VERSION}")
+        if size != count * RECEIPT.itemsize + behind + _TAIL.size:
+            raise NotWhole("damaged: it has not the size it names")
+        file.seek(count * RECEIPT.itemsize)
+        body = file.read(behind)
+    if _digest(body) != digest:
+        raise NotWhole("damaged: its bytes do not have the checksum it names")
+    return _generation(path, body, tail)
 
 
-class _Filter:
-    """Whether a key may be among those added: never wrong when it says no. capacity: keys."""
-
-    def __init__(self, capacity: int) -> None:
-        words = _FILTER_WORDS_MIN
-        while words * 64 < capacity * _FILTER_BITS_A_KEY:
-            words *= 2
-        self._words: NDArray[np.uint64] = np.zeros(words, np.uint64)
-        self._mask = words - 1
-        self._room = words * 64 // _FILTER_BITS_A_KEY
-
-    def is_full(self, more: int) -> bool:
-        """Whether so many more keys are too many."""
-        return more > self._room
-
-    def add(self, high: NDArray[np.uint64]) -> None:
-        """Add keys by their first 8 bytes."""
-        place = high & np.uint64(self._mask)
-        np.bitwise_or.at(self._words, place.astype(np.int64), _bits(high))
-        self._room -= len(high)
-
-    def may_hold(self, key: bytes) -> bool:
-        """Return False when the key was certainly not added."""
-        high = int.from_bytes(key[:8], "big")
-        bits = 1 << (high >> 40 & 63) | 1 << (high >> 46 & 63) | 1 << (high >> 52 & 63) | 1 << (high >> 58 & 63)
-        return int(self._words[high & self._mask]) & bits == bits
+def warm() -> None:
+    """Load or compile the kernels of the index."""
+    rows = np.zeros(1, RECEIPT)
+    shape = _Shape(8)
+    shape.add(_sorted(rows))
+    starts = np.cumsum(shape.starts, dtype=np.uint32)
+    # what is read from a file cannot be written to, which makes it another type to the compiler
+    remainders = np.frombuffer(bytes(16), np.uint16)
+    find_candidates(starts, remainders, shape.bits, np.zeros((1, 2), np.uint64), np.zeros(1, np.int64))
 
 
-def _bits(high: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    one, low = np.uint64(1), np.uint64(63)
-    bits: NDArray[np.uint64] = np.zeros(len(high), np.uint64)
-    for shift in (40, 46, 52, 58):
-        bits |= one << (high >> np.uint64(shift) & low)
-    return bits
+def checks(rows: Rows) -> NDArray[np.uint32]:
+    """Return the checksum of each receipt."""
+    words = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, RECEIPT.itemsize // 8).copy()
+    # the last word holds the checksum itself
+    words[:, -1] &= np.uint64(0xFFFFFFFF)
+    hashes = np.empty((len(rows), 2), np.uint64)
+    hash_rows(_CHECK_KEY, words, hashes)
+    return (hashes[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+
+def _sorted(rows: Rows) -> Rows:
+    rows = rows[np.argsort(rows["high"], kind="stable")]
+    rows["check"] = checks(rows)
+    return rows
+
+
+def _parts(wanted: Merge) -> Iterator[Rows]:
+    """Yield what is left of generations, sorted, a range of keys at a time."""
+    bits = (sum(map(len, wanted.generations)) // PART).bit_length()
+    # a range of keys is a range of receipts in each generation
+    bounds = [one.bounds(bits) for one in wanted.generations]
+    for part in range(1 << bits):
+        rows = np.concatenate(
+            [one.read(*at[part : part + 2].tolist()) for one, at in zip(wanted.generations, bounds, strict=True)]
+        )
+        rows = rows[rows["ends"] >= wanted.oldest]
+        yield rows[np.argsort(rows["high"], kind="stable")]
+
+
+class _Shape:
+    """What is known of a generation while its receipts are written. most: an upper bound of how many they are."""
+
+    def __init__(self, most: int) -> None:
+        self.bits = max(1, (most // _BUCKET).bit_length() - 1)
+        self.count = 0
+        self.starts = np.zeros((1 << self.bits) + 1, np.uint32)
+        # memory is taken where it is written
+        self._remainders = np.empty(most, np.uint16)
+        self._ends: list[NDArray[np.int64]] = []
+        self._last = 0
+
+    def add(self, rows: Rows) -> None:
+        """Take in the next receipts."""
+        add_keys(rows, self.count, self.starts, self._remainders)
+        self.count += len(rows)
+        if len(rows):
+            self._ends.append(rows["ends"][::_SAMPLED])
+            self._last = max(self._last, int(rows["ends"].max()))
+
+    def finished(self) -> tuple[bytes, bytes]:
+        """Return what stands behind the receipts: starts and remainders, then the tail."""
+        starts = np.cumsum(self.starts, dtype=np.uint32)
+        body = starts.astype("<u4").tobytes() + self._remainders[: self.count].astype("<u2").tobytes()
+        ends = np.sort(np.concatenate(self._ends))
+        mostly = int(ends[int(SHARE_ENDED * (len(ends) - 1))])
+        tail = _TAIL.pack(
+            _MAGIC, FORMAT_VERSION, self.bits, self.count, self._last, mostly, _digest(body), bytes(_DIGEST_SIZE)
+        )[:-_DIGEST_SIZE]
+        return body, tail + _digest(tail)
+
+
+def _write(folder: Path, tick: int, most: int, parts: Iterator[Rows], pause: Pause) -> Generation | None:
+    """Write sorted receipts part by part. most: an upper bound of how many they are."""
+    shape = _Shape(most)
+    made: list[bytes] = []
+
+    def body() -> Iterator[bytes | memoryview]:
+        for rows in parts:
+            shape.add(rows)
+            for begin in range(0, len(rows), _SLICE):
+                yield np.ascontiguousarray(rows[begin : begin + _SLICE]).view(np.uint8).data
+        if shape.count:
+            made.extend(shape.finished())
+            yield from made
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = free_path(folder, tick)
+    write_whole(path, body(), pause)
+    if not made:
+        remove(path)
+        return None
+    return _generation(path, *made)
+
+
+def _generation(path: Path, body: bytes, tail: bytes) -> Generation:
+    """Return a generation from what stands behind its receipts."""
+    _, _, bits, _, ends, mostly, _, _ = _TAIL.unpack(tail)
+    starts = np.frombuffer(body, "<u4", (1 << bits) + 1)
+    return Generation(path, bits, ends, mostly, starts, body[starts.nbytes :])
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_SIZE).digest()

@@ -1,44 +1,59 @@
 """Receipts: what was accepted under which client_action_id, and what became of it.
 
 A receipt lives until valid_until + 6,000 ticks, and is rebuilt from the journal. A second action under the same id
-meets the first one's receipt, so an effect happens once. What can no longer change is kept packed, in about 260 bytes
-each (measured over 100,000), until it goes into the index on disk. Source: DESIGN D23, D24, R2.
+meets the first one's receipt, so an effect happens once. What may still change is in one array in memory, and so is
+what can no longer change until it goes into the index on disk. Source: DESIGN D23, D24, R2.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import receipt_table
 from engine.events import TickReport
 from engine.ladder import UCR
-from engine.messages import REJECT_TEXT, Reject, Status
+from engine.messages import ACTION, ORDER_UPDATE, OUTCOME, REJECT_TEXT, Reject, Status
+from engine.receipt_table import FREE, OPEN, RECEIPT, SETTLED, USED, Verdict
+from engine.siphash import KEY_SIZE, hash_but_two, hash_names, key_words, longest
+from server.live import receipt_index
 from server.live.errors import ReceiptsFull
-from server.live.receipt_index import KEY_SIZE, ReceiptIndex
+from server.live.receipt_index import Generation, ReceiptIndex
+
+Rows = NDArray[np.void]
+Words = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 
 RETENTION_TICKS = 6_000
 """How long a receipt outlives its action's validity."""
 VALIDITY_TICKS = 600
 """Default validity of an action, ticks from the last published one."""
 VALIDITY_TICKS_MAX = 36_000
-RECEIPTS_MAX = 1_000_000
-"""Most that are kept in memory: about 0.25 GB. They are more than FLUSH_AT only while the disk does not take them."""
-FLUSH_AT = 100_000
+RECEIPTS_MAX = 2_000_000
+"""Most that are in memory: 0.25 GB. Resting orders are at most half of them, the others wait for the disk."""
+KEPT_MAX = 100_000_000
+"""Most that are kept in all: 0.25 GB of memory and 10.7 GB of disk for those that can no longer change."""
+FLUSH_AT = 200_000
 """Receipts that can no longer change and are still in memory when they are written to the index."""
+RELEASED_MAX = 20_000
+"""Receipts taken out of memory at once when they are on disk: a millisecond."""
+SWEPT_MIN = 4_096
+SWEEP_TICKS = 600
+"""In so many ticks every receipt is looked at once whether it is past its time."""
+OPEN_ROWS = "receipts.open"
+"""Array of open receipts in a snapshot: the bytes of their rows."""
+ID_SIZE = 64
+"""Most characters of a client_action_id."""
 
-_OPEN = (Status.RESTING, Status.PARTIAL)
-_PACKED = Struct("<qqq16sBi5q")
-"""A receipt that can no longer change: ends, seq, tick, fingerprint, then its outcome up to the price."""
-_REFUSED = Struct("<2q")
-"""What a refusal adds: needed, available."""
-_PAIR = Struct("<qq")
-OPEN_KEYS, OPEN_ROWS = "receipts.open_keys", "receipts.open_rows"
-"""Arrays of open receipts: keys of 16 bytes; seq, ends, tick, fingerprint as two words, decided, outcome."""
+_FIELDS: Mapping[str, Any] = ACTION.fields or {}
+_WORDS = Struct("<QQ")
+_SEQ_WORD, _UNTIL_WORD = (_FIELDS[name][1] // 8 for name in ("seq", "valid_until"))
 _MONEY_CODES = frozenset({Reject.NO_FUNDS, Reject.CREDIT_LIMIT, Reject.REPAY_OVER_DEBT})
 
 
@@ -56,30 +71,34 @@ class Outcome(NamedTuple):
     available: int
 
 
-_UNDECIDED = Outcome(0, 0, 0, 0, 0, 0, 0, 0, 0)
-
-
 class Receipt:
-    """One accepted action. tick and outcome: None until the tick that decided it is published.
+    """One accepted action, as it stands whenever it is asked. seq: of its record."""
 
-    ends: last tick of its validity; it is kept RETENTION_TICKS longer.
-    """
+    __slots__ = ("_receipts", "_row", "client_action_id", "key", "seq")
 
-    __slots__ = ("_outcome", "client_action_id", "ends", "fingerprint", "key", "seq", "tick")
-
-    def __init__(self, key: bytes, client_action_id: str, seq: int, fingerprint: bytes, ends: int) -> None:
+    def __init__(self, receipts: Receipts, key: Words, client_action_id: str, row: np.void) -> None:
         self.key = key
         self.client_action_id = client_action_id
-        self.seq = seq
-        self.fingerprint = fingerprint
-        self.ends = ends
-        self.tick: int | None = None
-        self._outcome: Outcome | None = None
+        self.seq = int(row["seq"])
+        self._receipts = receipts
+        self._row = row
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The 16 bytes that identify what was asked for."""
+        return _WORDS.pack(self._row["print_high"], self._row["print_low"])
+
+    @property
+    def tick(self) -> int | None:
+        """The tick that decided it, None until that is published."""
+        row = self._now()
+        return int(row["tick"]) if row["status"] else None
 
     @property
     def outcome(self) -> dict[str, Any] | None:
         """The outcome as published: status, code, and what says more about them; money in credits."""
-        return None if self._outcome is None else outcome_document(self._outcome)
+        row = self._now()
+        return outcome_document(outcome_of(row)) if row["status"] else None
 
     def document(self, duplicate: bool) -> dict[str, Any]:
         """Return the receipt as published. duplicate: whether it answers a second request."""
@@ -92,201 +111,306 @@ class Receipt:
             "outcome": self.outcome,
         }
 
+    def _now(self) -> np.void:
+        """Return what is known of it, at least what was known before."""
+        if self._receipts.may_change(self._row):
+            self._row = self._receipts.newer(self.key, self._row)
+        return self._row
 
-class OpenReceipts(NamedTuple):
-    """The receipts that may still change, as they were after a tick: each with its tick and outcome of then."""
 
-    items: list[tuple[Receipt, int | None, Outcome | None]]
+class Settled(NamedTuple):
+    """Receipts that can no longer change, where they are in memory; they stay as they are until taken out of it."""
+
+    table: Rows
+    slots: NDArray[np.int32]
+
+    def rows(self) -> Rows:
+        """Return a copy; may be called in any thread."""
+        rows: Rows = self.table[self.slots]
+        return rows
+
+
+class Admitted(NamedTuple):
+    """What became of actions at the door. verdicts: Verdict; seqs: of accepted, known and taken ids, else 0.
+
+    accepted: how many are new; they have the sequences from the first on, in order.
+    """
+
+    verdicts: NDArray[np.int32]
+    seqs: Ints
+    accepted: int
 
 
 class Receipts:
     """All receipts that are kept, by agent and client_action_id.
 
     tick: the last published one. index: where receipts go that can no longer change; limit: most receipts in memory,
-    when it is reached nothing more is accepted.
+    kept_max: most in all; when one of them is reached nothing more is accepted. secret: what names are hashed with.
     """
 
-    def __init__(self, tick: int, index: ReceiptIndex | None = None, limit: int = RECEIPTS_MAX) -> None:
+    def __init__(
+        self,
+        tick: int,
+        index: ReceiptIndex | None = None,
+        limit: int = RECEIPTS_MAX,
+        kept_max: int = KEPT_MAX,
+        secret: bytes = b"",
+    ) -> None:
         self.tick = tick
         self.limit = limit
+        self.kept_max = kept_max
         self.index = index or ReceiptIndex()
-        self._open: dict[bytes, Receipt] = {}
-        """Receipts that may still change: undecided actions and resting orders."""
-        self._settled: dict[bytes, bytes] = {}
-        """Packed: those that cannot, since the last went into the index."""
-        self._following: dict[int, Receipt] = {}
-        """The open ones by sequence."""
-        self._ending: dict[int, list[bytes]] = {}
-        """Keys of receipts in memory by the last tick of their validity; kept RETENTION_TICKS longer."""
-        self._oldest_end = tick
+        self._key = key_words(blake2b(secret, digest_size=KEY_SIZE, person=b"receipts").digest())
+        self._table = receipt_table.new_table(limit)
+        self._writing: deque[NDArray[np.int32]] = deque()
+        """Slots of receipts on their way to the disk, those that left first in front."""
+        self._written: deque[NDArray[np.int32]] = deque()
+        """Slots of receipts that are on disk and still in memory."""
+        self._swept = 0
+        self._slot = np.zeros(1, np.int64)
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._settled) + len(self.index)
+        return self.in_memory - sum(map(len, self._written)) + len(self.index)
 
     @property
     def in_memory(self) -> int:
         """How many are in memory."""
-        return len(self._open) + len(self._settled) + self.index.waiting
+        counters = self._table.counters
+        return int(counters[USED] - counters[FREE])
 
     @property
     def should_flush(self) -> bool:
         """Whether settled receipts should go into the index now."""
-        return len(self._settled) >= FLUSH_AT
+        return bool(self._table.counters[SETTLED] >= FLUSH_AT)
 
+    @property
+    def oldest(self) -> int:
+        """The last tick of the validity of the oldest receipts that are still kept."""
+        return self.tick - RETENTION_TICKS
+
+    # --- names and fingerprints ----------------------------------------------------------------------------------
+    def keys(self, agents: Ints, names: NDArray[np.uint8]) -> Words:
+        """Return what receipts are kept under, shape (n, 2).
+
+        names: client_action_ids in ASCII, shape (n, width), filled up with zero bytes.
+        """
+        keys = np.empty((len(agents), 2), np.uint64)
+        hash_names(self._key, agents, names, keys)
+        return keys
+
+    def fingerprints(self, rows: NDArray[np.void], asked_until: Ints) -> Words:
+        """Return words that are equal for the same action however it was written, and only then, shape (n, 2).
+
+        rows: dtype ACTION. asked_until: valid_until_tick as it was asked for, -1 where it was not: the validity counts
+        as it was asked for, so that a retry with the default one is the same action later on.
+        """
+        words = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, ACTION.itemsize // 8)
+        prints = np.empty((len(rows), 2), np.uint64)
+        hash_but_two(self._key, words, _SEQ_WORD, _UNTIL_WORD, asked_until, prints)
+        return prints
+
+    # --- one -----------------------------------------------------------------------------------------------------
     def get(self, agent: int, client_action_id: str) -> Receipt | None:
-        """Return the receipt under that id, None when there is none (any more)."""
-        key = _key(agent, client_action_id)
-        receipt = self._open.get(key)
-        if receipt is not None:
-            receipt.client_action_id = client_action_id
-            return receipt
-        packed = self._settled.get(key) or self.index.get(key)
-        if packed is None:
+        """Return the receipt under that id, None when there is none (any more). Raises ReceiptDamaged."""
+        if not (client_action_id.isascii() and len(client_action_id) <= ID_SIZE and "\0" not in client_action_id):
             return None
-        found = _unpacked(key, client_action_id, packed)
-        return found if found.ends >= self.tick - RETENTION_TICKS else None
+        key = self.keys(np.array([agent]), names_of([client_action_id]))
+        row = self._find(key)
+        return None if row is None else Receipt(self, key, client_action_id, row)
 
     def make_room(self) -> None:
         """See to it that one more receipt can be kept. Raises ReceiptsFull."""
         if self.in_memory >= self.limit:
             raise ReceiptsFull(f"{self.limit} receipts are in memory, as many as may; the disk takes none")
+        if len(self) >= self.kept_max:
+            raise ReceiptsFull(f"{self.kept_max} receipts are kept, as many as may")
 
     def add(self, agent: int, client_action_id: str, seq: int, fingerprint: bytes, valid_until: int) -> Receipt:
         """Keep and return the receipt of an action just accepted."""
-        # an action whose validity is over already is still remembered for as long as any other
-        receipt = Receipt(
-            _key(agent, client_action_id), client_action_id, seq, fingerprint, max(valid_until, self.tick)
+        key = self.keys(np.array([agent]), names_of([client_action_id]))
+        prints = np.frombuffer(fingerprint, np.uint64).reshape(1, 2)
+        self._keep(key, prints, np.array([seq]), np.array([valid_until]))
+        row = self._find(key)
+        assert row is not None
+        return Receipt(self, key, client_action_id, row)
+
+    def may_change(self, row: np.void) -> bool:
+        """Whether a receipt that stood so may stand otherwise by now."""
+        return bool(
+            row["status"] == 0
+            or (row["status"] in (Status.RESTING, Status.PARTIAL) and row["open"] > 0 and row["order_id"] == row["seq"])
         )
-        self._follow(receipt)
-        return receipt
+
+    def newer(self, key: Words, row: np.void) -> np.void:
+        """Return a receipt as it stands now; as it stood when it is not kept any more."""
+        found = self._find(key)
+        return row if found is None or found["seq"] != row["seq"] else found
+
+    # --- many ----------------------------------------------------------------------------------------------------
+    def admit(
+        self, keys: Words, prints: Words, valid_until: Ints, verdicts: NDArray[np.int32], next_seq: int, room: int
+    ) -> Admitted:
+        """Decide on actions in their order and keep a receipt of each accepted one.
+
+        keys, prints: as of the methods of these names. verdicts: Verdict.ASKED or LEFT where a decision is wanted;
+        changed in place. next_seq: of the first accepted one. room: actions that may be accepted at most.
+        Raises ReceiptDamaged; then nothing has happened.
+        """
+        seqs = np.zeros(len(keys), np.int64)
+        self._know_from_disk(keys, prints, verdicts, seqs)
+        left = self.kept_max - len(self)
+        count = receipt_table.admit(
+            self._table, keys, prints, np.maximum(valid_until, self.tick), self.oldest, next_seq, min(room, left),
+            verdicts, seqs,
+        )  # fmt: skip
+        if left < room:
+            verdicts[verdicts == Verdict.FULL] = Verdict.RECEIPTS_FULL
+        return Admitted(verdicts, seqs, count)
+
+    def add_all(self, agents: Ints, names: NDArray[np.uint8], seqs: Ints, prints: Words, valid_until: Ints) -> None:
+        """Keep the receipts of actions accepted earlier. Raises ReceiptsFull when there is no room."""
+        self._keep(self.keys(agents, names), prints, seqs, valid_until)
+
+    def rows(self, keys: Words) -> tuple[Ints, Rows]:
+        """Return which of keys have a receipt, ascending, and these receipts. Raises ReceiptDamaged."""
+        slots = np.empty(len(keys), np.int64)
+        receipt_table.find(self._table, keys, slots)
+        at, missing = np.flatnonzero(slots >= 0), np.flatnonzero(slots < 0)
+        rows = self._table.rows[slots[at]]
+        is_kept = rows["ends"] >= self.oldest
+        at, rows = at[is_kept], rows[is_kept]
+        if len(missing) and len(self.index):
+            found, on_disk = self.index.get(keys[missing], self.oldest)
+            at, rows = np.concatenate([at, missing[found]]), np.concatenate([rows, on_disk])
+            order = np.argsort(at)
+            at, rows = at[order], rows[order]
+        return at, rows
 
     def apply(self, report: TickReport) -> None:
         """Take in what a tick decided, and forget what is past its time."""
         self.tick = report.tick
         if len(report.outcomes):
-            self._decide(report)
+            receipt_table.decide(self._table, report.outcomes, report.tick)
         if len(report.updates):
-            self._update(report)
-        while self._oldest_end < report.tick - RETENTION_TICKS:
-            self._forget(self._ending.pop(self._oldest_end, []))
-            self._oldest_end += 1
-        self.index.forget(report.tick - RETENTION_TICKS)
+            receipt_table.follow(self._table, report.updates)
+        self._sweep()
+        self._release()
+        self.index.forget(self.oldest)
 
-    def open_now(self) -> OpenReceipts:
-        """Return the receipts that may still change, as they are now."""
-        return OpenReceipts([(receipt, receipt.tick, receipt._outcome) for receipt in self._following.values()])
+    # --- to disk and back ----------------------------------------------------------------------------------------
+    def open_before(self, seq: int) -> Rows:
+        """Return the receipts of earlier records that may still change, as they are now."""
+        rows = np.empty(int(self._table.counters[OPEN]), RECEIPT)
+        return rows[: receipt_table.copy_open(self._table, seq, rows)]
 
-    def flush(self) -> dict[bytes, bytes]:
-        """Hand the settled receipts to the index, where they wait until they are written; return them."""
-        settled, self._settled = self._settled, {}
-        self.index.wait_for(settled)
-        self._ending = {}
-        for receipt in self._following.values():
-            self._ending.setdefault(receipt.ends, []).append(receipt.key)
-        return settled
+    def flush(self) -> Settled:
+        """Return the settled receipts; adopt or take_back follows, in the order of the flushes."""
+        slots = self._table.settled[: self._table.counters[SETTLED]].copy()
+        self._table.counters[SETTLED] = 0
+        self._writing.append(slots)
+        return Settled(self._table.rows, slots)
+
+    def adopt(self, generation: Generation | None) -> None:
+        """Take in that the receipts of the first flush are on disk; None: there were none."""
+        self._written.append(self._writing.popleft())
+        self.index.adopt(generation)
 
     def take_back(self) -> None:
-        """Keep in memory what the disk did not take; the next flush has it again."""
-        back = self.index.take_back()
-        self._settled |= back
-        for key, packed in back.items():
-            self._ending.setdefault(_PACKED.unpack_from(packed)[0], []).append(key)
+        """Take in that the receipts of the first flush could not be written; the next flush has them again."""
+        slots = self._writing.popleft()
+        first = self._table.counters[SETTLED]
+        self._table.settled[first : first + len(slots)] = slots
+        self._table.counters[SETTLED] += len(slots)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take back what open_arrays made of the open receipts."""
-        for key, row in zip(_keys_of(arrays[OPEN_KEYS]), arrays[OPEN_ROWS].tolist(), strict=True):
-            seq, ends, tick, fingerprint_high, fingerprint_low, is_decided, *outcome = row
-            receipt = Receipt(key, "", seq, _PAIR.pack(fingerprint_high, fingerprint_low), ends)
-            if is_decided:
-                receipt.tick, receipt._outcome = tick, Outcome(*outcome)
-            self._follow(receipt)
+        """Take back the open receipts of a snapshot. Raises ReceiptsFull when there is no room."""
+        # a map of a file cannot be written to, and kernels are compiled for arrays that can
+        rows = np.array(arrays[OPEN_ROWS]).view(RECEIPT).reshape(-1)
+        if receipt_table.put_back(self._table, rows) < len(rows):
+            raise ReceiptsFull(f"the snapshot has {len(rows)} open receipts, {self.limit} fit into memory")
 
-    def _follow(self, receipt: Receipt) -> None:
-        self._open[receipt.key] = receipt
-        self._following[receipt.seq] = receipt
-        self._ending.setdefault(receipt.ends, []).append(receipt.key)
+    # --- parts ---------------------------------------------------------------------------------------------------
+    def _find(self, key: Words) -> np.void | None:
+        receipt_table.find(self._table, key, self._slot)
+        if self._slot[0] >= 0:
+            row: np.void = self._table.rows[self._slot[0]].copy()
+            return row if row["ends"] >= self.oldest else None
+        _, rows = self.index.get(key, self.oldest)
+        return rows[0] if len(rows) else None
 
-    def _decide(self, report: TickReport) -> None:
-        columns = ("seq", "status", "code", "order_id", "filled", "value", "open", "price", "needed", "available")
-        following, tick = self._following, report.tick
-        # whole columns at once: reading fields of numpy rows one by one takes ten times as long
-        for seq, *rest in zip(*(report.outcomes[name].tolist() for name in columns), strict=True):
-            receipt = following.get(seq)
-            if receipt is None:
-                continue
-            receipt.tick = tick
-            receipt._outcome = outcome = Outcome(*rest)
-            if not (outcome.status in _OPEN and outcome.open > 0 and outcome.order_id == seq):
-                self._settle(receipt)
+    def _keep(self, keys: Words, prints: Words, seqs: Ints, valid_until: Ints) -> None:
+        # an action whose validity is over already is still remembered for as long as any other
+        ends = np.maximum(valid_until, self.tick)
+        # copied: what is read-only is of another type to the compiler
+        if receipt_table.keep(self._table, keys, np.array(prints), seqs, ends) < len(keys):
+            raise ReceiptsFull(f"{self.limit} receipts are in memory, as many as may")
 
-    def _update(self, report: TickReport) -> None:
-        columns = ("order_id", "filled", "value", "open", "price", "status")
-        for seq, filled, value, left, price, status in zip(
-            *(report.updates[name].tolist() for name in columns), strict=True
-        ):
-            receipt = self._following.get(seq)
-            if receipt is None or receipt._outcome is None:
-                continue
-            before = receipt._outcome
-            receipt._outcome = before._replace(
-                status=status,
-                filled=before.filled + filled,
-                value=before.value + value,
-                open=left,
-                price=price or before.price,
-            )
-            if status not in _OPEN or left == 0:
-                self._settle(receipt)
+    def _know_from_disk(self, keys: Words, prints: Words, verdicts: NDArray[np.int32], seqs: Ints) -> None:
+        """Decide on the actions whose receipts are on disk."""
+        asked = np.flatnonzero((verdicts == Verdict.ASKED) | (verdicts == Verdict.LEFT))
+        if not len(asked) or not len(self.index):
+            return
+        slots = np.empty(len(asked), np.int64)
+        receipt_table.find(self._table, keys[asked], slots)
+        asked = asked[slots < 0]
+        found, rows = self.index.get(keys[asked], self.oldest)
+        at = asked[found]
+        is_same = (rows["print_high"] == prints[at, 0]) & (rows["print_low"] == prints[at, 1])
+        verdicts[at] = np.where(is_same, int(Verdict.DUPLICATE), int(Verdict.CONFLICT))
+        seqs[at] = rows["seq"]
 
-    def _settle(self, receipt: Receipt) -> None:
-        """Pack a receipt that can no longer change."""
-        del self._following[receipt.seq]
-        del self._open[receipt.key]
-        self._settled[receipt.key] = _packed(receipt)
+    def _sweep(self) -> None:
+        used = int(self._table.counters[USED])
+        first = self._swept if self._swept < used else 0
+        self._swept = first + max(SWEPT_MIN, used // SWEEP_TICKS)
+        receipt_table.sweep(self._table, first, self._swept, self.oldest)
 
-    def _forget(self, keys: list[bytes]) -> None:
-        for key in keys:
-            self._settled.pop(key, None)
-            if (receipt := self._open.pop(key, None)) is not None:
-                del self._following[receipt.seq]
+    def _release(self) -> None:
+        if self._written:
+            slots = self._written.popleft()
+            receipt_table.release(self._table, slots[:RELEASED_MAX])
+            if len(slots) > RELEASED_MAX:
+                self._written.appendleft(slots[RELEASED_MAX:])
 
 
-def open_arrays(opened: OpenReceipts) -> dict[str, NDArray[Any]]:
+def warm() -> None:
+    """Load or compile every kernel of receipts: the first action and the first tick shall not wait for them."""
+    receipts = Receipts(0, limit=16)
+    names = names_of(["a", "b"])
+    agents, ends = np.array([1, 1]), np.array([5, 5])
+    keys = receipts.keys(agents, names)
+    prints = receipts.fingerprints(np.zeros(2, ACTION), ends)
+    receipts.admit(keys, prints, ends, np.zeros(2, np.int32), 1, 1)
+    outcomes, updates = np.zeros(1, OUTCOME), np.zeros(1, ORDER_UPDATE)
+    receipt_table.decide(receipts._table, outcomes, 1)
+    receipt_table.follow(receipts._table, updates)
+    receipts._sweep()
+    receipt_table.release(receipts._table, np.zeros(0, np.int32))
+    receipts.restore(open_arrays(receipts.open_before(99)))
+    receipts.add_all(agents, names, np.array([7, 8]), prints, ends)
+    longest(names)
+    receipt_index.warm()
+
+
+def names_of(client_action_ids: Sequence[str]) -> NDArray[np.uint8]:
+    """Return ids of at most ID_SIZE characters of ASCII as rows of bytes, filled up with zeros."""
+    joined = np.array(client_action_ids, f"S{ID_SIZE}")
+    return joined.view(np.uint8).reshape(len(joined), ID_SIZE)
+
+
+def open_arrays(opened: Rows) -> dict[str, NDArray[Any]]:
     """Return open receipts as arrays, for a snapshot; Receipts.restore takes them back."""
-    rows = [
-        (r.seq, r.ends, tick or 0, *_PAIR.unpack(r.fingerprint), outcome is not None, *(outcome or _UNDECIDED))
-        for r, tick, outcome in opened.items
-    ]
-    keys = np.frombuffer(b"".join(item[0].key for item in opened.items), np.uint8).reshape(-1, KEY_SIZE)
-    return {OPEN_KEYS: keys, OPEN_ROWS: np.array(rows, np.int64).reshape(len(rows), 6 + len(Outcome._fields))}
+    return {OPEN_ROWS: opened.view(np.uint8).reshape(len(opened), RECEIPT.itemsize)}
 
 
-def _keys_of(keys: NDArray[np.uint8]) -> list[bytes]:
-    whole = keys.tobytes()
-    return [whole[i : i + KEY_SIZE] for i in range(0, len(whole), KEY_SIZE)]
-
-
-def _key(agent: int, client_action_id: str) -> bytes:
-    """Return what a receipt is kept under: 16 bytes of a hash, as no client_action_id is needed in full again."""
-    return hashlib.blake2b(f"{agent}:{client_action_id}".encode(), digest_size=KEY_SIZE).digest()
-
-
-def _packed(receipt: Receipt) -> bytes:
-    outcome, tick = receipt._outcome, receipt.tick
-    assert outcome is not None
-    assert tick is not None
-    *first, needed, available = outcome
-    packed = _PACKED.pack(receipt.ends, receipt.seq, tick, receipt.fingerprint, *first)
-    return packed + _REFUSED.pack(needed, available) if outcome.code else packed
-
-
-def _unpacked(key: bytes, client_action_id: str, packed: bytes) -> Receipt:
-    ends, seq, tick, fingerprint, *first = _PACKED.unpack_from(packed)
-    refused = _REFUSED.unpack_from(packed, _PACKED.size) if len(packed) > _PACKED.size else (0, 0)
-    receipt = Receipt(key, client_action_id, seq, fingerprint, ends)
-    receipt.tick = tick
-    receipt._outcome = Outcome(*first, *refused)
-    return receipt
+def outcome_of(row: np.void) -> Outcome:
+    """Return what a receipt (dtype RECEIPT) says of its action; one that is decided."""
+    status, code, order_id, filled, value, left, price = (
+        int(row[name]) for name in ("status", "code", "order_id", "filled", "value", "open", "price")
+    )
+    if code:
+        return Outcome(status, code, order_id, filled, 0, left, 0, value, price)
+    return Outcome(status, code, order_id, filled, value, left, price, 0, 0)
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.commands import SHAPING, Command, check_command, encode_command
-from engine.journal import FINGERPRINT_SIZE, KeyRecord, RecordKind, encode_action, encode_key
+from engine.journal import FINGERPRINT_SIZE, Actions, KeyRecord, RecordKind, encode_action, encode_actions, encode_key
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION, Kind
+from engine.receipt_table import Verdict
+from engine.siphash import longest
 from server.live.errors import Full, IdReused, JournalFailed, LiveError, ReadOnly, ReceiptsFull
 from server.live.journal import Journal
-from server.live.receipts import VALIDITY_TICKS, Receipt, Receipts
+from server.live.receipts import VALIDITY_TICKS, Admitted, Receipt, Receipts
 from server.live.registry import OPERATOR, AgentRegistry, idempotency_hash
 from server.metrics import Metrics
 
@@ -47,10 +49,22 @@ class Submitted(NamedTuple):
 class Follower(Protocol):
     """Told at once of every action that was journaled. It may submit others."""
 
-    def __call__(
-        self, seqs: Sequence[int], agents: Sequence[int], kinds: Sequence[int], client_action_ids: Sequence[str]
-    ) -> None:
-        """Take in actions; the sequences rise."""
+    def __call__(self, rows: NDArray[np.void], names: NDArray[np.uint8]) -> None:
+        """Take in actions: dtype ACTION, sequences one after another; names: as in engine.journal.Actions."""
+
+
+class Taken(NamedTuple):
+    """What became of a batch. keys: what receipts are kept under; full: why no more was taken where it says FULL."""
+
+    admitted: Admitted
+    keys: NDArray[np.uint64]
+    full: LiveError | None
+
+    @property
+    def last(self) -> int:
+        """The highest sequence that a receipt of it has, 0 for none."""
+        is_known = np.isin(self.admitted.verdicts, (Verdict.ACCEPTED, Verdict.DUPLICATE))
+        return int(self.admitted.seqs[is_known].max(initial=0))
 
 
 class Recorder:
@@ -113,7 +127,7 @@ class Recorder:
             self._counters[kind, "duplicate"].inc()
             return Submitted(known, True)
         try:
-            self._check_room()
+            self.check_room()
             self.receipts.make_room()
         except (Full, ReceiptsFull):
             self._counters[kind, "refused_full"].inc()
@@ -121,9 +135,43 @@ class Recorder:
         seq = self._record(row, fingerprint, client_action_id)
         self._counters[kind, "accepted"].inc()
         receipt = self.receipts.add(agent, client_action_id, seq, fingerprint, int(row["valid_until"][0]))
-        for follower in self.followers:
-            follower((seq,), (agent,), (kind,), (client_action_id,))
+        self._tell(row, np.frombuffer(client_action_id.encode(), np.uint8)[None])
         return Submitted(receipt, False)
+
+    def submit_batch(
+        self,
+        rows: NDArray[np.void],
+        names: NDArray[np.uint8],
+        asked_until: NDArray[np.int64],
+        verdicts: NDArray[np.int32],
+    ) -> Taken:
+        """Accept what of a batch can be accepted, in its order: one record, one place in the queue, for all of it.
+
+        rows: shape (n,), dtype ACTION; seq is filled. names: client_action_ids, shape (n, width), filled up with
+        zeros. asked_until: valid_until as it was asked for, -1 where it was not. verdicts: Verdict.ASKED or LEFT where
+        a decision is wanted; becomes the decision. Raises ReceiptDamaged; then nothing has happened.
+        """
+        keys = self.receipts.keys(np.ascontiguousarray(rows["agent_id"]), names)
+        prints = self.receipts.fingerprints(rows, asked_until)
+        full = self._fullness()
+        room = 0 if full is not None else self.queue.room
+        admitted = self.receipts.admit(
+            keys, prints, np.ascontiguousarray(rows["valid_until"]), verdicts, self.journal.next_seq, room
+        )
+        if admitted.accepted:
+            rows["seq"] = admitted.seqs
+            new = Actions(rows, prints, names)
+            if admitted.accepted < len(rows):
+                new = Actions(*(column[verdicts == Verdict.ACCEPTED] for column in new))
+            # whether it takes anything was asked before, and nothing came in between
+            trimmed = new._replace(names=new.names[:, : longest(new.names)])
+            seq = self.journal.append(RecordKind.ACTIONS, encode_actions(trimmed), len(new.rows))
+            assert seq == new.rows["seq"][0]
+            self.queue.extend(new.rows)
+            self._metrics.queue_actions.set(len(self.queue))
+            self._tell(new.rows, trimmed.names)
+        self._count(rows["kind"], verdicts)
+        return Taken(admitted, keys, full or self._no_room())
 
     def register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
         """Accept the registration of an agent; owner None makes a new owner. key_hash: SHA-256 of the key it gets.
@@ -183,7 +231,7 @@ class Recorder:
                 raise Full("as much waits for the disk as may")
             return self._issue(known.number, known.owner, key_hash, known.key_hash, repeated=True)
         self.registry.check_room(owner)
-        self._check_room()
+        self.check_room()
         number = self.journal.next_seq
         row = np.zeros(1, ACTION)
         row["agent_id"], row["owner"], row["kind"], row["market"] = number, owner or number, Kind.REGISTER, -1
@@ -203,7 +251,7 @@ class Recorder:
         """Journal an action and queue it for the next tick; the order of the two is the order of the world."""
         row["seq"] = self.journal.next_seq
         seq = self._append(RecordKind.ACTION, encode_action(row, fingerprint, client_action_id))
-        self.queue.append(row)
+        self.queue.extend(row)
         self._metrics.queue_actions.set(len(self.queue))
         return seq
 
@@ -213,16 +261,49 @@ class Recorder:
         except JournalFailed as error:
             raise ReadOnly("the journal cannot be written") from error
 
+    def _tell(self, rows: NDArray[np.void], names: NDArray[np.uint8]) -> None:
+        for follower in self.followers:
+            follower(rows, names)
+
+    def _fullness(self) -> LiveError | None:
+        """Return why not a single action can be taken now, None when one can."""
+        try:
+            self.check_room()
+        except LiveError as error:
+            return error
+        return None
+
+    def _no_room(self) -> Full:
+        return Full(f"{self.queue.capacity} actions wait for the next tick, as many as may")
+
+    def _count(self, kinds: NDArray[np.uint8], verdicts: NDArray[np.int32]) -> None:
+        """Count a batch by kind and what became of it."""
+        pairs = np.bincount(kinds.astype(np.int64) * len(Verdict) + verdicts)
+        for pair in np.flatnonzero(pairs).tolist():
+            kind, verdict = divmod(pair, len(Verdict))
+            if (outcome := _COUNTED.get(Verdict(verdict))) is not None:
+                self._counters[Kind(kind), outcome].inc(int(pairs[pair]))
+
     def _check_open(self) -> None:
         if (reason := self.read_only) is not None:
             raise ReadOnly(reason)
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """See to it that one more action can be taken. Raises ReadOnly, Full."""
         self._check_open()
         if len(self.queue) >= self.queue.capacity:
-            raise Full(f"{len(self.queue)} actions wait for the next tick, as many as may")
+            raise self._no_room()
         if self.journal.is_full:
             raise Full("as much waits for the disk as may")
+
+
+_COUNTED = {
+    Verdict.ACCEPTED: "accepted",
+    Verdict.DUPLICATE: "duplicate",
+    Verdict.CONFLICT: "conflict",
+    Verdict.FULL: "refused_full",
+    Verdict.RECEIPTS_FULL: "refused_full",
+}
 
 
 def _fingerprint_of_kind(kind: Kind) -> bytes:

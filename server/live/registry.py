@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.agent_index import find, find_values, insert, remove, table_size
 from engine.config import Config
 from engine.events import TickReport
 from engine.journal import KeyRecord
@@ -27,6 +28,7 @@ OPERATOR = 0
 """Owner of the operator's key: nobody, so that it opens nothing that belongs to agents."""
 OWNERS_IDLE_MAX = 100_000
 """About 30 MB."""
+_OWNERS_MIN = 1_024
 _REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
 
 
@@ -44,6 +46,50 @@ class Agent:
         self.is_active = False
 
 
+class _Owners:
+    """Owners of agents by number, for many questions at once. It grows as agents come."""
+
+    def __init__(self) -> None:
+        self._size(_OWNERS_MIN)
+
+    def _size(self, capacity: int) -> None:
+        self._numbers: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self._owners: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self._table: NDArray[np.int32] = np.zeros(table_size(capacity), np.int32)
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def add(self, number: int, owner: int) -> None:
+        """Take in an agent that is not there."""
+        if not self._free:
+            numbers, owners = self._numbers, self._owners
+            self._size(2 * len(numbers))
+            for pair in zip(numbers.tolist(), owners.tolist(), strict=True):
+                self.add(*pair)
+        slot = self._free.pop()
+        self._numbers[slot], self._owners[slot] = number, owner
+        insert(self._table, self._numbers, slot)
+
+    def remove(self, number: int) -> None:
+        """Let go of an agent that is there."""
+        slot = find(self._table, self._numbers, number)
+        remove(self._table, self._numbers, number)
+        self._free.append(slot)
+
+    def of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return whose agents these are, 0 for those that are nobody's."""
+        owners = np.empty(len(numbers), np.int64)
+        find_values(self._table, self._numbers, self._owners, numbers, owners)
+        return owners
+
+
+def warm() -> None:
+    """Load or compile the kernels of the look-up of owners."""
+    owners = _Owners()
+    owners.add(1, 1)
+    owners.of(np.array([1]))
+    owners.remove(1)
+
+
 class AgentRegistry:
     """All agents that are registered or about to be, and every key that opens something.
 
@@ -57,6 +103,7 @@ class AgentRegistry:
         self.follow(config)
         self._tick = -1
         self._agents: dict[int, Agent] = {}
+        self._owners = _Owners()
         self._active = 0
         self._of_owner: dict[int, set[int]] = {}
         self._keys: dict[bytes, tuple[bytes, int]] = {}
@@ -116,6 +163,10 @@ class AgentRegistry:
         agent = self._agents.get(number)
         return None if agent is None else agent.owner
 
+    def owners_of_agents(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return whose agents these are, 0 for those that are not registered (any more)."""
+        return self._owners.of(numbers)
+
     def owner_of_left_agent(self, number: int) -> int | None:
         """Return whose agent it was; None for one that never was, that is still there, or that left long ago."""
         return self._owner_of_left.get(number)
@@ -145,6 +196,7 @@ class AgentRegistry:
     def begin(self, number: int, owner: int, idempotency: str) -> Agent:
         """Take in an accepted registration. idempotency: what idempotency_hash gives, or empty."""
         agent = self._agents[number] = Agent(number, owner, idempotency)
+        self._owners.add(number, owner)
         self._of_owner.setdefault(owner, set()).add(number)
         self._idle_owners.pop(owner, None)
         if idempotency:
@@ -191,6 +243,7 @@ class AgentRegistry:
 
     def _remove(self, number: int) -> None:
         agent = self._agents.pop(number)
+        self._owners.remove(number)
         self._owner_of_left[number] = agent.owner
         self._left.append((self._tick, number))
         self._active -= agent.is_active

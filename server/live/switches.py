@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -34,7 +33,8 @@ A_TICK: Final = 250
 """Actions of this part's own in one tick: a crowd that disconnects at once is worked off over several."""
 OWN_ID: Final = "~"
 """First character of the client_action_ids of the server's own actions; no client can use it."""
-_RESTS = (Kind.LIMIT, Kind.REPLACE)
+_OWN: Final = ord(OWN_ID)
+_RESTS: Final = (int(Kind.LIMIT), int(Kind.REPLACE))
 
 
 class Switches:
@@ -85,14 +85,13 @@ class Switches:
                 self._jobs.append((agent, Kind.CANCEL_AFTER))
         self._work(A_TICK)
 
-    def accepted(
-        self, seqs: Sequence[int], agents: Sequence[int], kinds: Sequence[int], client_action_ids: Sequence[str]
-    ) -> None:
+    def accepted(self, rows: NDArray[np.void], names: NDArray[np.uint8]) -> None:
         """Look at actions that were just journaled: one that may leave an order must not leave it uncovered."""
         if not self._holds:
             return
-        for agent, kind, name in zip(agents, kinds, client_action_ids, strict=True):
-            if kind == Kind.CANCEL_AFTER and not name.startswith(OWN_ID):
+        columns = (rows["agent_id"].tolist(), rows["kind"].tolist(), names[:, 0].tolist())
+        for agent, kind, first in zip(*columns, strict=True):
+            if kind == Kind.CANCEL_AFTER and first != _OWN:
                 self._own.add(agent)
             elif kind in _RESTS and self._is_held(agent) and self._set.get(agent, 0) < self._tick + RENEW_TICKS:
                 # in the same step of the loop, so that both records are in one batch on their way to the disk

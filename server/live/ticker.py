@@ -322,7 +322,8 @@ class Ticker:
         seq = self._world.journal.append(RecordKind.MARK, encode_mark(mark))
         # what follows the mark is what a start from a snapshot replays
         journal, self._is_taken = self._world.journal, self._world.snapshots.is_due(mark.tick)
-        self._behind = journal.rotate() if self._is_taken else SegmentStart(seq + 1, journal.chain.value)
+        is_over = self._is_taken or journal.segment_is_full
+        self._behind = journal.rotate() if is_over else SegmentStart(seq + 1, journal.chain.value)
         return seq
 
     def _take_hash(self) -> StateHash | None:
@@ -378,6 +379,9 @@ class Ticker:
         metrics.tick.set(report.tick)
         metrics.queue_actions.set(len(world.queue))
         metrics.receipts.set(len(world.receipts))
+        metrics.receipts_in_memory.set(world.receipts.in_memory)
+        metrics.receipt_index_bytes.set(world.receipts.index.memory_bytes)
+        metrics.receipt_generations.set(len(world.receipts.index.generations))
         metrics.agents.set(world.registry.active)
         metrics.observe_report(report)
         checks = world.economy.checks

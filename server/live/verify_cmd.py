@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from engine.commands import decode_command
 from engine.commands import describe as describe_command
 from engine.errors import JournalDamaged
@@ -18,21 +20,23 @@ from engine.journal import (
     Record,
     RecordKind,
     Segments,
-    decode_action,
+    decode_actions,
     decode_epoch,
     decode_genesis,
     decode_key,
     decode_mark,
+    is_input,
 )
 from engine.markets import NAMES
 from engine.messages import Kind
 from engine.replay import HashDiffers
 from server.clock import SystemClock
 from server.live.array_file import NotWhole
-from server.live.errors import FolderInUse, WorldRefused
+from server.live.errors import FolderInUse, ReceiptDamaged, WorldRefused
 from server.live.journal import read_segments, segment_paths
 from server.live.parts import Part, Parts, begin_part
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.receipt_index import open_generation
 from server.live.registry import OPERATOR
 from server.live.replay_cmd import Until
 from server.live.salvage import salvage
@@ -40,6 +44,8 @@ from server.live.snapshots import list_snapshots, load
 from server.live.view import iso_time
 from server.live.world import read_genesis, run_replay
 
+READ_RECEIPTS = 100_000
+"""Receipts that are read at once: 10 MB."""
 OK, BROKEN, REFUSED, DAMAGED = 0, 1, 2, 3
 """What the command leaves: all holds; a snapshot or hash does not; there is nothing to verify; damaged bytes."""
 
@@ -104,6 +110,7 @@ class _Seen:
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self.hashes = 0
+        self.actions = 0
         self.first_tick: int | None = None
         self.last_tick: int | None = None
         self.genesis: Genesis | None = None
@@ -123,13 +130,24 @@ def _records(records: Segments, first: int, last: int) -> _Seen:
             seen.last_tick = mark.tick
         elif record.kind is RecordKind.GENESIS:
             seen.genesis = decode_genesis(record.payload)
-        if first <= record.sequence <= last:
-            _say(f"{record.sequence:>10}  {describe(record)}")
+        elif is_input(record):
+            seen.actions += record.sequences
+        if record.sequence <= last and record.sequence + record.sequences > first:
+            for sequence, line in enumerate(describe(record), record.sequence):
+                if first <= sequence <= last:
+                    _say(f"{sequence:>10}  {line}")
     return seen
 
 
-def describe(record: Record) -> str:
-    """Return in words what a record is."""
+def describe(record: Record) -> list[str]:
+    """Return in words what a record is, for each sequence it takes."""
+    if is_input(record):
+        actions = decode_actions(record)
+        return [_action(row, name) for row, name in zip(actions.rows, actions.client_action_ids, strict=True)]
+    return [_other(record)]
+
+
+def _other(record: Record) -> str:
     match record.kind:
         case RecordKind.GENESIS:
             genesis = decode_genesis(record.payload)
@@ -143,8 +161,6 @@ def describe(record: Record) -> str:
                 return "the operator gets a key" + (" in place of an older one" if any(key.revoked) else "")
             replaces = " in place of an older one" if any(key.revoked) else ""
             return f"owner {key.owner} gets a key for agent a{key.registration}{replaces}"
-        case RecordKind.ACTION:
-            return _action(record)
         case RecordKind.MARK:
             mark = decode_mark(record.payload)
             hashed = "" if mark.hashed_tick == NO_HASH else f"; state hash of tick {mark.hashed_tick}"
@@ -161,9 +177,7 @@ def describe(record: Record) -> str:
             return "the server stopped cleanly"
 
 
-def _action(record: Record) -> str:
-    action = decode_action(record.payload)
-    row = action.row[0]
+def _action(row: np.void, name: str) -> str:
     kind, agent = Kind(int(row["kind"])), f"agent a{int(row['agent_id'])}"
     if kind is Kind.REGISTER:
         return f"{agent} of owner {int(row['owner'])} registers"
@@ -174,7 +188,7 @@ def _action(record: Record) -> str:
         parts.append(NAMES[int(row["market"])])
     if int(row["order_id"]):
         parts.append(f"order {int(row['order_id'])}")
-    return f"{agent}: {' '.join(parts)}, id {action.client_action_id!r}"
+    return f"{agent}: {' '.join(parts)}, id {name!r}"
 
 
 def _salvage(folder: Path) -> None:
@@ -190,7 +204,8 @@ def _salvage(folder: Path) -> None:
 def _summary(paths: Sequence[Path], records: Segments, seen: _Seen) -> None:
     archived = sum(path.suffix == ".gz" for path in paths)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(seen.kinds.items()))
-    _say(f"{len(paths)} segments ({archived} archived), {sum(seen.kinds.values())} records: {counts}")
+    found = sum(seen.kinds.values())
+    _say(f"{len(paths)} segments ({archived} archived), {found} records: {counts}; {seen.actions} actions")
     if seen.genesis is not None:
         seed = hashlib.blake2b(bytes.fromhex(seen.genesis.seed), digest_size=32).hexdigest()
         _say(f"epoch {seen.genesis.epoch}, engine version {seen.genesis.engine_version}, seed commitment {seed}")
@@ -211,9 +226,8 @@ def _snapshots(folder: Path) -> bool:
     for named in known:
         try:
             snapshot = load(named.path)
-            missing = _missing(folder, (name for name, _ in snapshot.receipt_files)) if named == known[-1] else []
-            if missing:
-                raise NotWhole(f"receipts are missing: {', '.join(missing)}")
+            if named == known[-1]:
+                _receipts(folder, (name for name, _ in snapshot.receipt_files))
             good += 1
         except (NotWhole, OSError) as error:
             _say(f"SNAPSHOT  {named.path.name}: {error}")
@@ -221,8 +235,15 @@ def _snapshots(folder: Path) -> bool:
     return good == len(known)
 
 
-def _missing(folder: Path, names: Iterable[str]) -> list[str]:
-    return [name for name in names if not (folder / RECEIPTS_NAME / name).exists()]
+def _receipts(folder: Path, names: Iterable[str]) -> None:
+    """Read every receipt of these files. Raises NotWhole, OSError."""
+    for name in names:
+        try:
+            generation = open_generation(folder / RECEIPTS_NAME / name)
+            for first in range(0, len(generation), READ_RECEIPTS):
+                generation.read(first, min(first + READ_RECEIPTS, len(generation)))
+        except (NotWhole, ReceiptDamaged, OSError) as error:
+            raise NotWhole(f"its receipts in {name}: {error}") from error
 
 
 def _replay(folder: Path, parts: list[Part]) -> None:

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import structlog
 
 from engine.config import ENGINE_VERSION, Config
@@ -25,7 +26,7 @@ from engine.economy import WARM_UP_SEED, WARM_UP_TICKS, Economy, hash_copy
 from engine.errors import JournalDamaged, SettingError
 from engine.events import Event, TickReport
 from engine.journal import (
-    ActionRecord,
+    Actions,
     Genesis,
     Mark,
     NewEpoch,
@@ -50,7 +51,7 @@ from server.clock import Clock
 from server.config import Settings
 from server.live import agent_store, snapshots
 from server.live.agent_log import AgentLog
-from server.live.array_file import Arrays, NotWhole, read_header
+from server.live.array_file import Arrays, NotWhole
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
 from server.live.event_store import EventStore
@@ -71,9 +72,10 @@ from server.live.journal import (
     segments_from,
 )
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
+from server.live.receipt_index import write_generation
 from server.live.receipts import RETENTION_TICKS, Receipts
 from server.live.registry import AgentRegistry
-from server.live.snapshots import Snapshot, Snapshots, Standing, list_snapshots
+from server.live.snapshots import Snapshot, Snapshots, Standing, list_snapshots, named_receipts
 from server.live.view import iso_time
 from server.live.warm import save, warm_start
 from server.live.workers import SYSTEM, Workers
@@ -356,7 +358,7 @@ def _open(
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
             registry = AgentRegistry(economy.config)
-            receipts = Receipts(economy.tick)
+            receipts = Receipts(economy.tick, kept_max=settings.receipts_max, secret=bytes.fromhex(genesis.seed))
             past_events = _restore(begin, folder, economy, receipts, registry, agents, events)
         except (NotWhole, OSError, ValueError, KeyError) as error:
             if begin.snapshot is None:
@@ -366,7 +368,7 @@ def _open(
         break
     opened_at, records = economy.tick, begin.records
     epoch = genesis.epoch if begin.snapshot is None else str(begin.snapshot.header["epoch"])
-    rebuild = _Rebuild(epoch, economy, receipts, registry, agents, events, on_replayed)
+    rebuild = _Rebuild(folder, epoch, economy, receipts, registry, agents, events, on_replayed)
     replayed = run_replay(economy, records, rebuild)
     registry.follow(economy.config)
     agents.open(registry, economy.tick)
@@ -382,8 +384,7 @@ def _open(
         epoch, next_seq = new.epoch, next_seq + 1
         begin = begin._replace(root=at.tick)
     queue = MarketQueue(max(settings.queue_actions_max, len(replayed.pending)))
-    for row in replayed.pending:
-        queue.append(row)
+    queue.extend(replayed.pending)
     journal = Journal(
         open_file(Path(records.path)),
         next_seq=next_seq,
@@ -593,22 +594,11 @@ def _restore(
         receipts.index.open(files)
     # written after the snapshot: the replay brings the same receipts. What a newer snapshot names stays: it may be the
     # one to begin with next time
-    needed = {*files, *_named_receipts(folder)}
+    needed = {*files, *named_receipts(folder)}
     for path in kept.glob("*"):
         if path not in needed:
             path.unlink()
     return past
-
-
-def _named_receipts(folder: Path) -> Iterator[Path]:
-    """Yield the files of receipts that any snapshot of a folder names."""
-    for named in list_snapshots(folder):
-        try:
-            names = [name for name, _ in read_header(named.path)["receipts"]]
-        except (NotWhole, OSError, KeyError, ValueError):
-            # it cannot be used, so it needs nothing
-            continue
-        yield from (folder / RECEIPTS_NAME / name for name in names)
 
 
 class Recorded(Protocol):
@@ -671,6 +661,7 @@ class _Rebuild(Watch):
 
     def __init__(
         self,
+        folder: Path,
         epoch: str,
         economy: Economy,
         receipts: Receipts,
@@ -680,6 +671,7 @@ class _Rebuild(Watch):
         on_replayed: OnReplayed | None,
     ) -> None:
         self.epoch = epoch
+        self._folder = folder / RECEIPTS_NAME
         self._economy = economy
         self._receipts = receipts
         self._registry = registry
@@ -694,19 +686,28 @@ class _Rebuild(Watch):
         elif record.kind is RecordKind.EPOCH:
             self.epoch = decode_epoch(record.payload).epoch
 
-    def action(self, action: ActionRecord) -> None:
-        """Take a registration, or the receipt of any other action."""
-        row = action.row[0]
-        if row["kind"] == Kind.REGISTER:
-            self._registry.begin(int(row["agent_id"]), int(row["owner"]), action.client_action_id)
-        else:
-            agent, seq = int(row["agent_id"]), int(row["seq"])
-            self._receipts.add(agent, action.client_action_id, seq, action.fingerprint, int(row["valid_until"]))
-            self._agents.accepted((seq,), (agent,), (int(row["kind"]),), (action.client_action_id,))
+    def actions(self, actions: Actions) -> None:
+        """Take registrations, and the receipts of all other actions."""
+        rows, prints, names = actions
+        joins = rows["kind"] == Kind.REGISTER
+        if joins.any():
+            for i in np.flatnonzero(joins).tolist():
+                name = actions.client_action_ids[i]
+                self._registry.begin(int(rows["agent_id"][i]), int(rows["owner"][i]), name)
+            rows, prints, names = rows[~joins], prints[~joins], names[~joins]
+        if len(rows):
+            columns = (np.ascontiguousarray(rows[name]) for name in ("agent_id", "seq", "valid_until"))
+            agents, seqs, valid_until = columns
+            self._receipts.add_all(agents, names, seqs, prints, valid_until)
+            self._agents.accepted(rows, names)
 
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Take what a tick decided, and pass it on."""
         self._receipts.apply(report)
+        if self._receipts.should_flush:
+            # a long journal has more of them than fit into memory
+            settled = self._receipts.flush().rows()
+            self._receipts.adopt(write_generation(self._folder, report.tick, settled))
         self._registry.apply(report, self._economy.state)
         self._agents.replayed(report)
         self._events.add(report.events)

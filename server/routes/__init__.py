@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from server import bodies, schemas
-from server.errors import MEDIA_TYPE, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
+from server.errors import CODE_TEXT, MEDIA_TYPE, Code, Conflict, NotFound, Problem, Unauthorized, Unavailable
 from server.live.admission import Admission, Caller, invalid
 from server.live.errors import (
     Frozen,
@@ -29,6 +29,7 @@ from server.live.errors import (
     LiveError,
     OwnerFull,
     ReadOnly,
+    ReceiptDamaged,
     ReceiptsFull,
     TickLate,
     WorldFull,
@@ -60,11 +61,21 @@ class Call:
 
     async def body(self) -> Any:
         """Return the body as a plain value, read within the operation's limit. Raises Problem."""
+        return self.decode(await self.read())
+
+    async def read(self) -> bytes:
+        """Return the body, read within the operation's limit. Raises Problem."""
+        operation, media = self.operation, bodies.media_of(self.request.headers.get("content-type"))
+        limit = operation.binary_bytes if media == bodies.MSGPACK else None
+        return await bodies.read(self.request, limit or operation.body_bytes)
+
+    def decode(self, data: bytes) -> Any:
+        """Return a body as a plain value. Raises Problem."""
         operation = self.operation
-        data = await bodies.read(self.request, operation.body_bytes)
         if not data and operation.body_optional:
             return {}
-        return bodies.decode(data, self.request.headers.get("content-type"), operation.body_media)
+        content_type = self.request.headers.get("content-type")
+        return bodies.decode(data, content_type, operation.body_media, binary=operation.binary_bytes is not None)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -114,7 +125,7 @@ def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> C
         caller = (
             admission.operator(request.headers)
             if operation.is_operators
-            else admission.caller(request.headers, counted=operation.counted)
+            else admission.caller(request.headers, address_of(request), counted=operation.counted)
         )
         if caller.rate is not None:
             exchange.headers += _encoded(caller.rate.headers())
@@ -128,6 +139,11 @@ def _endpoint(operation: Operation, handler: Handler, admission: Admission) -> C
 def call_of(request: Request, operation: Operation, caller: Caller) -> Call:
     """Return a request as a call of an operation. Raises Problem for a wrong query or header."""
     return Call(request, operation, caller, _query(request, operation.query), _headers(request, operation.headers))
+
+
+def address_of(request: Request) -> str:
+    """Return the address a request came from, empty where there is none (a socket of the file system)."""
+    return request.client.host if request.client is not None else ""
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -176,6 +192,8 @@ def problem_of(error: LiveError) -> Problem:
         return Unavailable(Code.TICK_LATE, str(error), retry_after=5)
     if isinstance(error, ReceiptsFull):
         return Unavailable(Code.RECEIPTS_FULL, str(error), retry_after=10)
+    if isinstance(error, ReceiptDamaged):
+        return Unavailable(Code.RECEIPT_DAMAGED, CODE_TEXT[Code.RECEIPT_DAMAGED], retry_after=60)
     if isinstance(error, JournalFailed):
         return Problem(Code.UNKNOWN_FATE, f"{error}: it may or may not be applied; ask for the receipt", status=504)
     return Problem(Code.INTERNAL, "a mistake of ours", status=500)

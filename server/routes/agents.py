@@ -16,13 +16,13 @@ from engine.messages import Reject
 from server import keys, schemas
 from server.errors import Problem
 from server.live.accounts import AccountReader
-from server.live.admission import Admission, agent_number, invalid, unknown_agent
-from server.live.errors import Frozen, LiveError
+from server.live.admission import Admission, invalid
+from server.live.errors import Frozen
 from server.live.receipts import Receipt
 from server.live.recorder import Recorder, Submitted
 from server.live.ticker import Ticker
 from server.live.view import Published
-from server.routes import PRIVATE, Call, Handler, json_response, problem_of
+from server.routes import PRIVATE, Call, Handler, address_of, json_response
 
 OUTCOME_WAIT_S = 10.0
 """Longest an answer waits for its tick; then the receipt is given as it is."""
@@ -41,6 +41,8 @@ def handlers(
 
     async def register(call: Call) -> Response:
         _check_registration(await call.body())
+        if call.caller.owner is None:
+            admission.count_newcomer(address_of(call.request))
         api_key = keys.mint()
         made = recorder.register(call.caller.owner, keys.digest(api_key), call.headers.get("Idempotency-Key"))
         await recorder.durable(made.seq)
@@ -86,31 +88,6 @@ def handlers(
             raise refusal(submitted)
         return _receipt(submitted, 200)
 
-    async def act_batch(call: Call) -> Response:
-        items = _items(await call.body())
-        is_check = call.query.validate_only == "true"
-        results: list[Submitted | Problem | dict[str, Any]]
-        if is_check:
-            async with ticker.settled():
-                results = [_checked(admission, accounts, call.caller.owner, item) for item in items]
-        else:
-            results = [_taken(admission, call.caller.owner, item) for item in items]
-        taken = [result for result in results if isinstance(result, Submitted)]
-        if taken:
-            await recorder.durable(max(submitted.receipt.seq for submitted in taken))
-        if call.query.wait is not None:
-            await _outcome(ticker, published, [submitted.receipt for submitted in taken])
-        rows = [_result(i, result, call.query.wait is not None) for i, result in enumerate(results)]
-        refused = sum(isinstance(result, Problem) for result in results)
-        document = {
-            "tick": published.view.tick,
-            "accepted": len(results) - refused,
-            "refused": refused,
-            "results": rows,
-        }
-        status = 200 if is_check or call.query.wait is not None else 202
-        return json_response(orjson.dumps(document), status, PRIVATE)
-
     async def receipt(call: Call) -> Response:
         number = admission.own_agent(call.caller.owner, call.path["id"], or_left=True)
         found = admission.receipt(number, call.path["client_action_id"])
@@ -123,7 +100,6 @@ def handlers(
         "agent": agent,
         "unregister": unregister,
         "act": act,
-        "act_batch": act_batch,
         "receipt": receipt,
     }
 
@@ -132,6 +108,11 @@ def refusal(submitted: Submitted) -> Problem:
     """Return the answer to an action the world refused: its code, what it needed, and the receipt."""
     outcome = submitted.receipt.outcome
     assert outcome is not None
+    return world_refusal(outcome, submitted.receipt.document(submitted.duplicate))
+
+
+def world_refusal(outcome: dict[str, Any], receipt: dict[str, Any]) -> Problem:
+    """Return the answer to an action the world refused. outcome, receipt: as they are published."""
     detail = f"{outcome['detail']}: needs {outcome['needed']}, has {outcome['available']}"
     return Problem(
         outcome["code"],
@@ -140,7 +121,7 @@ def refusal(submitted: Submitted) -> Problem:
         title="Refused by the world",
         temporary=outcome["code"] in _PASSING,
         headers=PRIVATE,
-        extra={"receipt": submitted.receipt.document(submitted.duplicate)},
+        extra={"receipt": receipt},
     )
 
 
@@ -160,58 +141,6 @@ def _check_registration(value: Any) -> None:
         schemas.Registration.model_validate(value)
     except ValidationError as error:
         raise invalid(schemas.mistakes(error, schemas.Registration)) from None
-
-
-def _items(value: Any) -> list[Any]:
-    try:
-        return schemas.Batch.model_validate(value).actions
-    except ValidationError as error:
-        raise invalid(schemas.mistakes(error, schemas.Batch)) from None
-
-
-def _taken(admission: Admission, owner: int | None, item: Any) -> Submitted | Problem:
-    """Submit one item of a batch, or say why not."""
-    try:
-        number, content = _split(admission, owner, item, or_left=True)
-        return admission.submit(number, admission.parse(content))
-    except Problem as problem:
-        return problem
-    except LiveError as error:
-        return problem_of(error)
-
-
-def _checked(admission: Admission, accounts: AccountReader, owner: int | None, item: Any) -> dict[str, Any] | Problem:
-    """Check one item of a batch, or say what is wrong with its shape."""
-    try:
-        number, content = _split(admission, owner, item)
-        action = admission.parse(content)
-        return accounts.verdict(admission.row(number, action), action.client_action_id)
-    except Problem as problem:
-        return problem
-
-
-def _split(admission: Admission, owner: int | None, item: Any, *, or_left: bool = False) -> tuple[int, dict[str, Any]]:
-    """Return the agent of a batch's item and the action itself."""
-    if not isinstance(item, dict):
-        raise invalid([{"field": "actions", "problem": "an item is no object", "allowed": "objects with agent_id"}])
-    content = dict(item)
-    agent_id = content.pop("agent_id", None)
-    if agent_number(agent_id) is None:
-        raise unknown_agent(agent_id)
-    return admission.own_agent(owner, agent_id, or_left=or_left), content
-
-
-def _result(index: int, result: Submitted | Problem | dict[str, Any], is_waiting: bool) -> dict[str, Any]:
-    if isinstance(result, Submitted):
-        outcome = result.receipt.outcome
-        if is_waiting and outcome is not None and outcome["status"] == "rejected":
-            result = refusal(result)
-        else:
-            status = 200 if is_waiting and outcome is not None else 202
-            return {"index": index, "status": status, "receipt": result.receipt.document(result.duplicate)}
-    if isinstance(result, Problem):
-        return {"index": index, "status": result.status, "error": result.members()}
-    return {"index": index, "status": 200, "verdict": result}
 
 
 def _receipt(submitted: Submitted, status: int, headers: dict[str, str] | None = None) -> Response:

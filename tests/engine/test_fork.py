@@ -387,6 +387,7 @@ class TestBeyondTheRecord:
         """They are not applied, and numbers of additions do not collide with theirs."""
         world = busy(5, agents=3)
         world.journal.action(row=action_row(0, Kind.REGISTER))
+        world.journal.actions(np.concatenate([action_row(), action_row()]), "a", "b")
         added = (Addition(BEGIN + 6, action_row(ADDED_AGENTS, Kind.REGISTER)),)
 
         forked = world.fork(Interventions(additions=added), ticks=7)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -15,26 +17,33 @@ from engine.errors import JournalDamaged
 from engine.journal import (
     BATCH_RECORD_SIZE,
     CHAIN_START,
+    FINGERPRINT_SIZE,
+    FORMAT_VERSION,
     SEGMENT_HEADER_SIZE,
     Chain,
     Genesis,
     KeyRecord,
     Mark,
+    Record,
     RecordKind,
     Scan,
-    decode_action,
+    decode_actions,
     decode_genesis,
     decode_key,
     decode_mark,
     encode,
     encode_action,
+    encode_actions,
     encode_batch,
     encode_genesis,
     encode_key,
     encode_mark,
     encode_segment,
+    is_input,
+    row_bytes,
 )
-from tests.support.journals import JournalBytes, action_row
+from engine.messages import ACTION
+from tests.support.journals import JournalBytes, action_row, some_actions
 
 GENESIS = Genesis(
     1, 2, {"residents": 2_000, "policy_active": True}, "ab" * 32, "0123456789abcdef", 2_999, "cd" * 16, ""
@@ -76,10 +85,27 @@ def test_action_comes_back(quantity: int, level: int, fingerprint: bytes, client
     """Whatever an action holds, the record gives it back."""
     row = action_row(7, quantity=quantity, level=level)
 
-    back = decode_action(memoryview(encode_action(row, fingerprint, client_action_id)))
+    payload = memoryview(encode_action(row, fingerprint, client_action_id))
+    back = decode_actions(Record(1, RecordKind.ACTION, payload, 0))
 
-    assert back.row == row
-    assert (back.fingerprint, back.client_action_id) == (fingerprint, client_action_id)
+    assert back.rows == row
+    assert (back.fingerprints.tobytes(), back.client_action_ids) == (fingerprint, [client_action_id])
+
+
+@given(st.lists(st.text("abc-.", min_size=1, max_size=64), min_size=1, max_size=20))
+def test_many_actions_come_back(names: list[str]) -> None:
+    """Rows, fingerprints and names of any length, in their order."""
+    rows = np.concatenate([action_row(i, quantity=i) for i in range(len(names))])
+    actions = some_actions(rows, *names)
+    payload = encode_actions(actions)
+
+    record = Record(9, RecordKind.ACTIONS, memoryview(payload), 0, len(names))
+    back = decode_actions(record)
+
+    assert back.rows.tobytes() == rows.tobytes() == bytes(row_bytes(record))
+    assert (back.fingerprints == actions.fingerprints).all()
+    assert back.client_action_ids == names
+    back.rows["seq"] = 1  # may be written
 
 
 @given(
@@ -118,7 +144,7 @@ def test_the_bytes_on_disk_do_not_change() -> None:
     mark = Mark(3_000, 1_700_000_000_000_000_000, 2, 2_990, bytes(range(16)), bytes(range(32)))
 
     assert encode_segment(1).hex() == (
-        "4152454e414a0d0a02000000000000000100000000000000" + CHAIN_START.hex() + "b5eca031"
+        "4152454e414a0d0a03000000000000000100000000000000" + CHAIN_START.hex() + "6900110c"
     )
     assert encode_batch(7, 9, 6).hex() == (
         "21000000b0226097070000000000000000fffe4241544348fe06000000000000000900000000000000"
@@ -128,6 +154,26 @@ def test_the_bytes_on_disk_do_not_change() -> None:
         "000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     )
     assert len(encode_action(action_row(), bytes(16), "")) == 88 + 16
+    actions = some_actions(np.concatenate([action_row(7), action_row(8)]), "a", "bcd")
+    assert encode_actions(actions) == b"".join(
+        (
+            bytes.fromhex("0200000003000000"),
+            actions.rows.tobytes(),
+            actions.fingerprints.astype("<u8").tobytes(),
+            b"a\0\0bcd",
+        )
+    )
+
+
+def test_the_page_describes_every_kind_of_record() -> None:
+    """docs/durability.md, for whoever reads a journal without this server."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "durability.md").read_text(encoding="utf-8")
+
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", page, re.MULTILINE)
+
+    assert [(int(number), name) for number, name in rows] == [(kind.value, kind.name) for kind in RecordKind]
+    assert f"(format {FORMAT_VERSION};" in page
+    assert f"a row of {ACTION.itemsize} bytes, a fingerprint of {FINGERPRINT_SIZE} bytes" in page
 
 
 def test_scan_gives_every_record_in_order_and_where_to_go_on() -> None:
@@ -278,8 +324,47 @@ def test_another_format_version_is_refused_by_number() -> None:
     """A segment of a later release is refused with both versions."""
     head = struct.pack("<8sIIQ", b"ARENAJ\r\n", 9, 0, 1)
 
-    with pytest.raises(JournalDamaged, match="format version 9, this release reads 2"):
+    with pytest.raises(JournalDamaged, match="format version 9, this release reads 3"):
         Scan(head + struct.pack("<I", crc32(head)))
+
+
+def test_a_record_of_many_actions_takes_a_sequence_for_each() -> None:
+    """The next record has the one behind them; a mark counts them; they are lost or kept together."""
+    journal = JournalBytes()
+    journal.mark(0)
+    journal.batch()
+    first = journal.actions(np.concatenate([action_row()] * 3), "a", "bb", "ccc")
+    journal.mark(1, actions=3)
+    journal.batch()
+
+    scan = Scan(journal.data)
+    records = list(scan)
+
+    assert [(record.sequence, record.sequences, is_input(record)) for record in records] == [
+        (1, 1, False), (first, 3, True), (5, 1, False),
+    ]  # fmt: skip
+    assert scan.next_sequence == 6
+    for length in range(journal.batches[-1] + 1, records[2].offset):
+        torn = Scan(journal.data[:length])
+        assert len(list(torn)) == 1
+        assert torn.torn is not None
+        assert torn.torn.sequence == first
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0" * 8, struct.pack("<II", 2, 4) + bytes(300), struct.pack("<II", 1, 4)])
+def test_a_record_of_actions_of_another_size_is_no_record(payload: bytes) -> None:
+    """Its count must be that of what is in it, and at least one: sequences hang on it."""
+    journal = JournalBytes()
+    journal.mark(0)
+    journal.batch()
+    journal.add(RecordKind.ACTIONS, payload)
+    journal.batch()
+
+    scan = Scan(journal.data)
+
+    assert len(list(scan)) == 1
+    assert scan.torn is not None
+    assert "has not the size it names" in scan.torn.reason
 
 
 def test_an_empty_segment_has_no_records() -> None:

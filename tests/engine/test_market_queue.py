@@ -18,10 +18,10 @@ def row(seq: int) -> np.ndarray:
 
 
 def test_drain_returns_arrival_order_and_empties_the_queue() -> None:
-    """What was appended first comes first; afterwards nothing waits."""
+    """What was put in first comes first; afterwards nothing waits."""
     queue = MarketQueue(4)
     for seq in (3, 1, 2):
-        queue.append(row(seq))
+        queue.extend(row(seq))
     assert len(queue) == 3
 
     drained = queue.drain()
@@ -33,41 +33,57 @@ def test_drain_returns_arrival_order_and_empties_the_queue() -> None:
 
 
 def test_drained_rows_stay_until_the_next_drain() -> None:
-    """Appending after a drain does not touch the rows a tick is working on."""
+    """What comes after a drain does not touch the rows a tick is working on."""
     queue = MarketQueue(2)
-    queue.append(row(1))
+    queue.extend(row(1))
     drained = queue.drain()
 
-    queue.append(row(8))
-    queue.append(row(9))
+    queue.extend(row(8))
+    queue.extend(row(9))
 
     assert drained["seq"].tolist() == [1]
     assert queue.drain()["seq"].tolist() == [8, 9]
 
 
 def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
-    """Beyond the capacity append raises QueueFull; a drain makes room again."""
+    """Beyond the capacity extend raises QueueFull; a drain makes room again."""
     queue = MarketQueue(2)
-    queue.append(row(1))
-    queue.append(row(2))
+    queue.extend(row(1))
+    queue.extend(row(2))
 
     with pytest.raises(QueueFull, match="2 actions"):
-        queue.append(row(3))
+        queue.extend(row(3))
 
     assert queue.drain()["seq"].tolist() == [1, 2]
-    queue.append(row(3))
+    queue.extend(row(3))
     assert queue.drain()["seq"].tolist() == [3]
 
 
-def test_a_row_may_be_a_scalar_and_is_copied() -> None:
-    """A single record is taken as well; changing it later does not reach the queue."""
+def test_rows_are_copied() -> None:
+    """Changing one later does not reach the queue."""
     queue = MarketQueue(1)
     action = row(5)
 
-    queue.append(action[0])
+    queue.extend(action)
     action["seq"] = 6
 
     assert queue.drain()["seq"].tolist() == [5]
+
+
+def test_many_are_taken_all_or_none() -> None:
+    """A tick sees a batch whole; the room there is is told."""
+    queue = MarketQueue(3)
+    three = np.concatenate([row(1), row(2), row(3)])
+
+    queue.extend(row(9))
+    with pytest.raises(QueueFull):
+        queue.extend(three)
+    assert queue.room == 2
+    queue.drain()
+    queue.extend(three)
+
+    assert queue.room == 0
+    assert queue.drain()["seq"].tolist() == [1, 2, 3]
 
 
 def test_a_queue_without_room_is_a_wrong_setting() -> None:
@@ -78,14 +94,14 @@ def test_a_queue_without_room_is_a_wrong_setting() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 10**18)), max_size=60))
 def test_nothing_is_lost_doubled_or_reordered(steps: list[int | None]) -> None:
-    """Whatever the mix of appends and drains (None), the rows come out as they went in."""
+    """Whatever the mix of rows and drains (None), the rows come out as they went in."""
     queue = MarketQueue(7)
     taken, out = [], []
     for seq in steps:
         if seq is None:
             out += queue.drain()["seq"].tolist()
         elif len(queue) < 7:
-            queue.append(row(seq))
+            queue.extend(row(seq))
             taken.append(seq)
 
     assert out + queue.drain()["seq"].tolist() == taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -12,7 +13,7 @@ from engine.config import Config
 from engine.economy import Economy, hash_copy
 from engine.events import TickReport
 from engine.journal import (
-    ActionRecord,
+    Actions,
     Genesis,
     KeyRecord,
     Mark,
@@ -23,7 +24,7 @@ from engine.journal import (
     encode_key,
 )
 from engine.replay import HashDiffers, Watch, replay
-from tests.support.journals import JournalBytes
+from tests.support.journals import JournalBytes, action_row
 from tests.support.worlds import RandomBots, in_threads, small_config
 
 TICKS = 30
@@ -39,8 +40,12 @@ def recorded(*, wrong_at: int | None = None) -> tuple[JournalBytes, list[bytes]]
     bots.sequence = journal.next_sequence - 1
     for tick in range(TICKS):
         rows = bots.rows(economy, 12)
-        for i in range(len(rows)):
-            assert journal.action(int(rows["agent_id"][i]), f"{i}", rows[i : i + 1]) == rows["seq"][i]
+        if tick % 3 == 2:
+            # a batch: one record
+            assert journal.actions(rows.copy(), *(f"{i}" for i in range(len(rows)))) == rows["seq"][0]
+        else:
+            for i in range(len(rows)):
+                assert journal.action(int(rows["agent_id"][i]), f"{i}", rows[i : i + 1]) == rows["seq"][i]
         due = tick - 1
         state_hash = b"wrong" + bytes(11) if due == wrong_at else hashes[due] if hashes else b""
         journal.mark(tick, len(rows), (due, state_hash) if due >= 0 and due % 5 == 0 else (-1, bytes(16)))
@@ -77,7 +82,7 @@ def test_a_replayed_world_is_the_recorded_one(past: tuple[JournalBytes, list[byt
     done = replay(economy, Scan(journal.data), Hashes())
 
     assert seen == hashes
-    assert (done.marks, done.hashes_checked, done.pending) == (TICKS, 6, [])
+    assert (done.marks, done.hashes_checked, len(done.pending)) == (TICKS, 6, 0)
     assert done.actions == 8 + 12 * (TICKS - 1)
 
 
@@ -136,13 +141,13 @@ def test_actions_behind_the_last_mark_are_left_for_the_next_tick(past: tuple[Jou
     journal.data, journal.next_sequence = bytearray(past[0].data), past[0].next_sequence
     journal.durable = journal.next_sequence - 1
     first = journal.action(client_action_id="x")
-    journal.action(client_action_id="y")
+    journal.actions(np.concatenate([action_row(), action_row()]), "y", "z")
     journal.batch()
 
     economy = fresh()
     done = replay(economy, Scan(journal.data))
 
-    assert [int(row["seq"][0]) for row in done.pending] == [first, first + 1]
+    assert done.pending["seq"].tolist() == [first, first + 1, first + 2]
     assert economy.tick == TICKS - 1
     assert economy.state_hash() == past[1][-1]
 
@@ -155,8 +160,8 @@ def test_everything_is_told_in_the_order_of_the_journal(past: tuple[JournalBytes
         def record(self, record: Record) -> None:
             told.append(record.kind.name)
 
-        def action(self, action: ActionRecord) -> None:
-            told.append(f"action {action.row['seq'][0]}")
+        def actions(self, actions: Actions) -> None:
+            told.append(f"action {actions.rows['seq'][0]}")
 
         def tick(self, report: TickReport, mark: Mark) -> None:
             told.append(f"tick {mark.tick}")

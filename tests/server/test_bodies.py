@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -190,3 +191,45 @@ def refused(body: bytes, media: str | None, allowed: tuple[str, ...] = (JSON, MS
     with pytest.raises(Problem) as caught:
         decode(body, media, allowed)
     return caught.value
+
+
+#: A string literal, closed or running to the end; possessive, so that no input makes it slow.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+
+
+def nests_too_deep(body: bytes) -> bool:
+    """Return whether brackets outside of strings nest too deep: the plain twin of what decode_json looks at first."""
+    level = 0
+    for byte in _STRING.sub(b"", body):
+        level += (byte in b"[{") - (byte in b"]}")
+        if level > DEPTH_MAX:
+            return True
+    return False
+
+
+@given(st.lists(st.sampled_from([b"[", b"{", b"]", b"}", b'"', b"\\", b"[[[[", b"]]", b"x"]), max_size=40))
+def test_depth_is_seen_before_anything_is_read(parts: list[bytes]) -> None:
+    """In whatever mixture of brackets, strings and escapes, closed or not."""
+    body = b"".join(parts)
+    try:
+        decode_json(body)
+        is_too_deep = False
+    except BadRequest as refused:
+        is_too_deep = refused.code == Code.TOO_DEEP
+
+    assert is_too_deep == nests_too_deep(body)
+
+
+def test_binary_columns_are_taken_where_they_are_allowed_and_nowhere_else() -> None:
+    """One map `columns` of binary values; anything beside it and the rules are as ever."""
+    columns = msgpack.packb({"columns": {"type": b"\1", "level": b"\2\0\0\0"}})
+
+    assert decode(columns, MSGPACK, (MSGPACK,), binary=True) == {"columns": {"type": b"\1", "level": b"\2\0\0\0"}}
+    for body, is_binary in (
+        (columns, False),
+        (msgpack.packb({"columns": {"type": b"\1", "level": 5}}), True),
+        (msgpack.packb({"columns": {"type": b"\1"}, "more": 1}), True),
+        (msgpack.packb({"actions": b"\1"}), True),
+    ):
+        with pytest.raises(BadRequest, match="bytes is not taken"):
+            decode(body, MSGPACK, (MSGPACK,), binary=is_binary)

@@ -21,6 +21,19 @@ async def test_system_clock_wakes_at_the_deadline_and_not_before() -> None:
     assert clock.unix_ns() > 1_700_000_000_000_000_000
 
 
+async def test_waiting_is_no_work() -> None:
+    """A thread's own time stands still while it waits, and goes on while it computes."""
+    clock = SystemClock()
+    before, began = clock.worked(), clock.monotonic()
+
+    await clock.sleep_until(began + 0.1)
+    waited = clock.worked() - before
+    sum(range(100_000))
+
+    assert waited < 0.05
+    assert clock.worked() - before > waited
+
+
 async def test_manual_clock_wakes_sleepers_in_the_order_of_their_deadlines() -> None:
     """Advancing past several deadlines wakes them earliest first, and leaves the later ones asleep."""
     clock = ManualClock(monotonic=0.0)

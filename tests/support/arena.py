@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from arena_client.columns import encode_columns
 from starlette.applications import Starlette
 
 from engine.config import Config
 from engine.economy import Economy
+from engine.markets import ID
 from server.app import Arena, Opening, Server, create_app, operator_config, server_config
 from server.clock import Clock, ManualClock, SystemClock
 from server.config import Settings
@@ -34,6 +36,8 @@ SEED = 7
 START_S = 300.0
 """The first start of a release compiles every kernel."""
 STOP_S, STEP_S = 20.0, 20.0
+FORMS = ("objects", "columns", "binary")
+"""Of a batch of actions."""
 
 
 @dataclass
@@ -112,6 +116,17 @@ class Bot:
         async with self.arena.client(self.api_key) as client:
             return await client.post(f"/api/agents/{self.agent_id}/action", json=action, params=query)
 
+    async def act_all(self, actions: list[dict[str, Any]], form: str = "objects") -> httpx2.Response:
+        """Post actions, of any of the owner's agents, as one batch. form: of FORMS; columns have fields of all."""
+        columns = {name: [action.get(name) for action in actions] for name in actions[0]}
+        async with self.arena.client(self.api_key) as client:
+            if form == "binary":
+                columns["market"] = [ID[name] for name in columns["market"]]
+                headers = {"Content-Type": "application/msgpack"}
+                return await client.post("/api/actions", content=encode_columns(columns), headers=headers)
+            body = {"actions": actions} if form == "objects" else {"columns": columns}
+            return await client.post("/api/actions", json=body)
+
     async def decided(self, action: dict[str, Any]) -> dict[str, Any]:
         """Post an action, run the tick that decides it, and return its outcome."""
         response = await self.act(action)
@@ -159,6 +174,9 @@ async def run_server(
             "operator": False,
             "seed": SEED,
             "tick_rate": 50,
+            # all tests come from one address
+            "address_rate_limit": 10_000_000,
+            "registration_rate_limit": 10_000_000,
             "engine": config,
             **settings,
         }

@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from engine.journal import (
     NO_HASH,
+    Actions,
     Chain,
     Mark,
     RecordKind,
     encode,
     encode_action,
+    encode_actions,
     encode_batch,
     encode_mark,
     encode_segment,
@@ -31,13 +33,13 @@ class JournalBytes:
         """Offset of each batch."""
         self._open: list[bytes] = []
 
-    def add(self, kind: RecordKind, payload: bytes) -> int:
+    def add(self, kind: RecordKind, payload: bytes, count: int = 1) -> int:
         """Append a record to the open batch and return its sequence."""
         record = encode(self.next_sequence, kind, payload)
         self.chain.add(record)
         self._open.append(record)
-        self.next_sequence += 1
-        return self.next_sequence - 1
+        self.next_sequence += count
+        return self.next_sequence - count
 
     def mark(self, tick: int, actions: int = 0, hashed: tuple[int, bytes] = (NO_HASH, bytes(16))) -> int:
         """Append a mark."""
@@ -50,6 +52,11 @@ class JournalBytes:
         row["seq"] = self.next_sequence
         return self.add(RecordKind.ACTION, encode_action(row, bytes(16), client_action_id))
 
+    def actions(self, rows: NDArray[np.void], *client_action_ids: str) -> int:
+        """Append one record of several actions and return the sequence of the first."""
+        rows["seq"] = self.next_sequence + np.arange(len(rows))
+        return self.add(RecordKind.ACTIONS, encode_actions(some_actions(rows, *client_action_ids)), len(rows))
+
     def batch(self) -> JournalBytes:
         """Lay the open batch down."""
         last = self.next_sequence - 1
@@ -58,6 +65,13 @@ class JournalBytes:
         self.durable = last
         self._open = []
         return self
+
+
+def some_actions(rows: NDArray[np.void], *client_action_ids: str) -> Actions:
+    """Return actions under these ids; their fingerprints are their numbers."""
+    names = np.array([name.encode() for name in client_action_ids])
+    prints = np.arange(2 * len(rows), dtype=np.uint64).reshape(-1, 2)
+    return Actions(rows, prints, names.view(np.uint8).reshape(len(rows), -1))
 
 
 def action_row(agent: int = 1, kind: Kind = Kind.LIMIT, **fields: object) -> NDArray[np.void]:

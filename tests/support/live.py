@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from engine.economy import Economy
 from engine.messages import Kind
+from engine.receipt_table import Verdict
 from server.clock import ManualClock
 from server.config import Settings
 from server.live.collector import Collector
 from server.live.journal import DiskFile, JournalFile
-from server.live.recorder import Recorder, Registration
+from server.live.receipts import names_of
+from server.live.recorder import Recorder, Registration, Taken
 from server.live.ticker import OnPublish, Ticker
 from server.live.view import View
 from server.live.watchdog import Watchdog
@@ -117,6 +119,13 @@ class LiveWorld:
         """Submit an action and return its sequence."""
         row = self.row(agent, kind, **fields)
         return self.recorder.submit(row, client_action_id, row.tobytes()[8:24]).receipt.seq
+
+    def act_batch(self, agent: int, *client_action_ids: str, kind: Kind = Kind.LIMIT, **fields: Any) -> Taken:
+        """Submit the same action under several ids as one batch."""
+        rows = np.concatenate([self.row(agent, kind, **fields) for _ in client_action_ids])
+        asked = np.full(len(rows), -1)
+        verdicts = np.full(len(rows), int(Verdict.ASKED), np.int32)
+        return self.recorder.submit_batch(rows, names_of(client_action_ids), asked, verdicts)
 
     def row(self, agent: int, kind: Kind = Kind.LIMIT, **fields: Any) -> NDArray[np.void]:
         """Return an action that is valid for a while."""

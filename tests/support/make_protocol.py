@@ -21,6 +21,8 @@ def tables() -> dict[str, str]:
         "fields": _fields(),
         "closes": _closes(),
         "actions": _actions(),
+        "columns": _columns(),
+        "batch": _batch(),
         "problems": _problems(),
         "rejects": _rejects(),
     }
@@ -110,6 +112,43 @@ def _actions() -> str:
         ],
     )
     return common + _table(("type", "further fields", "what it does"), rows) + "\n" + meanings
+
+
+def _columns() -> str:
+    from server.batches import BINARY
+
+    types = {"<i8": "int64", "<i4": "int32", "i1": "int8", "u1": "uint8", "<u8": "uint64", "<f8": "float64"}
+    rows: list[tuple[Any, ...]] = [("`client_action_id`", "bytes", "", "1 to 64 bytes of ASCII, as many for each")]
+    for name, column in BINARY.items():
+        absent = "" if column.absent is None else "NaN" if column.absent != column.absent else column.absent
+        rows.append((f"`{name}`", types[column.dtype], absent, column.text))
+    return _table(("column", "type", "no value", "meaning"), rows)
+
+
+def _batch() -> str:
+    from arena_client.columns import encode_columns
+
+    columns = {
+        "agent_id": [17, 18],
+        "type": ["limit", "cancel"],
+        "client_action_id": ["a-1", "b"],
+        "market": [9, -1],
+        "side": ["buy", 0],
+        "quantity": [5, 0],
+        "price": ["1.25", 0],
+        "order_id": [0, 4711],
+    }
+    shown = {
+        "agent_id": ["a17", "a18"],
+        "type": ["limit", "cancel"],
+        "client_action_id": ["a-1", "b"],
+        "market": ["food", None],
+        "side": ["buy", None],
+        "quantity": [5, None],
+        "price": ["1.25", None],
+        "order_id": [None, "4711"],
+    }
+    return _block(json.dumps({"columns": shown})) + "\n" + _block(_hex(encode_columns(columns)))
 
 
 def _problems() -> str:

@@ -39,11 +39,13 @@ class Recorded:
 
     def tick(self, *rows: NDArray[np.void]) -> NDArray[np.void]:
         """Live a tick under actions, journal them, and return their outcomes. An agent 0 registers under its seq."""
+        taken: list[NDArray[np.void]] = []
         for row in rows:
             if row["kind"] == Kind.REGISTER and row["agent_id"] == 0:
-                row["agent_id"] = self.journal.next_sequence
-            self.journal.action(row=row)
+                row["agent_id"] = self.journal.next_sequence + len(taken)
+            taken.append(row)
         tick = self.economy.tick
+        self._journal(taken, is_batch=tick % 2 == 0)
         hashed = (tick, self.hashes[tick]) if tick in self.hashes else (NO_HASH, bytes(16))
         self.journal.mark(tick + 1, len(rows), hashed)
         report = self.economy.advance(np.concatenate(rows) if rows else NO_ACTIONS)
@@ -52,6 +54,17 @@ class Recorded:
             if outcome["kind"] == Kind.REGISTER and outcome["status"] == Status.DONE:
                 self.slots[int(outcome["agent_id"])] = int(outcome["available"])
         return report.outcomes
+
+    def _journal(self, rows: list[NDArray[np.void]], *, is_batch: bool) -> None:
+        """Journal actions one by one, or in one record, as a batch without registrations is."""
+        if not is_batch or len(rows) < 2 or any(row["kind"] == Kind.REGISTER for row in rows):
+            for row in rows:
+                self.journal.action(row=row)
+            return
+        joined = np.concatenate(rows)
+        self.journal.actions(joined, *(str(i) for i in range(len(rows))))
+        for row, seq in zip(rows, joined["seq"].tolist(), strict=True):
+            row["seq"] = seq
 
     def join(self, owner: int = 0) -> int:
         """Live a tick in which an agent registers, and return its number."""

@@ -7,7 +7,7 @@ from collections.abc import Container
 import numpy as np
 
 from engine.economy import NO_ACTIONS, Economy
-from engine.journal import RecordKind, decode_action
+from engine.journal import RecordKind, decode_actions, is_input
 from engine.state import State, persistent
 from server.live.journal import scan_segment, segment_paths
 from server.live.world import WARM_NAME, World, start_economy
@@ -22,8 +22,9 @@ def twin_without(world: World, left_out: Container[int] = ()) -> Economy:
     economy = start_economy(world.genesis, world.folder / WARM_NAME)
     rows = []
     for record in scan_segment(path):
-        if record.kind is RecordKind.ACTION and record.sequence not in left_out:
-            rows.append(decode_action(record.payload).row)
+        if is_input(record):
+            actions = decode_actions(record).rows
+            rows.append(actions[[seq not in left_out for seq in actions["seq"].tolist()]])
         elif record.kind is RecordKind.MARK:
             economy.advance(np.concatenate(rows) if rows else NO_ACTIONS)
             rows = []

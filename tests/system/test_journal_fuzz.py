@@ -28,8 +28,7 @@ async def live(folder: Path) -> int:
         for i in range(5 * EVERY):
             arena.act(agent, f"a-{i}", Kind.SET_SENTIMENT, mood=(1, 2, 3, i))
             await arena.tick()
-            if (writing := arena.world.snapshots._writing) is not None:
-                await soon(writing)
+            await soon(arena.world.snapshots.idle())
         begin = segment_paths(folder / "running")[-1].stat().st_size
         # one batch: what is appended before the writer gets to run
         for i in range(2):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import random
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
-from loadtest import session
+from loadtest import crowd, firehose, session
 from loadtest.process import ServerProcess, percentile, python
 from tests.support.deadlines import seconds
 
@@ -170,3 +174,68 @@ def test_late_ticks_are_explained_by_the_machine_or_not(tmp_path: Path) -> None:
 def test_percentile_is_a_value_that_was_seen(values: list[float], share: float, result: float) -> None:
     """The smallest value that at least that share does not exceed."""
     assert percentile(values, share) == result
+
+
+@pytest.mark.timeout(400)
+async def test_a_crowd_is_taken_and_counted(tmp_path: Path) -> None:
+    """A small one: what its sender was told was accepted is what the server accepted, and all of it was in a tick."""
+    given = argparse.Namespace(
+        residents=2_000, agents=60, owners=6, batch=50, rate=2_000.0, queue=4_096, connections=4, seconds=3.0
+    )
+
+    result = await asyncio.to_thread(crowd.measure, given, tmp_path)
+
+    sent = result["sent"]
+    assert sent["agents"] == 60
+    assert set(sent["batches"]) == {"202"}
+    assert sent["accepted"] == result["accepted_by_server"] > 2_000
+    assert sent["refused"] == 0
+    assert result["server"]["ticks"] > 10
+    assert result["receipts"]["receipts"] >= sent["accepted"]
+    assert result["exit_status"] == 0
+    assert set(crowd.checks("crowd", result)) > {"memory stays below 1 GB", "every action was accepted"}
+
+
+def test_each_check_of_a_crowd_and_a_flood_can_fail() -> None:
+    """A result holds only when everything holds."""
+    sent = {"accepted": 100, "refused": 0, "batches": {"202": 5}, "ack_ms_p99": 9.0}
+    sent |= {"accepted_per_s": 10, "rate_per_s": 10}
+    server = {"share_within_ms": {"0.02": 1.0}, "ticks_late": 0, "ticks": 100, "seconds": 10.0}
+    server |= {"actions_per_tick": 80.0}
+    good: dict[str, Any] = {
+        "sent": sent, "server": server, "accepted_by_server": 100.0, "exit_status": 0, "queue_actions_max": 100,
+        "memory": {"rss_mb_most": 900.0},
+    }  # fmt: skip
+    flood = good | {"sent": sent | {"refused": 7, "batches": {"202": 5, "429": 6}}}
+    bad: list[tuple[str, dict[str, Any]]] = [
+        ("crowd", good | {"server": server | {"share_within_ms": {"0.02": 0.98}}}),
+        ("crowd", good | {"server": server | {"ticks_late": 1}}),
+        ("crowd", good | {"server": server | {"ticks": 97}}),
+        ("crowd", good | {"accepted_by_server": 99.0}),
+        ("crowd", good | {"exit_status": 1}),
+        ("crowd", good | {"sent": sent | {"ack_ms_p99": 51.0}}),
+        ("crowd", good | {"sent": sent | {"refused": 1}}),
+        ("crowd", good | {"sent": sent | {"accepted_per_s": 9}}),
+        ("crowd", good | {"memory": {"rss_mb_most": 1_001.0}}),
+        ("flood", good),
+        ("flood", flood | {"sent": flood["sent"] | {"batches": {"202": 5, "500": 1}}}),
+        ("flood", flood | {"server": server | {"actions_per_tick": 49.0}}),
+    ]
+
+    assert all(crowd.checks("crowd", good).values())
+    assert all(crowd.checks("flood", flood).values())
+    assert [sum(not held for held in crowd.checks(kind, result).values()) for kind, result in bad] == [1] * len(bad)
+
+
+def test_a_sender_names_every_action_anew() -> None:
+    """The bytes of a batch are prebuilt but for the numbers at their end."""
+    owner = firehose.Owner("ak_x", [17, 18])
+    firehose.prepare([owner], 32, [1.0] * firehose.MARKETS, random.Random(1))
+
+    requests = [owner.request(32), owner.request(32)]
+
+    bodies = [msgpack.unpackb(request.partition(b"\r\n\r\n")[2])["columns"] for request in requests]
+    numbers = [struct.unpack("<32Q", body.pop("client_action_number")) for body in bodies]
+    assert numbers == [tuple(range(32)), tuple(range(32, 64))]
+    assert bodies[0] == bodies[1]
+    assert requests[0].startswith(b"POST /api/actions HTTP/1.1\r\n")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.commands import Command
 from engine.events import TickReport
-from engine.journal import Mark, RecordKind, decode_action, decode_mark
+from engine.journal import Mark, RecordKind, decode_actions, decode_mark, is_input
 from engine.markets import ID
 from engine.phases.psychology import volatility_multiplier
 from engine.tick import PHASES
@@ -270,8 +270,8 @@ async def test_an_action_stands_in_the_journal_before_the_mark_of_its_tick() -> 
             if record.kind is RecordKind.MARK:
                 mark = decode_mark(record.payload)
                 marks[mark.tick] = (record.sequence, mark)
-            elif record.kind is RecordKind.ACTION:
-                actions[record.sequence] = decode_action(record.payload).client_action_id
+            elif is_input(record):
+                actions.update(enumerate(decode_actions(record).client_action_ids, record.sequence))
 
     assert [receipt["tick"] - receipts[0]["tick"] for receipt in receipts] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     for number, receipt in enumerate(receipts):
@@ -291,16 +291,16 @@ class Trace:
         self.seen: list[tuple[str, list[Any]]] = []
         self.phases: list[str] = []
         parts, economy = arena.parts, arena.economy
-        submit, append = parts.admission.submit, parts.world.queue.append
+        submit, extend = parts.admission.submit, parts.world.queue.extend
         advance, publish = economy.advance, parts.hub.publish
 
         def watched_submit(agent: int, action: Any) -> Any:
             self._note("validation", [action.client_action_id])
             return submit(agent, action)
 
-        def watched_append(row: NDArray[np.void]) -> None:
-            self._note("market queue", row["seq"].tolist())
-            append(row)
+        def watched_extend(rows: NDArray[np.void]) -> None:
+            self._note("market queue", rows["seq"].tolist())
+            extend(rows)
 
         def watched_advance(
             actions: NDArray[np.void], observe: Callable[[str], None], commands: Sequence[Command]
@@ -321,7 +321,7 @@ class Trace:
             publish(view)
 
         monkeypatch.setattr(parts.admission, "submit", watched_submit)
-        monkeypatch.setattr(parts.world.queue, "append", watched_append)
+        monkeypatch.setattr(parts.world.queue, "extend", watched_extend)
         monkeypatch.setattr(economy, "advance", watched_advance)
         told = arena.ticker._on_publish
         assert publish in told

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from arena_client.columns import BatchOutcome
     from arena_client.errors import (
         ArenaError,
         BadRequest,
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ArenaClient": "rest",
+    "BatchOutcome": "columns",
     "Credentials": "rest",
     "Receipt": "receipt",
     "AccountsReceived": "stream",
@@ -81,6 +83,7 @@ __all__ = [
     "ArenaError",
     "ArenaStream",
     "BadRequest",
+    "BatchOutcome",
     "Conflict",
     "ConnectionGaveUp",
     "Credentials",

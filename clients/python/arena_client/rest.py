@@ -22,10 +22,11 @@ from typing import Any, Final
 import httpx2
 
 from arena_client.backoff import Backoff, retry_after_s
+from arena_client.columns import BatchOutcome, count_of, decode_answer, encode_columns
 from arena_client.errors import OutcomeUnknown, ProblemError, RequestError, Unreachable, problem
 from arena_client.receipt import Outcome, Receipt
 
-__all__ = ["ArenaClient", "Credentials", "Outcome", "Receipt"]
+__all__ = ["ArenaClient", "BatchOutcome", "Credentials", "Outcome", "Receipt"]
 
 Credits = Decimal | str | int | float
 Document = dict[str, Any]
@@ -38,6 +39,7 @@ UNCLEAR: Final = frozenset({502, 504})
 NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 CACHE_MAX: Final = 256
 BATCH_MAX: Final = 1000
+MSGPACK: Final = "application/msgpack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class ArenaClient:
         # random per client, counted within: unique without asking anybody, and readable in a log
         self._id_prefix = secrets.token_hex(6)
         self._id_count = 0
+        self._markets: dict[str, int] | None = None
 
     async def __aenter__(self) -> ArenaClient:
         return self
@@ -234,6 +237,33 @@ class ArenaClient:
         document = self._document(await self._send("POST", "/api/actions", body={"actions": bodies}, params=params))
         return [_batch_result(result) for result in document["results"]]
 
+    async def batch_columns(self, columns: Mapping[str, Any], *, wait: bool = False) -> BatchOutcome:
+        """Send up to 1,000 actions as typed arrays: the fastest way to send many.
+
+            outcome = await arena.batch_columns({"type": "limit", "market": ["food", "oil"], "side": "buy",
+                                                 "quantity": [5, 2], "price": ["1.25", "9"]})
+
+        columns: by the names of an action's fields, each a value for every action or one for all; lists, or arrays of
+        numpy, which is not needed. Values that an action does not have are the ones docs/protocol.md names. Without
+        agent_id they are this agent's, without client_action_id (texts) or client_action_number (whole numbers) they
+        get names. wait: as in `act`; what became of the actions is then in `outcomes`.
+        Raises ValueError for columns that do not fit together, BadRequest and the like when the server takes none,
+        OutcomeUnknown when no answer came: send the same columns again, with the same names.
+        """
+        given = {"agent_id": self._agent_id(), **columns}
+        if "client_action_id" not in given and "client_action_number" not in given:
+            given["client_action_id"] = [self.new_action_id() for _ in range(count_of(columns))]
+        if (names := given.get("market")) is not None:
+            given["market"] = await self._market_numbers(names)
+        headers = {"Content-Type": MSGPACK}
+        params = {"wait": "outcome"} if wait else None
+        response = await self._send(
+            "POST", "/api/actions", content=encode_columns(given), params=params, headers=headers
+        )
+        if not response.is_success:
+            raise _problem(response)
+        return decode_answer(response.content)
+
     async def receipt(self, client_action_id: str) -> Receipt:
         """Return the receipt of an action as it stands now. Raises NotFound when there is none (any more)."""
         path = f"/api/agents/{self._agent_id()}/actions/{client_action_id}"
@@ -332,6 +362,19 @@ class ArenaClient:
             body["valid_until_tick"] = valid_until
         return body
 
+    async def _market_numbers(self, names: Any) -> Any:
+        """Return markets by number where they are named."""
+        one = isinstance(names, str)
+        if not one and not any(isinstance(name, str) for name in names):
+            return names
+        if self._markets is None:
+            self._markets = {market["name"]: market["id"] for market in (await self.info())["markets"]}
+        try:
+            numbers = [self._markets[name] if isinstance(name, str) else name for name in ([names] if one else names)]
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]!r} is no market; there are {', '.join(self._markets)}") from None
+        return numbers[0] if one else numbers
+
     def _agent_id(self) -> str:
         if self.credentials is None:
             raise RequestError("no agent yet: register() first, or give credentials")
@@ -374,6 +417,7 @@ class ArenaClient:
         path: str,
         *,
         body: Document | None = None,
+        content: bytes | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         action_id: str | None = None,
@@ -386,7 +430,9 @@ class ArenaClient:
         for attempt in range(1, self._attempts + 1):
             failure: httpx2.Response | httpx2.TransportError
             try:
-                failure = await self._http.request(method, path, json=body, params=params, headers=head)
+                failure = await self._http.request(
+                    method, path, json=body, content=content, params=params, headers=head
+                )
             except httpx2.TransportError as error:
                 is_unclear |= not isinstance(error, NOT_SENT)
                 failure, asked_s = error, 0.0

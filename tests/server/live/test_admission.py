@@ -15,8 +15,20 @@ from engine.markets import ID
 from engine.messages import Kind, TimeInForce
 from server import schemas
 from server.clock import ManualClock
+from server.config import Settings
 from server.errors import BadRequest, Problem, Unauthorized
-from server.live.admission import BUCKETS_MAX, RateLimiter, agent_number, api_key, fingerprint, to_level, to_row
+from server.live.admission import (
+    BUCKETS_MAX,
+    Limits,
+    RateLimiter,
+    TimeBudget,
+    agent_number,
+    api_key,
+    network_of,
+    to_level,
+    to_row,
+)
+from server.live.receipts import Receipts
 
 LIMIT: dict[str, Any] = {
     "client_action_id": "a-1", "type": "limit", "market": "food", "side": "buy", "quantity": 5, "price": "1.25",
@@ -101,7 +113,8 @@ def test_without_a_side_only_prices_of_the_ladder_are_taken() -> None:
 def print_of(**changes: Any) -> bytes:
     """Return the fingerprint of the plain limit order with changes."""
     action = schemas.parse_action({**LIMIT, **changes})
-    return fingerprint(to_row(17, action), action)
+    asked = -1 if action.valid_until_tick is None else action.valid_until_tick
+    return Receipts(0).fingerprints(to_row(17, action), np.array([asked])).tobytes()
 
 
 def test_a_fingerprint_is_of_what_is_asked_for_not_of_how_it_is_written() -> None:
@@ -166,6 +179,37 @@ def test_buckets_are_bounded_by_forgetting_full_ones() -> None:
     assert limiter.take(KEY).remaining == 29
 
 
+def test_registrations_of_an_address_may_all_come_at_once() -> None:
+    """Five, then one every twelve seconds; the refusal says of what."""
+    clock = ManualClock()
+    limiter = Limits.of(Settings(), clock).newcomers
+
+    for _ in range(5):
+        limiter.take(b"x")
+    with pytest.raises(Problem, match="5 registrations without a key a minute") as caught:
+        limiter.take(b"x")
+    clock.advance(12.0)
+    limiter.take(b"x")
+
+    assert caught.value.headers["Retry-After"] == "12"
+    assert caught.value.headers["RateLimit-Policy"] == '"registrations";q=5;w=60'
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("", "unix", False),
+    ],
+)
+def test_addresses_of_one_customer_count_together(one: str, other: str, is_same: bool) -> None:
+    """With IPv6 everybody has 2^64 of them."""
+    assert (network_of(one) == network_of(other)) == is_same
+
+
 @given(st.floats(0.0, 100.0), st.integers(1, 100_000))
 def test_a_key_never_gets_more_than_its_rate(pause: float, per_minute: int) -> None:
     """Over any time: the burst and what flowed in, not one more."""
@@ -182,6 +226,29 @@ def test_a_key_never_gets_more_than_its_rate(pause: float, per_minute: int) -> N
         clock.advance(pause)
 
     assert taken <= limiter.burst + 4 * pause * per_minute / 60 + 1e-6
+
+
+def test_batches_may_take_their_share_of_the_time_and_no_more() -> None:
+    """Twenty milliseconds at once, a fourth of the time in the long run; the last one may overdraw it."""
+    clock = ManualClock()
+    budget = TimeBudget(0.25, clock)
+
+    def spend(seconds: float) -> None:
+        with budget.spent():
+            clock.advance(seconds)
+
+    assert budget.wait_s() == 0
+    spend(0.02)
+    assert budget.wait_s() == 0, "spending fills the bucket as well: it takes its time"
+    spend(0.1)
+    wait_s = budget.wait_s()
+    clock.advance(wait_s - 0.001)
+    almost = budget.wait_s()
+    clock.advance(0.002)
+
+    assert wait_s == pytest.approx(0.28)
+    assert almost > 0
+    assert budget.wait_s() == 0
 
 
 def test_keys_come_in_either_header() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.economy import Economy
-from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
+from engine.messages import ACTION, ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.state import State
 from server.live.agent_log import AgentLog, OwnerLog
 from server.live.agent_records import NAME_BYTES, PART_ENTRIES, RECORD_BYTES, end_of
@@ -59,6 +59,13 @@ def acted(agent: int, seq: int, kind: Kind = Kind.LIMIT) -> dict[str, Any]:
     return {"agent_id": agent, "seq": seq, "kind": kind, "status": Status.DONE}
 
 
+def accept(log: AgentLog, first: int, *names: str) -> None:
+    """Let a log take note of actions."""
+    rows = np.zeros(len(names), ACTION)
+    rows["seq"] = first + np.arange(len(names))
+    log.accepted(rows, np.array([name.encode() for name in names]).view(np.uint8).reshape(len(names), -1))
+
+
 def seen(log: OwnerLog, after: int = 0) -> list[tuple[int, list[int], list[str | None]]]:
     """Return tick, sequences and names of the outcomes behind a position."""
     return [
@@ -71,7 +78,7 @@ def test_an_owner_gets_what_concerns_its_agents_in_order(state: State) -> None:
     """Outcomes with their names, updates, fired switches and departures; nothing of anybody else."""
     log = opened()
     mine = log.watch(1)
-    log.accepted((5, 6, 7), (10, 20, 11), (1, 1, 1), ("a", "b", "c"))
+    accept(log, 5, "a", "b", "c")
 
     log.publish(
         tick_report(
@@ -206,7 +213,7 @@ def test_a_start_knows_everybodys_last_ticks(state: State) -> None:
     """Replayed ticks and the first ones after the start are kept for all, until nobody can be on the way back."""
     log = AgentLog(KEEP, Metrics())
     for tick in range(80, 101):
-        log.accepted((tick,), (10,), (1,), (f"a-{tick}",))
+        accept(log, tick, f"a-{tick}")
         log.replayed(tick_report(tick, [acted(10, tick)]))
     log.open(Registry(), 100)
     log.publish(tick_report(101, [acted(10, 101), acted(20, 102)]), 7, state)
@@ -273,8 +280,6 @@ class Owned(Registry):
 
 def register(count: int) -> np.ndarray:
     """Return the registrations of agents 1, 2, ... of owner 1."""
-    from engine.messages import ACTION
-
     rows = np.zeros(count, ACTION)
     rows["seq"] = rows["agent_id"] = np.arange(1, count + 1)
     rows["owner"], rows["kind"], rows["market"] = 1, Kind.REGISTER, -1

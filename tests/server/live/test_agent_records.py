@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.messages import Kind
 from server.live import agent_records
-from server.live.agent_records import NAME_BYTES, PART_ENTRIES, RECORD_BYTES, Gathered, Recent, Record, Tick
+from server.live.agent_records import NAME_BYTES, PART_ENTRIES, RECORD_BYTES, Gathered, Names, Recent, Record, Tick
 from tests.support.tick_reports import tick_report
 
 AGENTS = st.integers(1, 8)
@@ -27,7 +28,7 @@ def test_the_rows_of_an_owner_are_those_of_its_agents(
     recent = Recent(keep)
     for tick, (outcomes, updates, fired, events) in enumerate(ticks, 50):
         rows = [{"agent_id": agent} for agent in outcomes]
-        recent.add(Tick(tick_report(tick, rows, [{"agent_id": agent} for agent in updates], fired, events), {}, 0))
+        recent.add(Tick(tick_report(tick, rows, [{"agent_id": agent} for agent in updates], fired, events), Names(), 0))
 
     found = [(tick.report.tick, one.outcomes, one.updates, one.fired, one.left) for tick, one in recent.of(wanted)]
 
@@ -52,10 +53,10 @@ def test_the_ticks_of_everybody_have_a_bound(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(agent_records, "ROWS_MAX", 10)
     recent = Recent(100)
     for tick in range(5):
-        recent.add(Tick(tick_report(tick, [{"agent_id": 1}] * 4), {}, 0))
+        recent.add(Tick(tick_report(tick, [{"agent_id": 1}] * 4), Names(), 0))
     assert (len(recent), recent.began) == (2, 2)
 
-    recent.add(Tick(tick_report(5, [{"agent_id": 1}] * 40), {}, 0))
+    recent.add(Tick(tick_report(5, [{"agent_id": 1}] * 40), Names(), 0))
 
     assert (len(recent), recent.began) == (1, 4)
     recent.clear()
@@ -66,7 +67,7 @@ def test_who_left_is_known() -> None:
     """By its own wish or not."""
     recent = Recent(100)
     outcomes = [{"agent_id": 3, "kind": Kind.UNREGISTER}, {"agent_id": 4, "kind": Kind.LIMIT}]
-    recent.add(Tick(tick_report(1, outcomes, events=[("agent_defaulted", 5), ("panic_began", 6)]), {}, 0))
+    recent.add(Tick(tick_report(1, outcomes, events=[("agent_defaulted", 5), ("panic_began", 6)]), Names(), 0))
 
     assert list(recent.departed()) == [3, 5]
 
@@ -85,6 +86,30 @@ def test_parts_are_everything_once_and_in_order(fired: int, outcomes: int, updat
     sizes = [sum(map(len, part)) for part in parts]
     assert all(size == PART_ENTRIES for size in sizes[:-1])
     assert max(sizes, default=0) <= PART_ENTRIES
+
+
+RUNS = st.lists(st.tuples(st.integers(1, 4), st.lists(st.text("ab:é", min_size=1, max_size=6), min_size=1)), max_size=6)
+
+
+def columns(names: list[str]) -> np.ndarray:
+    """Return client_action_ids as the journal has them."""
+    return np.array([name.encode() for name in names]).view(np.uint8).reshape(len(names), -1)
+
+
+@given(RUNS, st.integers(0, 60))
+def test_each_action_has_the_name_it_came_with(runs: list[tuple[int, list[str]]], last: int) -> None:
+    """Alone or in a batch, before and after a tick has taken its own; sequences between the runs have none."""
+    names, expected, taken, seq = Names(), {}, {}, 1
+    for gap, run in runs:
+        seq += gap
+        names.add(seq, columns(run))
+        (taken if seq <= last else expected).update(enumerate(run, seq))
+        seq += len(run)
+
+    decided = names.take(last)
+
+    assert {i: decided.get(i) for i in range(seq + 2) if decided.get(i) is not None} == taken
+    assert {i: names.get(i) for i in range(seq + 2) if names.get(i) is not None} == expected
 
 
 def test_a_record_says_what_it_costs() -> None:

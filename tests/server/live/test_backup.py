@@ -27,8 +27,7 @@ async def live(arena: LiveWorld, ticks: int) -> dict[int, str]:
         arena.act(agent, f"a-{i}", market=12, side=1, quantity=1, level=40_000)
         await arena.tick()
         hashes[arena.world.economy.tick] = arena.world.economy.state_hash().hex()
-        if (writing := arena.world.snapshots._writing) is not None:
-            await soon(writing)
+        await soon(arena.world.snapshots.idle())
     return hashes
 
 

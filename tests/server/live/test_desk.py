@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from server.clock import ManualClock
-from server.live.admission import Admission, RateLimiter
+from server.config import Settings
+from server.live.admission import Admission, Limits, TimeBudget
 from server.live.desk import Desk, Identity, too_many
 from server.live.switches import Switches
 from server.routes import problem_of
@@ -28,7 +29,8 @@ class Window:
         self.agent = agent
         self.answers: list[dict[str, Any]] = []
         self.identity = Identity(agent, KEY)
-        admission = Admission(arena.recorder, RateLimiter(per_minute, ManualClock()), arena.metrics)
+        limits = Limits.of(Settings(rate_limit=per_minute), clock := ManualClock())
+        admission = Admission(arena.recorder, limits, TimeBudget(1, clock), arena.metrics)
         switches = Switches(arena.recorder, arena.world.economy.state, arena.metrics)
         self.desk = Desk(admission, arena.recorder, switches, problem_of)
 

@@ -8,9 +8,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from engine.journal import RecordKind, Scan
+from engine.journal import RecordKind, Scan, encode_actions
 from server.clock import SystemClock
 from server.live.disk import write_whole
 from server.live.errors import JournalFailed
@@ -26,6 +27,7 @@ from server.live.journal import (
 )
 from server.metrics import Metrics
 from tests.support.disks import FailingFile, GatedFile
+from tests.support.journals import action_row, some_actions
 from tests.support.live import soon, until
 
 
@@ -99,6 +101,24 @@ async def test_records_appended_during_a_sync_share_the_next_one(tmp_path: Path)
     assert metrics.registry.get_sample_value("arena_journal_records_total", {"kind": "key"}) == 500
     assert metrics.registry.get_sample_value("arena_journal_syncs_total") == 2
     await soon(journal.close())
+
+
+async def test_a_record_may_take_many_sequences(tmp_path: Path) -> None:
+    """They are durable together; the next record has the one behind them; the next process goes on there."""
+    path = new_segment(tmp_path)
+    journal = open_journal(path)
+    actions = some_actions(np.concatenate([action_row()] * 3), "a", "b", "c")
+
+    first = journal.append(RecordKind.ACTIONS, encode_actions(actions), 3)
+    then = journal.append(RecordKind.KEY, b"then")
+    await soon(journal.durable(first + 2))
+
+    assert (first, then, journal.next_seq) == (2, 5, 6)
+    await soon(journal.close())
+    scan = scan_segment(path)
+    assert [(record.sequence, record.sequences) for record in scan] == [(1, 1), (2, 3), (5, 1), (6, 1)]
+    assert scan.torn is None
+    assert open_journal(path).next_seq == 7
 
 
 async def test_a_lone_record_waits_for_nobody(tmp_path: Path) -> None:

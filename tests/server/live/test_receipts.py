@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from engine.events import PublicState, TickReport
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status
+from engine.receipt_table import Verdict
 from server.live.errors import ReceiptsFull
-from server.live.receipts import RETENTION_TICKS, Receipts, credits
+from server.live.receipt_index import write_generation
+from server.live.receipts import RETENTION_TICKS, Receipts, credits, names_of
 
 PRINT = b"0123456789abcdef"
 
@@ -35,7 +38,9 @@ def test_a_receipt_has_no_outcome_until_its_tick_is_published() -> None:
 
     receipt = receipts.add(1, "a-1", 5, PRINT, 600)
 
-    assert receipts.get(1, "a-1") is receipt
+    found = receipts.get(1, "a-1")
+    assert found is not None
+    assert (found.document(False), found.fingerprint) == (receipt.document(False), PRINT)
     assert receipts.get(2, "a-1") is None, "ids are an agent's own"
     assert receipt.document(False) == {
         "client_action_id": "a-1",
@@ -171,9 +176,26 @@ def test_amounts_are_exact(amount: int, text: str) -> None:
     assert credits(amount) == text
 
 
+@pytest.mark.parametrize("name", ["", "ä", "a" * 65, "a\0", "\ud800"])
+def test_what_can_be_no_id_has_no_receipt(name: str) -> None:
+    """An id is looked for whole: neither its beginning nor its end is another one's."""
+    receipts = Receipts(9)
+    receipts.add(1, "a", 5, PRINT, 600)
+    receipts.add(1, "a" * 64, 6, PRINT, 600)
+
+    assert receipts.get(1, name) is None
+
+
+def test_names_are_hashed_with_a_secret() -> None:
+    """Whoever knows the code but not the world cannot choose where a receipt goes."""
+    keys = [Receipts(0, secret=secret).keys(np.array([1]), names_of(["a"])).tolist() for secret in (b"1", b"2", b"1")]
+
+    assert keys[0] == keys[2] != keys[1]
+
+
 @pytest.mark.parametrize("code", [Reject.NONE, Reject.NO_FUNDS])
-def test_a_packed_receipt_says_what_it_said_before(code: Reject) -> None:
-    """What can no longer change is kept as bytes; whoever asks later gets the same document, print and sequence."""
+def test_a_receipt_on_disk_says_what_it_said_before(code: Reject, tmp_path: Path) -> None:
+    """Whoever asks later gets the same document, print and sequence; memory has one receipt less."""
     receipts = Receipts(9)
     receipt = receipts.add(1, "a-1", 5, PRINT, 600)
     outcome = {"seq": 5, "order_id": 5, "filled": 4, "value": -(1 << 60), "price": 1 << 40, "status": Status.FILLED}
@@ -181,9 +203,97 @@ def test_a_packed_receipt_says_what_it_said_before(code: Reject) -> None:
         outcome = {"seq": 5, "code": code, "needed": 1 << 62, "available": 3, "status": Status.REJECTED}
 
     receipts.apply(report(10, [outcome]))
+    said = receipt.document(True)
+    flush(receipts, tmp_path)
+    receipts.apply(report(11))
     later = receipts.get(1, "a-1")
 
     assert later is not None
-    assert later is not receipt
     assert (later.seq, later.fingerprint) == (5, PRINT)
-    assert later.document(True) == receipt.document(True)
+    assert later.document(True) == receipt.document(True) == said
+    assert (receipts.in_memory, len(receipts)) == (0, 1)
+
+
+def test_a_receipt_is_never_missing_on_its_way_to_the_disk(tmp_path: Path) -> None:
+    """While it is written, when it is on disk, when it has left the memory: it is there, and counted once."""
+    receipts = Receipts(9)
+    for i in range(3):
+        receipts.add(1, f"a-{i}", 5 + i, PRINT, 600)
+    receipts.apply(report(10, [{"seq": 5 + i, "status": Status.DONE} for i in range(2)]))
+    stages: list[tuple[int, int]] = []
+
+    def look() -> None:
+        assert all(receipts.get(1, f"a-{i}") is not None for i in range(3))
+        stages.append((receipts.in_memory, len(receipts)))
+
+    settled = receipts.flush()
+    look()
+    generation = write_generation(tmp_path, 10, settled.rows())
+    look()
+    receipts.adopt(generation)
+    look()
+    receipts.apply(report(11))
+    look()
+
+    assert stages == [(3, 3), (3, 3), (3, 3), (1, 3)]
+
+
+def test_what_the_disk_did_not_take_is_taken_by_the_next_flush(tmp_path: Path) -> None:
+    """Nothing is lost, nothing is written twice."""
+    receipts = Receipts(9)
+    for i in range(4):
+        receipts.add(1, f"a-{i}", 5 + i, PRINT, 600)
+    receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}, {"seq": 6, "status": Status.DONE}]))
+    receipts.flush()
+    receipts.apply(report(11, [{"seq": 7, "status": Status.DONE}]))
+
+    receipts.take_back()
+
+    assert sorted(receipts.flush().rows()["seq"].tolist()) == [5, 6, 7]
+
+
+def test_a_batch_meets_what_is_in_memory_and_what_is_on_disk(tmp_path: Path) -> None:
+    """The same action is a duplicate, another one a conflict, wherever the first one's receipt is."""
+    receipts = Receipts(9)
+    for i, name in enumerate(("disk", "memory")):
+        receipts.add(1, name, 5 + i, PRINT, 600)
+    receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}]))
+    flush(receipts, tmp_path)
+    receipts.apply(report(11))
+
+    names = ["disk", "memory", "new", "disk", "memory", "gone"]
+    keys = receipts.keys(np.ones(6, np.int64), names_of(names))
+    prints = np.frombuffer(PRINT * 3 + b"another print..." * 2 + PRINT, np.uint64).reshape(6, 2)
+    verdicts = np.array([Verdict.ASKED] * 5 + [Verdict.LEFT], np.int32)
+    admitted = receipts.admit(keys, prints, np.full(6, 600), verdicts, 70, 10)
+
+    assert [Verdict(verdict).name for verdict in admitted.verdicts] == [
+        "DUPLICATE", "DUPLICATE", "ACCEPTED", "CONFLICT", "CONFLICT", "UNKNOWN_AGENT",
+    ]  # fmt: skip
+    assert admitted.seqs.tolist() == [5, 6, 70, 5, 6, 0]
+    assert admitted.accepted == 1
+    at, rows = receipts.rows(keys)
+    assert at.tolist() == [0, 1, 2, 3, 4]
+    assert rows["seq"].tolist() == [5, 6, 70, 5, 6]
+
+
+def test_when_as_many_are_kept_as_may_be_nothing_more_is_accepted(tmp_path: Path) -> None:
+    """The bound counts those on disk; who asks again is still answered."""
+    receipts = Receipts(9, kept_max=2)
+    receipts.add(1, "one", 5, PRINT, 600)
+    receipts.add(1, "two", 6, PRINT, 600)
+    receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}]))
+    flush(receipts, tmp_path)
+
+    keys = receipts.keys(np.ones(2, np.int64), names_of(["one", "three"]))
+    prints = np.frombuffer(PRINT * 2, np.uint64).reshape(2, 2)
+    admitted = receipts.admit(keys, prints, np.full(2, 600), np.zeros(2, np.int32), 70, 10)
+
+    assert admitted.verdicts.tolist() == [Verdict.DUPLICATE, Verdict.RECEIPTS_FULL]
+    with pytest.raises(ReceiptsFull, match="2 receipts are kept"):
+        receipts.make_room()
+
+
+def flush(receipts: Receipts, folder: Path) -> None:
+    """Bring the settled receipts to the disk."""
+    receipts.adopt(write_generation(folder, receipts.tick, receipts.flush().rows()))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.journal import RecordKind, decode_action, decode_key
+from engine.journal import RecordKind, decode_actions, decode_key, is_input
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION, Kind
+from engine.receipt_table import Verdict
 from server.live.errors import Full, IdReused, OwnerFull, ReadOnly, ReceiptsFull, WorldFull
 from server.live.journal import scan_segment, segment_paths
-from server.live.receipts import Receipts
-from server.live.recorder import Recorder
+from server.live.receipts import Receipts, names_of
+from server.live.recorder import Recorder, Taken
 from server.live.world import World
 from server.metrics import Metrics
 from tests.support.disks import failing
@@ -60,7 +61,7 @@ def test_the_same_action_again_gets_the_first_receipt(tmp_path: Path) -> None:
     first = recorder.submit(action_row(), "a-1", PRINT)
     again = recorder.submit(action_row(), "a-1", PRINT)
 
-    assert again == (first.receipt, True)
+    assert (again.receipt.document(False), again.duplicate) == (first.receipt.document(False), True)
     assert not first.duplicate
     assert (len(world.queue), world.journal.next_seq) == (1, 3)
     assert count(metrics, "limit", "duplicate") == 1
@@ -99,6 +100,82 @@ def test_a_refusal_for_want_of_room_changes_nothing(
     assert (world.journal.next_seq, len(world.queue), len(world.receipts)) == before
     assert recorder.submit(action_row(), "a-2", PRINT).duplicate
     assert count(metrics, "limit", "refused_full") == 1
+    world.lock.release()
+
+
+def take(recorder: Recorder, *wishes: tuple[int, str, int], verdicts: list[Verdict] | None = None) -> Taken:
+    """Submit a batch: agent, id and quantity of each action."""
+    rows = np.concatenate([action_row(agent, quantity=quantity, valid_until=600) for agent, _, quantity in wishes])
+    asked = np.array([Verdict.ASKED] * len(wishes) if verdicts is None else verdicts, np.int32)
+    return recorder.submit_batch(rows, names_of([name for _, name, _ in wishes]), np.full(len(wishes), -1), asked)
+
+
+def test_a_batch_is_one_record_and_its_actions_are_in_order(tmp_path: Path) -> None:
+    """Sequences in a row for those that were accepted; what is known, taken or refused leaves no trace."""
+    world, recorder, metrics = make(tmp_path)
+    first = take(recorder, (1, "a", 5), (2, "a", 5))
+
+    again = take(
+        recorder, (1, "b", 1), (1, "a", 5), (2, "a", 6), (9, "c", 1), (3, "d", 1),
+        verdicts=[Verdict.ASKED] * 3 + [Verdict.REFUSED, Verdict.ASKED],
+    )  # fmt: skip
+
+    assert first.admitted.seqs.tolist() == [2, 3]
+    assert [Verdict(verdict).name for verdict in again.admitted.verdicts] == [
+        "ACCEPTED", "DUPLICATE", "CONFLICT", "REFUSED", "ACCEPTED",
+    ]  # fmt: skip
+    assert again.admitted.seqs.tolist() == [4, 2, 3, 0, 5]
+    assert (again.last, world.journal.next_seq) == (5, 6)
+    rows = world.queue.drain()
+    assert rows["seq"].tolist() == [2, 3, 4, 5]
+    assert rows["agent_id"].tolist() == [1, 2, 1, 3]
+    assert count(metrics, "limit", "accepted") == 4
+    assert (count(metrics, "limit", "duplicate"), count(metrics, "limit", "conflict")) == (1, 1)
+    world.lock.release()
+
+
+def test_a_batch_and_an_action_alone_know_each_other(tmp_path: Path) -> None:
+    """One id is one action, whichever way it came first."""
+    world, recorder, _ = make(tmp_path)
+    row = action_row(1, quantity=5, valid_until=600)
+    fingerprint = recorder.receipts.fingerprints(row, np.array([-1])).tobytes()
+    alone = recorder.submit(row, "alone", fingerprint)
+
+    batch = take(recorder, (1, "alone", 5), (1, "batch", 5))
+    again = recorder.submit(action_row(1, quantity=5, valid_until=600), "batch", fingerprint)
+
+    assert batch.admitted.seqs.tolist() == [alone.receipt.seq, alone.receipt.seq + 1]
+    assert (again.receipt.seq, again.duplicate) == (alone.receipt.seq + 1, True)
+    world.lock.release()
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict"), [({"queue": 2}, Verdict.FULL), ({"receipts": 2}, Verdict.RECEIPTS_FULL)]
+)
+def test_of_a_batch_as_much_is_taken_as_has_room(tmp_path: Path, limits: dict[str, int], verdict: Verdict) -> None:
+    """The first ones; the others are surely not applied, and who asks again is still answered."""
+    world, recorder, metrics = make(tmp_path, **limits)
+
+    taken = take(recorder, (1, "a", 1), (1, "b", 1), (1, "c", 1), (1, "a", 1))
+
+    assert taken.admitted.verdicts.tolist() == [Verdict.ACCEPTED, Verdict.ACCEPTED, verdict, Verdict.DUPLICATE]
+    assert isinstance(taken.full, Full)
+    assert (world.journal.next_seq, len(world.queue), len(world.receipts)) == (4, 2, 2)
+    assert count(metrics, "limit", "refused_full") == 1
+    world.lock.release()
+
+
+def test_a_frozen_world_takes_no_batch_but_knows_its_receipts(tmp_path: Path) -> None:
+    """With the reason."""
+    world, recorder, _ = make(tmp_path)
+    take(recorder, (1, "a", 1))
+    recorder.freeze("money does not add up")
+
+    taken = take(recorder, (1, "a", 1), (1, "b", 1))
+
+    assert taken.admitted.verdicts.tolist() == [Verdict.DUPLICATE, Verdict.FULL]
+    assert isinstance(taken.full, ReadOnly)
+    assert world.journal.next_seq == 3
     world.lock.release()
 
 
@@ -163,7 +240,7 @@ def test_leaving_is_an_action_with_a_receipt(tmp_path: Path) -> None:
     first = recorder.unregister(agent, "bye")
     again = recorder.unregister(agent, "bye")
 
-    assert again == (first.receipt, True)
+    assert (again.receipt.document(False), again.duplicate) == (first.receipt.document(False), True)
     assert world.queue.drain()["kind"].tolist() == [Kind.REGISTER, Kind.UNREGISTER]
     world.lock.release()
 
@@ -209,12 +286,12 @@ async def test_the_journal_holds_what_was_taken_and_no_secret(tmp_path: Path) ->
 
     path = segment_paths(tmp_path)[0]
     records = list(scan_segment(path))
-    actions = [decode_action(record.payload) for record in records if record.kind is RecordKind.ACTION]
+    actions = [decode_actions(record) for record in records if is_input(record)]
     keys = [decode_key(record.payload) for record in records if record.kind is RecordKind.KEY]
 
-    assert [int(action.row["seq"][0]) for action in actions] == [made.agent, seq]
-    assert actions[1].client_action_id == "a-1"
-    assert actions[1].row["quantity"] == 3
+    assert [int(action.rows["seq"][0]) for action in actions] == [made.agent, seq]
+    assert actions[1].client_action_ids == ["a-1"]
+    assert actions[1].rows["quantity"] == 3
     assert [key.registration for key in keys] == [made.agent]
     assert b"a very secret word" not in path.read_bytes()
-    assert np.concatenate([action.row for action in actions]).dtype == ACTION
+    assert np.concatenate([action.rows for action in actions]).dtype == ACTION

@@ -34,8 +34,7 @@ async def live(arena: LiveWorld, ticks: int, hashes: dict[int, bytes]) -> None:
         arena.act(agent, f"a-{arena.world.economy.tick}", market=GOOD, side=1, quantity=2, level=level)
         await arena.tick()
         hashes[arena.world.economy.tick] = arena.world.economy.state_hash()
-        if (writing := arena.world.snapshots._writing) is not None:
-            await soon(writing)
+        await soon(arena.world.snapshots.idle())
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -29,8 +29,7 @@ async def a_world(folder: Path) -> tuple[str, dict[int, str]]:
             arena.act(agent, f"a-{i}", market=12, side=1, quantity=1, level=40_000)
             await arena.tick()
             hashes[arena.world.economy.tick] = arena.world.economy.state_hash().hex()
-            if (writing := arena.world.snapshots._writing) is not None:
-                await soon(writing)
+            await soon(arena.world.snapshots.idle())
         return arena.world.epoch, hashes
 
 
@@ -66,8 +65,7 @@ async def test_the_world_goes_on_from_the_last_good_tick(
     async with live_world(tmp_path, **OFTEN) as arena:
         assert arena.world.epoch == world.epoch
         await arena.tick(2 * EVERY)
-        if (writing := arena.world.snapshots._writing) is not None:
-            await soon(writing)
+        await soon(arena.world.snapshots.idle())
     again = open_small(tmp_path, **OFTEN)
     again.lock.release()
     assert again.epoch == world.epoch, "also from a snapshot of the new epoch"

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from engine.errors import JournalDamaged
 from engine.journal import RecordKind
 from engine.messages import Kind
-from server.live import snapshots
+from server.live import receipt_index, snapshots
+from server.live import receipts as receipts_module
 from server.live.journal import ARCHIVE_NAME, read_segments, scan_segment, segment_paths
 from server.live.snapshots import DAY_S, HOUR_S, NEWEST_KEPT, Named, list_snapshots, superfluous
 from server.live.world import Known, World
-from tests.support.live import LiveWorld, live_world, open_small, soon
+from tests.support.live import LiveWorld, live_world, open_small, soon, until
 
 GOOD = 12
 EVERY, RESUME = 10, 4
@@ -45,8 +46,7 @@ async def live(arena: LiveWorld, ticks: int, agents: list[int] | None = None) ->
 
 async def written(arena: LiveWorld) -> None:
     """Wait for the snapshot that is being written."""
-    if (writing := arena.world.snapshots._writing) is not None:
-        await soon(writing)
+    await soon(arena.world.snapshots.idle())
 
 
 def documents(world: World, agents: list[int], ticks: range) -> list[Any]:
@@ -351,3 +351,60 @@ def test_the_newest_with_enough_ticks_behind_it_is_kept() -> None:
     gone = superfluous(known, 10 * DAY_S, behind=35)
 
     assert [one.tick for one in gone] == [100, 600]
+
+
+async def test_what_came_behind_the_mark_of_a_snapshot_is_counted_once(tmp_path: Path) -> None:
+    """It is open when the snapshot is taken, and comes again with the replay: one receipt all the same."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        agents = await live(arena, 2 * EVERY - 1 - 25 % EVERY)
+        marked = arena.world.journal.next_seq
+        await arena.tick_without_waiting()
+        await until(lambda: arena.world.journal.next_seq > marked)
+        arena.act(agents[0], "late", market=GOOD, side=1, quantity=1, level=1)
+        await soon(arena.ticker.wait_tick(arena.world.receipts.tick + 1))
+        await written(arena)
+        taken = arena.world.economy.tick
+        await live(arena, RESUME + 1, agents)
+        expected = len(arena.world.receipts)
+
+    again = open_again(tmp_path)
+
+    assert again.opened_at == taken
+    assert again.receipts.get(agents[0], "late") is not None
+    assert len(again.receipts) == expected
+
+
+async def test_files_of_receipts_are_merged_and_the_old_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few stay, however many snapshots there were; each kept snapshot has what it names; no receipt is forgotten."""
+    monkeypatch.setattr(receipt_index, "TIERS", ((6 * EVERY, 3), (1_000_000, 8)))
+    async with live_world(tmp_path, **OFTEN) as arena:
+        agents = await live(arena, 12 * EVERY)
+        merged = arena.metrics.registry.get_sample_value("arena_receipt_merge_seconds_count")
+        generations = len(arena.world.receipts.index.generations)
+        receipts = documents(arena.world, agents, range(25, 25 + 12 * EVERY))
+    files = {path.name for path in (tmp_path / "receipts").iterdir()}
+    named = {one.tick: [name for name, _ in snapshots.load(one.path).receipt_files] for one in list_snapshots(tmp_path)}
+
+    assert merged is not None
+    assert merged >= 3
+    assert generations < 8
+    assert len(files) < 12
+    assert all(set(names) <= files for names in named.values())
+    for resume in (RESUME, 2 * EVERY):
+        assert documents(open_again(tmp_path, resume_frames=resume), agents, range(25, 25 + 12 * EVERY)) == receipts
+
+
+async def test_a_long_replay_brings_receipts_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a snapshot to begin with there may be more of them than memory takes."""
+    async with live_world(tmp_path, snapshot_ticks=0) as arena:
+        agents = await live(arena, 2 * EVERY)
+        receipts = documents(arena.world, agents, range(25, 25 + 2 * EVERY))
+    monkeypatch.setattr(receipts_module, "FLUSH_AT", 8)
+
+    world = open_again(tmp_path, snapshot_ticks=0)
+
+    assert len(world.receipts.index.generations) >= 2
+    assert world.receipts.in_memory < len(world.receipts) == 4 * EVERY
+    assert documents(world, agents, range(25, 25 + 2 * EVERY)) == receipts

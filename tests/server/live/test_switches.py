@@ -65,6 +65,29 @@ async def test_an_order_is_covered_with_its_own_record(tmp_path: Path) -> None:
         assert deadline == covered.switches._tick + SET_TICKS
 
 
+async def test_orders_of_a_batch_are_covered_like_others(tmp_path: Path) -> None:
+    """One switch for each agent, behind the batch; whose owner sets the switch in a batch is left alone."""
+    async with live_world(tmp_path) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        second = (await arena.register("second", owner=agent)).agent
+        stranger = (await arena.register("stranger")).agent
+        covered.switches.hold(agent)
+        await covered.tick()
+        far = {"market": ID["food"], "side": 1, "quantity": 1, "level": REFERENCE_LOW}
+        arena.act_batch(second, "mine", "mine-too", kind=Kind.CANCEL_AFTER, quantity=7)
+        set_by_us = covered.journaled(Kind.CANCEL_AFTER) - 2
+
+        for one in (agent, second, stranger):
+            arena.act_batch(one, "a", "b", **far)
+        journaled = covered.journaled(Kind.CANCEL_AFTER) - 2 - set_by_us
+        await covered.tick()
+
+        assert (set_by_us, journaled, covered.orders) == (0, 1, 6)
+        tick = covered.switches._tick
+        assert covered.state.agent_deadline[:3].tolist() == [tick + SET_TICKS, tick + 7, 0]
+
+
 async def test_what_stood_before_is_covered_from_the_next_tick_on(tmp_path: Path) -> None:
     """An agent without orders is not."""
     async with live_world(tmp_path) as arena:

@@ -14,6 +14,7 @@ import pytest
 
 from engine.journal import NO_HASH, RecordKind, decode_mark
 from engine.messages import Kind
+from server.live import journal
 from server.live.errors import Frozen, ReadOnly
 from server.live.journal import scan_segment, segment_paths
 from server.live.ticker import HASH_EVERY, Schedule
@@ -21,7 +22,7 @@ from server.live.view import View
 from server.live.watchdog import Stall
 from server.live.world import run_replay, start_economy
 from tests.support.disks import FailingFile, GatedFile
-from tests.support.live import PERIOD_S, LiveWorld, live_world, soon, until
+from tests.support.live import PERIOD_S, LiveWorld, live_world, open_small, soon, until
 
 FOOD = 8
 
@@ -371,3 +372,22 @@ async def test_registry_and_world_know_the_same_agents(tmp_path: Path) -> None:
         sample = arena.metrics.registry.get_sample_value
         assert sample("arena_unregistrations_total", {"reason": "requested"}) == 1
         assert sample("arena_agents") == 4
+
+
+async def test_a_full_segment_ends_with_the_next_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a snapshot too: what is packed and read as a whole stays small, however much a minute brings."""
+    monkeypatch.setattr(journal, "SEGMENT_BYTES_MAX", 5_000)
+    async with live_world(tmp_path) as arena:
+        agent = (await arena.register()).agent
+        for tick in range(6):
+            arena.act_batch(agent, *(f"{tick}-{i}" for i in range(20)), kind=Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
+            await arena.tick()
+        expected = arena.world.economy.state_hash()
+
+    kinds = [[record.kind for record in scan_segment(path)] for path in segment_paths(tmp_path)]
+    assert len(kinds) == 3
+    assert [segment[-1] for segment in kinds[:-1]] == [RecordKind.MARK] * 2
+    again = open_small(tmp_path)
+    again.lock.release()
+    assert again.economy.state_hash() == expected
+    assert again.replayed.actions == 6 * 20 + 1

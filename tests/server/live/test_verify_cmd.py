@@ -10,7 +10,7 @@ import pytest
 from engine.journal import BATCH_RECORD_SIZE, RecordKind
 from engine.messages import Kind
 from server.live.journal import read_segments, scan_segment, segment_paths
-from server.live.snapshots import list_snapshots
+from server.live.snapshots import list_snapshots, load
 from server.live.verify_cmd import BROKEN, DAMAGED, OK, REFUSED, main
 from tests.support.live import live_world, soon
 
@@ -24,8 +24,7 @@ async def a_world(folder: Path, ticks: int = 5 * EVERY) -> None:
         for i in range(ticks):
             arena.act(agent, f"a-{i}", Kind.LIMIT, market=12, side=1, quantity=1 + i, level=40_000)
             await arena.tick()
-            if (writing := arena.world.snapshots._writing) is not None:
-                await soon(writing)
+            await soon(arena.world.snapshots.idle())
 
 
 async def test_it_says_what_a_world_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +42,50 @@ async def test_it_says_what_a_world_holds(tmp_path: Path, capsys: pytest.Capture
     assert "hashes checked, all equal" in said
     assert "all of it holds" in said
     assert "archived" in said
+
+
+async def test_each_action_of_a_batch_is_told_under_its_own_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if it had come alone, also from the middle of a batch on."""
+    async with live_world(tmp_path) as arena:
+        agent = (await arena.register()).agent
+        arena.act_batch(agent, "x", "y", "z", market=12, side=1, quantity=4, level=40_000)
+        await arena.tick()
+
+    assert main([str(tmp_path), "--records", "--from", "5", "--to", "6"]) == OK
+
+    said = capsys.readouterr().out
+    assert "5  agent a2: limit buy 4" in said
+    assert "id 'y'" in said
+    assert "id 'z'" in said
+    assert "id 'x'" not in said
+    assert "1 actions, 1 clean_stop" in said
+    assert "; 4 actions" in said
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+async def test_harmed_receipts_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
+    """Those the newest snapshot needs are all read."""
+    async with live_world(tmp_path, snapshot_ticks=EVERY) as arena:
+        agent = (await arena.register()).agent
+        for i in range(2 * EVERY):
+            arena.act_batch(agent, f"x-{i}", f"y-{i}", kind=Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
+            await arena.tick()
+    (name, _) = load(list_snapshots(tmp_path)[-1].path).receipt_files[-1]
+    path = tmp_path / "receipts" / name
+    match harm:
+        case "flipped":
+            data = bytearray(path.read_bytes())
+            data[40] ^= 1
+            path.write_bytes(data)
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-1])
+        case "gone":
+            path.unlink()
+
+    assert main([str(tmp_path)]) == BROKEN
+    assert f"its receipts in {name}" in capsys.readouterr().out
 
 
 async def test_a_flipped_removed_or_reordered_record_is_found(

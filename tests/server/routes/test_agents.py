@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,6 +19,7 @@ from engine.markets import ID
 from engine.messages import Reject
 from engine.state import persistent
 from server import documents
+from server.live.receipt_index import write_generation
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.worlds import small_config
@@ -247,58 +250,6 @@ async def test_validate_checks_and_changes_nothing(arena: RunningServer) -> None
     assert await bot.account() == account
 
 
-async def test_a_batch_is_taken_item_by_item(arena: RunningServer) -> None:
-    """Good ones are accepted, bad ones answered, each with the status it would have had alone."""
-    bot = await arena.register()
-    mate, stranger = await arena.register(bot.api_key), await arena.register()
-    items = [
-        {**limit("b1"), "agent_id": bot.agent_id},
-        {**limit("b2"), "agent_id": mate.agent_id},
-        {**limit("b3"), "agent_id": stranger.agent_id},
-        {**limit("b4", quantity=0), "agent_id": bot.agent_id},
-        limit("b5"),
-        {**limit("b1", quantity=9), "agent_id": bot.agent_id},
-        {**limit("b1"), "agent_id": bot.agent_id},
-        7,
-    ]
-
-    response = await batch(bot, items)
-
-    results = documents.BatchResults.model_validate_json(response.content)
-    assert response.status_code == 202
-    assert [result.status for result in results.results] == [202, 202, 404, 400, 404, 409, 202, 400]
-    assert (results.accepted, results.refused) == (3, 5)
-    assert results.results[6].receipt is not None
-    assert results.results[6].receipt.duplicate
-    assert results.results[3].error is not None
-    assert results.results[3].error.errors[0].field == "quantity"
-
-
-async def test_a_batch_waits_for_its_outcomes_and_can_be_validated(arena: RunningServer) -> None:
-    """The same two questions as for one action."""
-    bot = await arena.register()
-    items = [{**limit("b1"), "agent_id": bot.agent_id}, {**limit("b2", side="sell"), "agent_id": bot.agent_id}]
-
-    (checked,) = [await batch(bot, items, validate="true")]
-    (decided,) = await waited(arena, batch(bot, items, wait="outcome"))
-
-    assert [row["verdict"]["code"] for row in checked.json()["results"]] == [0, Reject.NO_HOLDINGS]
-    assert [row["status"] for row in decided.json()["results"]] == [200, 422]
-    assert decided.json()["results"][1]["error"]["receipt"]["outcome"]["code"] == Reject.NO_HOLDINGS
-    documents.BatchResults.model_validate_json(checked.content)
-    documents.BatchResults.model_validate_json(decided.content)
-
-
-@pytest.mark.parametrize("body", [{"actions": []}, {"actions": [{}] * 1_001}, {}, {"actions": [], "x": 1}, []])
-async def test_a_batch_of_another_shape_is_refused_as_a_whole(arena: RunningServer, body: Any) -> None:
-    """1 to 1,000 actions in a list under `actions`."""
-    bot = await arena.register()
-    async with arena.client(bot.api_key) as client:
-        response = await client.post("/api/actions", json=body)
-
-    assert response.status_code == 400
-
-
 async def test_an_unknown_receipt_is_404(arena: RunningServer) -> None:
     """Never accepted, or not kept any more."""
     bot = await arena.register()
@@ -306,6 +257,30 @@ async def test_an_unknown_receipt_is_404(arena: RunningServer) -> None:
         response = await client.get(f"/api/agents/{bot.agent_id}/actions/never")
 
     assert (response.status_code, response.json()["code"]) == (404, 115)
+
+
+async def test_an_id_whose_receipt_the_disk_does_not_give_back_is_not_taken_for_a_new_one(
+    arena: RunningServer, tmp_path: Path
+) -> None:
+    """503 for whoever asks for it and for whoever sends it again; other ids go on."""
+    bot = await arena.register()
+    await bot.decided({"client_action_id": "m", "type": "market", "market": "food", "side": "buy", "quantity": 1})
+    receipts = arena.parts.world.receipts
+    generation = write_generation(tmp_path, arena.tick, receipts.flush().rows())
+    assert generation is not None
+    receipts.adopt(generation)
+    await arena.step()
+    found = await bot.receipt("m")
+    os.truncate(generation.path, 10)
+
+    async with arena.client(bot.api_key) as client:
+        asked = await client.get(f"/api/agents/{bot.agent_id}/actions/m")
+    again = await bot.act({"client_action_id": "m", "type": "market", "market": "food", "side": "buy", "quantity": 1})
+    other = await bot.act(limit("other"))
+
+    assert found["outcome"]["status"] == "filled"
+    assert [(answer.status_code, answer.json()["code"]) for answer in (asked, again)] == [(503, 507)] * 2
+    assert other.status_code == 202
 
 
 # --- refused by the world ----------------------------------------------------------------------------------------
@@ -454,6 +429,39 @@ async def test_requests_above_the_rate_are_429_until_time_has_passed() -> None:
     assert after.status_code == 200
 
 
+async def test_an_address_without_a_key_has_a_rate_of_its_own() -> None:
+    """A tenth of 300 a minute at once; whoever has a key is counted by that."""
+    async with run_server(address_rate_limit=300) as arena:
+        bot = await arena.register()
+        async with arena.client() as client:
+            answers = [await client.get("/api/time") for _ in range(30)]
+            health = await client.get("/healthz")
+        async with arena.client(bot.api_key) as client:
+            keyed = await client.get("/api/time")
+
+    assert [answer.status_code for answer in answers] == [200] * 29 + [429], "registering was one"
+    assert answers[0].headers["ratelimit-policy"] == '"address";q=300;w=60'
+    assert answers[-1].json()["code"] == 410
+    assert (health.status_code, keyed.status_code) == (200, 200)
+
+
+async def test_an_address_may_make_five_owners_a_minute() -> None:
+    """Registering is free, so it is slow; an owner's further agents are not newcomers."""
+    async with run_server(registration_rate_limit=5) as arena:
+        bot = await arena.register()
+        async with arena.client() as client:
+            answers = [await client.post("/api/agents/register") for _ in range(5)]
+        async with arena.client(bot.api_key) as client:
+            further = await client.post("/api/agents/register")
+        sample = arena.parts.metrics.registry.get_sample_value
+
+        assert [answer.status_code for answer in answers] == [201] * 4 + [429]
+        assert "registrations without a key" in answers[-1].json()["detail"]
+        assert further.status_code == 201
+        assert sample("arena_rate_limited_total", {"kind": "registrations"}) == 1
+        assert len(arena.recorder.registry) == 6
+
+
 async def test_a_full_queue_is_429_and_nothing_is_journaled() -> None:
     """As many actions as may wait for the tick."""
     async with run_server(queue_actions_max=16) as arena:
@@ -484,12 +492,6 @@ async def test_a_world_that_takes_no_input_answers_503_and_goes_on_being_read() 
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, 502, "30")
     assert account["status"] == "active"
     assert (status["status"], status["reason"], ready["status"]) == ("read_only", "as the test wishes", "read_only")
-
-
-async def batch(bot: Bot, items: list[Any], **query: str) -> httpx2.Response:
-    """Post a batch with the bot's key."""
-    async with bot.arena.client(bot.api_key) as client:
-        return await client.post("/api/actions", json={"actions": items}, params=query)
 
 
 async def leave(bot: Bot) -> httpx2.Response:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from engine.state import ORDER_COUNT
 from server import documents
 from server.live.agent_records import end_of
-from tests.support.arena import Bot, RunningServer, run_server
+from tests.support.arena import FORMS, Bot, RunningServer, run_server
 from tests.support.live import soon
 from tests.support.streams import until
 
@@ -301,6 +301,34 @@ async def test_a_lost_connection_resumes_without_a_gap() -> None:
             assert len(stream.accounts[bot.agent_id]["orders"]) == 4
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_each_action_of_a_batch_is_told_by_its_name(form: str) -> None:
+    """In its order and under its sequence, in whatever form it came; what was refused is not."""
+    async with run_server() as arena, line(arena) as stream:
+        bot = await arena.register()
+        mate = await arena.register(bot.api_key)
+        await stream.auth(bot)
+        await stream.follow()
+        names = ["a", "a-longer-name", "refused", "b"]
+        batch = [
+            {"agent_id": one.agent_id, "client_action_id": name, **REST, "quantity": 0 if name == "refused" else 1}
+            for one, name in zip((bot, mate, bot, mate), names, strict=True)
+        ]
+
+        response = await bot.act_all(batch, form)
+        await bot.act({"client_action_id": "alone", **REST})
+        entries = await stream.reach(await arena.step())
+
+        assert response.status_code == 202, response.text
+        told = [(entry["agent_id"], entry["client_action_id"]) for entry in entries]
+        assert told == [
+            (bot.agent_id, "a"), (mate.agent_id, "a-longer-name"), (mate.agent_id, "b"), (bot.agent_id, "alone"),
+        ]  # fmt: skip
+        for agent, entry in zip((bot, mate, mate, bot), entries, strict=True):
+            receipt = await Bot(arena, agent.agent_id, bot.api_key).receipt(entry["client_action_id"])
+            assert (entry["seq"], entry["outcome"]) == (receipt["seq"], receipt["outcome"])
+
+
 @pytest.mark.parametrize("has_snapshot", [True, False], ids=["snapshot", "replay"])
 async def test_it_resumes_across_a_restart(tmp_path: Path, has_snapshot: bool) -> None:
     """From the replay or the snapshot; a client sees the same frames it would have seen."""
@@ -310,7 +338,9 @@ async def test_it_resumes_across_a_restart(tmp_path: Path, has_snapshot: bool) -
             await stream.auth(bot)
             ack = await stream.follow()
             for name in ("a", "b", "c", "d", "e"):
-                await stream.act(bot, name)
+                batch = [{"agent_id": bot.agent_id, "client_action_id": one, **REST} for one in (name, f"{name}-2")]
+                assert (await bot.act_all(batch, "binary")).status_code == 202
+                await stream.act(bot, f"{name}-3")
                 await stream.reach(await arena.step())
         told = stream.frames
 
@@ -328,7 +358,7 @@ async def test_it_resumes_across_a_restart(tmp_path: Path, has_snapshot: bool) -
                 old[key] for key in ("seq", "base", "tick", "entries")
             ]
         names = [entry["client_action_id"] for frame in stream.frames for entry in frame["entries"]]
-        assert names == ["c", "d", "e", "f"]
+        assert names == [f"{name}{more}" for name in "cde" for more in ("", "-2", "-3")] + ["f"]
         check_chain(stream.frames, told[1]["seq"])
 
 
@@ -398,7 +428,7 @@ async def test_a_revoked_key_closes_its_connections() -> None:
 
 
 async def test_cancel_on_disconnect_ends_the_orders_with_the_last_connection() -> None:
-    """Over REST placed ones too; a connection that did not ask changes nothing."""
+    """Over REST placed ones too, alone or in a batch; a connection that did not ask changes nothing."""
     async with run_server() as arena:
         bot = await arena.register()
         counters = arena.economy.state.counters
@@ -411,8 +441,10 @@ async def test_cancel_on_disconnect_ends_the_orders_with_the_last_connection() -
             assert (await stream.auth(bot, cancel_on_disconnect=True))["cancel_on_disconnect"] is True
             await stream.act(bot, "b")
             await bot.act({"client_action_id": "c", **REST})
+            batch = [{"agent_id": bot.agent_id, "client_action_id": name, **REST} for name in "de"]
+            assert (await bot.act_all(batch, "columns")).status_code == 202
             await arena.step()
-            assert int(counters[ORDER_COUNT]) == 3
+            assert int(counters[ORDER_COUNT]) == 5
             assert int(arena.economy.state.agent_deadline.max()) > arena.tick
         await until(lambda: not arena.hub.subscribers)
         await arena.step()

@@ -143,11 +143,12 @@ async def test_a_key_opens_the_private_channel() -> None:
             told = await opened.next_of("entries")
             documents.Entries.model_validate(told.data)
             assert [entry["client_action_id"] for entry in told.data["entries"]] == ["a"]
-        await bot.act({"client_action_id": "b", **REST})
+        batch = [{"agent_id": bot.agent_id, "client_action_id": name, **REST} for name in ("b", "in-columns")]
+        assert (await bot.act_all(batch, "binary")).status_code == 202
         await arena.step()
         async with stream(arena, "channels=agent", key=bot.api_key, last_id=told.id) as opened:
             again = (await opened.next_of("entries")).data
-            assert [entry["client_action_id"] for entry in again["entries"]] == ["b"]
+            assert [entry["client_action_id"] for entry in again["entries"]] == ["b", "in-columns"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""A crowd of outside agents on a whole server: 10,000 actions a tick for minutes, and a flood of more than it admits.
+
+    python -m loadtest.crowd crowd --out loadtest/results/crowd.json           100,000 agents, 5 minutes
+    python -m loadtest.crowd flood --out loadtest/results/flood.json           four times what is admitted
+    python -m loadtest.crowd crowd --agents 2000 --owners 200 --rate 5000 --seconds 10 --residents 2000
+
+Prints one JSON object; status 1 when one of its checks fails. Everything runs on this machine: the server, and in a
+process of its own whoever sends. Every action is durable before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loadtest.process import ServerProcess, python
+
+FIRST_START_S, START_S = 600.0, 120.0
+SAMPLE_EVERY_S = 1.0
+RSS_BYTES_MAX = 1_000_000_000
+ON_TIME_SHARE = 0.99
+"""Of ticks that must begin within 20 ms of when they are due."""
+ACK_MS_MAX = 50.0
+OVER = 4.0
+"""A flood sends so many times what is admitted."""
+LATENESS = "arena_tick_lateness_seconds"
+
+Document = dict[str, Any]
+
+
+def measure(given: argparse.Namespace, folder: Path) -> Document:
+    """Run a server and whoever sends, and return what was seen."""
+    agents_each = given.agents // given.owners
+    flags = (
+        "--residents", str(given.residents), "--rate-limit", "10000000", "--max-agents", str(max(given.agents, 16)),
+        "--agents-per-owner-max", str(max(10, agents_each)), "--queue-actions-max", str(given.queue),
+    )  # fmt: skip
+    data = folder / "world"
+    with ServerProcess(data, *flags) as server:
+        # what a first start needs for compiling is not what a server needs
+        server.wait_ready(FIRST_START_S)
+        server.stop()
+    with ServerProcess(data, *flags) as server:
+        server.wait_ready(START_S)
+        sender = python(
+            "-m", "loadtest.firehose", "--url", server.url, "--owners", str(given.owners), "--agents", str(agents_each),
+            "--batch", str(given.batch), "--rate", str(given.rate), "--connections", str(given.connections),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert sender.stdout is not None
+            if sender.stdout.readline() != "connected\n":
+                raise RuntimeError(f"nobody connected; the server says: {server.last_lines()}")
+            before, cpu, rss, began = server.samples(), server.cpu_seconds(), [server.rss_bytes()], time.monotonic()
+            while time.monotonic() - began < given.seconds:
+                time.sleep(SAMPLE_EVERY_S)
+                rss.append(server.rss_bytes())
+            after, wall = server.samples(), time.monotonic() - began
+            cpu = server.cpu_seconds() - cpu
+            sent = json.loads(sender.communicate()[0].splitlines()[-1])
+        finally:
+            sender.kill()
+            sender.wait()
+        whole = server.samples()
+        stopping = time.monotonic()
+        status = server.stop()
+        stopped_s = time.monotonic() - stopping
+    with ServerProcess(data, *flags) as server:
+        restart_s = server.wait_ready(START_S)
+        server.stop()
+    return {
+        "residents": given.residents,
+        "queue_actions_max": given.queue,
+        "sent": sent,
+        "server": _seen(before, after, wall),
+        "accepted_by_server": _accepted(whole),
+        "memory": {"rss_mb_first": rss[0] / 1e6, "rss_mb_most": max(rss) / 1e6, "rss_mb_last": rss[-1] / 1e6},
+        "receipts": {
+            name: whole[f"arena_{name}"]
+            for name in ("receipts", "receipts_in_memory", "receipt_index_bytes", "receipt_generations")
+        },
+        "processor_cores": cpu / wall,
+        "disk_mb": sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e6,
+        "exit_status": status,
+        "stopped_s": stopped_s,
+        "restart_s": restart_s,
+        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+    }
+
+
+def _seen(before: Mapping[str, float], after: Mapping[str, float], wall: float) -> Document:
+    """Return what the server counted between two readings of its metrics, wall seconds apart."""
+    more = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    ticks = more["arena_ticks_total"]
+    return {
+        "seconds": wall,
+        "ticks": int(ticks),
+        "ticks_late": int(more["arena_ticks_late_total"]),
+        "scheduler_stalls": int(more["arena_scheduler_stalls_total"]),
+        "share_within_ms": {
+            bound: more[f'{LATENESS}_bucket{{le="{bound}"}}'] / max(1.0, more[f"{LATENESS}_count"])
+            for bound in ("0.01", "0.02", "0.05", "0.1")
+        },
+        "actions_per_tick": _accepted(more) / max(1.0, ticks),
+        "tick_ms_mean": 1_000 * more["arena_tick_total_seconds_sum"] / max(1.0, ticks),
+        "journal_mb": more["arena_journal_bytes_total"] / 1e6,
+        "sync_ms_mean": 1_000 * more["arena_journal_sync_seconds_sum"] / max(1.0, more["arena_journal_syncs_total"]),
+        "batches_refused": int(more["arena_batches_refused_total"]),
+    }
+
+
+def _accepted(samples: Mapping[str, float]) -> float:
+    """Return how many actions were accepted at the door."""
+    return sum(
+        value
+        for name, value in samples.items()
+        if name.startswith("arena_actions_total{") and 'outcome="accepted"' in name
+    )
+
+
+def checks(kind: str, result: Document) -> dict[str, bool]:
+    """Return what must hold, by name."""
+    sent, server = result["sent"], result["server"]
+    held = {
+        "ticks begin on time": server["share_within_ms"]["0.02"] >= ON_TIME_SHARE and server["ticks_late"] == 0,
+        "no tick is left out": server["ticks"] >= 10 * server["seconds"] - 2,
+        "who was told of an acknowledgement is in the journal": sent["accepted"] == result["accepted_by_server"],
+        "the server drained": result["exit_status"] == 0,
+        "acknowledged in time: p99 < 50 ms": 0 < sent["ack_ms_p99"] < ACK_MS_MAX,
+    }
+    if kind == "crowd":
+        return held | {
+            "every action was accepted": sent["refused"] == 0 and set(sent["batches"]) == {"202"},
+            "as many as were to be sent": sent["accepted_per_s"] >= 0.98 * sent["rate_per_s"],
+            "memory stays below 1 GB": result["memory"]["rss_mb_most"] * 1e6 < RSS_BYTES_MAX,
+        }
+    return held | {
+        "much was refused, and cleanly": sent["refused"] > 0 and set(sent["batches"]) <= {"202", "429"},
+        "as much as fits was accepted": server["actions_per_tick"] >= 0.5 * result["queue_actions_max"],
+    }
+
+
+def main() -> int:
+    """Read the command line, run, print; return 1 when a check fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("crowd", "flood"))
+    parser.add_argument("--residents", type=int, default=100_000)
+    parser.add_argument("--agents", type=int, help="outside agents; 100,000, in a flood 10,000")
+    parser.add_argument("--owners", type=int, help="who they belong to; 10,000, in a flood 100")
+    parser.add_argument("--batch", type=int, help="actions in a batch; 100, in a flood 1,000")
+    parser.add_argument("--rate", type=float, help="actions a second; 100,000, in a flood four times the queue a tick")
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--queue", type=int, help="actions that may wait for a tick; 65,536, in a flood 15,000")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the result as JSON to this file")
+    given = parser.parse_args()
+    is_crowd = given.kind == "crowd"
+    given.agents = given.agents or (100_000 if is_crowd else 10_000)
+    given.owners = given.owners or (10_000 if is_crowd else 100)
+    given.batch = given.batch or (100 if is_crowd else 1_000)
+    given.queue = given.queue or (65_536 if is_crowd else 15_000)
+    given.rate = given.rate or (100_000.0 if is_crowd else OVER * 10 * given.queue)
+    with tempfile.TemporaryDirectory(prefix="arena-crowd-") as folder:
+        result = measure(given, Path(folder))
+    held = checks(given.kind, result)
+    result = {"name": given.kind, **result, "checks": held, "pass": all(held.values())}
+    text = json.dumps(result, indent=2) + "\n"
+    sys.stdout.write(text)
+    if given.out:
+        given.out.write_text(text, encoding="utf-8")
+    return 0 if result["pass"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
