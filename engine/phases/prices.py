@@ -76,8 +76,8 @@ def step(state: State, config: Config) -> None:
     _lay_out_margins(state, outside)
     remember(auction, is_open, state.tick % HOURS, state.returns)
     read_tape(
-        state.outside_net, state.imbalance, state.market_return, state.cleared_volume, state.variance,
-        state.daily_volume, state.outside_flow, state.outside_move, state.quote_shift,
+        state.outside_net, state.cleared_volume, state.variance, state.kyle_xy, state.kyle_xx, state.daily_volume,
+        state.outside_flow, state.outside_move, state.quote_shift,
     )  # fmt: skip
     _halt(state, is_open, down, up)
 
