@@ -9,6 +9,7 @@ Source: ECONOMY A3, A14 (state hash).
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -196,6 +197,9 @@ NEVER = 1 << 62
 def _array(dtype: Any, *shape: str | int, unit: str, scratch: bool = False) -> Any:
     return field(metadata={"dtype": dtype, "shape": shape, "unit": unit, "scratch": scratch})
 
+
+LINE, SMALL_PAGE = 64, 4_096
+"""Bytes of a line of the cache, and of the smallest page of memory."""
 
 Parallel = Callable[[Callable[[int], None], int], None]
 """run(work, count): calls work(0) .. work(count - 1), in any order or at once, and returns when all are done."""
@@ -448,10 +452,7 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         "index": table_size(config.max_agents),
         "threads": threads,
     }
-    arrays: dict[str, Any] = {}
-    for item in array_fields():
-        shape = tuple(sizes[d] if isinstance(d, str) else d for d in item.metadata["shape"])
-        arrays[item.name] = np.zeros(shape, dtype=item.metadata["dtype"])
+    arrays = _zeros(sizes)
     arrays["ladder"] = prices()
     arrays["touched"][...] = SLOTS, -1
     np.add.at(arrays["mood_count"], layout.block_home, layout.block_end - layout.block_start)
@@ -468,6 +469,30 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         events=[],
         **arrays,
     )
+
+
+def _zeros(sizes: dict[str, int]) -> dict[str, Any]:
+    """Return every array of a state, zero, by name: parts of one block of memory.
+
+    A tick reads a thousand small pages, more than the processor remembers the places of. numpy asks for large pages
+    for one block of this size, not for arrays one by one (a tick of 100,000 residents and 10,000 outside agents:
+    1.26 -> 1.18 ms, with an order of each 2.11 -> 1.91 ms, both worlds by turns in one process, tenth percentiles).
+    """
+    shapes = {
+        item.name: tuple(sizes[d] if isinstance(d, str) else d for d in item.metadata["shape"])
+        for item in array_fields()
+    }
+    types = {item.name: np.dtype(item.metadata["dtype"]) for item in array_fields()}
+    starts: dict[str, int] = {}
+    end = 0
+    for number, (name, shape) in enumerate(shapes.items()):
+        # arrays that start alike within a small page would compete for the same few places of the cache when they are
+        # read side by side; 5 has no factor in common with the lines of a page
+        starts[name] = end + (5 * LINE * number - end) % SMALL_PAGE
+        end = starts[name] + math.prod(shape) * types[name].itemsize
+    block = np.zeros(end + LINE, np.uint8)
+    first = -block.ctypes.data % LINE
+    return {name: np.ndarray(shape, types[name], block, first + starts[name]) for name, shape in shapes.items()}
 
 
 def announce(state: State, name: str, **data: int | float | str | bool) -> None:
