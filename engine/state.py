@@ -193,6 +193,27 @@ TURNS = 5
 NEVER = 1 << 62
 """A tick that never comes."""
 
+LANES = 4
+"""Lists that an owner's new orders are spread over by market: one that may cross is found sooner (an order 2 ns)."""
+
+#: An outside order of this tick, until settlement.
+NEW_ORDER = np.dtype(
+    [
+        ("id", np.int64),  # sequence number of the action that placed it
+        ("quantity", np.int64),  # lots open
+        ("expires", np.int64),  # last tick it takes part in
+        ("slot", np.int32),  # of the agent
+        ("level", np.int32),
+        ("row", np.int32),  # of the action in this tick's outcomes
+        ("place", np.int32),  # of the owner, in owner_open
+        ("next", np.int32),  # row + 1 of the next older one of this place and lane, 0 = last
+        ("market", np.int8),
+        ("side", np.int8),  # +1 buy, -1 sell
+        ("is_loose", np.int8),  # 1 while nothing is set aside for it
+        ("unused", np.int8),
+    ]
+)
+
 
 def _array(dtype: Any, *shape: str | int, unit: str, scratch: bool = False) -> Any:
     return field(metadata={"dtype": dtype, "shape": shape, "unit": unit, "scratch": scratch})
@@ -368,17 +389,31 @@ class State:
         np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True
     )
     owner_open: I64 = _array(
-        np.int64, "index", 2, unit="by owner number mod length: bits of the markets with open buys, sells", scratch=True
+        np.int64,
+        "index",
+        4,
+        unit="by owner number mod length: bits of the markets with open buys, sells; new buys, new sells",
+        scratch=True,
     )
-    agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
+    owner_newest: I32 = _array(
+        np.int32,
+        "index",
+        LANES,
+        unit="by owner number mod length, market mod 4: row + 1 of the newest new order, 0 = none",
+        scratch=True,
+    )
+    agent_actions: I64 = _array(
+        np.int64, "agents", unit="tick << 20 | actions taken in it; not of a loose order alone", scratch=True
+    )
     agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
     agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)
     order_next: I32 = _array(
         np.int32, "orders", unit="index + 1 of the agent's next open order, 0 = last", scratch=True
     )
-    order_row: I32 = _array(
-        np.int32, "orders", unit="outcome row + 1 of an order of this tick, 0 = older", scratch=True
+    new_order: NDArray[np.void] = _array(
+        NEW_ORDER, "orders", unit="outside orders of this tick, in arrival order", scratch=True
     )
+    new_order_count: I64 = _array(np.int64, 1, unit="how many they are", scratch=True)
     cleared_volume: I64 = _array(np.int64, MARKETS, unit="lots traded in this tick: V", scratch=True)
     margin_level: I64 = _array(
         np.int64, 2, MARKETS, unit="level of the marginal buyers (0) and sellers (1)", scratch=True

@@ -26,7 +26,7 @@ from engine.config import Config
 from engine.ladder import window
 from engine.markets import HOURS, LABOUR, MARKETS, NAMES
 from engine.messages import ORDER_UPDATE
-from engine.order_book import accounts_of, add_orders, book_of, pay_income, settle
+from engine.order_book import AHEAD, accounts_of, add_orders, book_of, pay_income, settle
 from engine.phases._tape import read_tape
 from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
 
@@ -34,7 +34,8 @@ WRITES = (
     "level", "price", "returns", "halt_until", "elasticity", "kyle_xy", "kyle_xx", "variance", "counters",
     "owner_open", "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
-    "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
+    "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "new_order",
+    "new_order_count", "owner_newest",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
     "market_return", "imbalance", "best_bid", "best_ask", "depth", "book_level",
     "book_lots", "demand", "supply", "bids_total", "asks_total",
@@ -67,7 +68,7 @@ def step(state: State, config: Config) -> None:
     state.outside_net[:] = 0
     reported = settle(
         book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
-        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64), np.empty(1, np.int64),
+        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64), np.empty(AHEAD, np.int64),
     )  # fmt: skip
     if reported:
         state.updates = np.concatenate((state.updates, updates[:reported]))

@@ -30,4 +30,4 @@ def test_arrays_are_those_declared() -> None:
         assert array.dtype == np.dtype(item.metadata["dtype"]), item.name
         assert array.ndim == len(item.metadata["shape"]), item.name
     assert len(state.agent_cash) == config.max_agents
-    assert len(state.order_id) == config.order_book_max
+    assert len(state.new_order) == config.order_book_max
