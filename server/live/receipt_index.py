@@ -359,7 +359,8 @@ class _Shape:
         add_keys(rows, self.count, self.starts, self._remainders)
         self.count += len(rows)
         if len(rows):
-            self._ends.append(rows["ends"][::_SAMPLED])
+            # copied: a view would keep all receipts of a merge in memory to its end
+            self._ends.append(rows["ends"][::_SAMPLED].copy())
             self._last = max(self._last, int(rows["ends"].max()))
 
     def finished(self) -> tuple[bytes, bytes]:

@@ -442,7 +442,7 @@ def archive(
         if first_sequence(following) > sequence or is_over():
             break
         try:
-            write_whole(folder / ARCHIVE_NAME / f"{path.name}.gz", _packed(path.read_bytes(), is_over), pause)
+            write_whole(folder / ARCHIVE_NAME / f"{path.name}.gz", _packed(path, is_over), pause)
         except _Over:
             break
         remove(path)
@@ -454,11 +454,13 @@ class _Over(Exception):
     """Packing stops: whoever asked for it has no more time."""
 
 
-def _packed(data: bytes, is_over: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield data compressed as gzip, the same bytes for the same data: no time in it. Raises _Over."""
+def _packed(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield a file compressed as gzip, the same bytes for the same file: no time in it. Raises _Over, OSError."""
     packer = zlib.compressobj(PACKING_LEVEL, wbits=zlib.MAX_WBITS | 16)
-    for begin in range(0, len(data), SLICE_BYTES):
-        if is_over():
-            raise _Over
-        yield packer.compress(data[begin : begin + SLICE_BYTES])
+    with open(path, "rb") as file:
+        # never all of it: a segment is 64 MB
+        while piece := file.read(SLICE_BYTES):
+            if is_over():
+                raise _Over
+            yield packer.compress(piece)
     yield packer.flush()

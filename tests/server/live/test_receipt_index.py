@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -305,3 +306,19 @@ def test_merged_receipts_are_sorted_and_whole(tmp_path: Path) -> None:
     assert (rows["check"] == checks(rows)).all()
     again = open_generation(merged.path)
     assert (len(again), again.ends, again.mostly) == (744, 100, 100)
+
+
+def test_a_merge_has_a_part_of_the_receipts_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are merged: all of them would be a gigabyte in a flood."""
+    monkeypatch.setattr(receipt_index, "PART", 1 << 10)
+    generations = tuple(written(tmp_path, range(begin, begin + 20_000)) for begin in range(0, 80_000, 20_000))
+    tracemalloc.start()
+    try:
+        merged = merge(tmp_path, 200, Merge(generations, 0))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert merged is not None
+    assert len(merged) == 80_000
+    assert most < 80_000 * RECEIPT.itemsize / 4
