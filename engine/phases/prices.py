@@ -97,7 +97,7 @@ def _trade(
 
     outside: shape (2, markets), zero; becomes the marginal lots that come before the residents'. sums, given: zero;
     reach, fills: anything. All in one call, for handing a hundred arrays over takes as long as some of the steps do
-    (with the search for halts in here, a phase without outside orders: 0.196 -> 0.158 ms).
+    (with the search for halts in here, and on large pages, a phase without outside orders: 0.196 -> 0.158 ms).
     """
     reach[:, 0], reach[:, 1] = SLOTS, -1
     add_orders(book, auction, estate, is_open, down, up, sums, reach)
