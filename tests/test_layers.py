@@ -104,7 +104,7 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors",
         "logs metrics protocols bodies middleware redis_door",
         "schemas live batches",
         "documents",
