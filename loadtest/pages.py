@@ -1,4 +1,4 @@
-"""docs/performance.md with its charts, and what docs/durability.md says was measured, from the committed results only.
+"""docs/performance.md with its charts, and what docs/durability.md and docs/streams.md say was measured: from results.
 
 python -m loadtest.cost_curves --pages
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ on this page is measured, none is typed. Measure again with
 """
 
 MEASURED, END = "<!-- measured: written by .venv/bin/python -m loadtest.cost_curves --pages -->", "<!-- end -->"
-"""Between these two, docs/durability.md is written from the results."""
+"""Between these two, docs/durability.md and docs/streams.md are written from the results."""
 
 Document = dict[str, Any]
 Rows = list[Document]
@@ -45,13 +46,25 @@ def files() -> dict[str, str]:
     bench = _result("bench")
     curves, layout, endurance = _result("cost_curves"), _result("layout"), _result("endurance")
     page = "\n".join([INTRODUCTION, _bars(bench), _curves(curves), _layout(layout), _endurance(endurance)])
-    return {"performance.md": page, "durability.md": _durability(), **_charts(curves)}
+    durability: dict[str, Callable[[Any], str]] = {
+        "kills": _kills,
+        "simulation": _simulation,
+        "durable": partial(_rows, "durable"),
+    }
+    return {
+        "performance.md": page,
+        "durability.md": _measured("durability.md", durability),
+        "streams.md": _measured("streams.md", {"streams": partial(_rows, "streams")}),
+        **_charts(curves),
+    }
 
 
-def _durability() -> str:
-    """Return docs/durability.md with what was measured in its place: those of the long runs that are committed."""
-    before, _, rest = (DOCS / "durability.md").read_text(encoding="utf-8").partition(MEASURED)
-    sections: dict[str, Callable[[Any], str]] = {"kills": _kills, "simulation": _simulation, "durable": _rows}
+def _measured(page: str, sections: dict[str, Callable[[Any], str]]) -> str:
+    """Return a page of docs with what was measured in its place: what its section says of each committed result.
+
+    sections: by name of the result.
+    """
+    before, _, rest = (DOCS / page).read_text(encoding="utf-8").partition(MEASURED)
     measured = "\n".join(
         section(_result(name)) for name, section in sections.items() if (RESULTS / f"{name}.json").exists()
     )
@@ -104,7 +117,7 @@ def _simulation(result: Document) -> str:
     )
 
 
-def _rows(rows: Rows) -> str:
+def _rows(name: str, rows: Rows) -> str:
     lines = [
         _line(
             f"`{row['id']}`",
@@ -119,7 +132,7 @@ def _rows(rows: Rows) -> str:
     head = [_line("id", "value", "bar", "", "unit", "spread"), _line(*["---"] * 6)]
     return "\n".join(
         [
-            "**Rows of `arena bench`** ([durable.json](../loadtest/results/durable.json))\n",
+            f"**Rows of `arena bench`** ([{name}.json](../loadtest/results/{name}.json))\n",
             *head,
             *lines,
             f"\n{_origin(rows[0])}\n",
