@@ -54,7 +54,16 @@ def files() -> dict[str, str]:
     return {
         "performance.md": page,
         "durability.md": _measured("durability.md", durability),
-        "streams.md": _measured("streams.md", {"streams": partial(_rows, "streams")}),
+        "streams.md": _measured(
+            "streams.md",
+            {
+                "streams": partial(_rows, "streams"),
+                "churn": partial(_held, "Churn", "churn", _churn),
+                "slow_readers": partial(_held, "Slow readers", "slow_readers", _slow),
+                "storm": partial(_held, "Storm", "storm", _storm),
+                "faults": partial(_held, "Faults", "faults", _faults),
+            },
+        ),
         **_charts(curves),
     }
 
@@ -138,6 +147,64 @@ def _rows(name: str, rows: Rows) -> str:
             f"\n{_origin(rows[0])}\n",
         ]
     )
+
+
+def _held(title: str, name: str, facts: Callable[[Document], dict[str, object]], result: Document) -> str:
+    """Return what a long run saw and what had to hold of it."""
+    return "\n".join(
+        [
+            f"**{title}** ([{name}.json](../loadtest/results/{name}.json))\n",
+            _line("what", "seen"),
+            _line("---", "---"),
+            *(_line(what, f"{seen:,}" if isinstance(seen, int) else str(seen)) for what, seen in facts(result).items()),
+            *(_line(f"it holds: {what}", "yes" if held else "**no**") for what, held in result["held"].items()),
+            f"\n{_origin(result)}\n",
+        ]
+    )
+
+
+def _churn(result: Document) -> dict[str, object]:
+    return {
+        "connects": result["connects"],
+        "other connections": result["idle_connections"],
+        "frames that were accounted for": result["frames_to_staying"] + result["frames_to_passing"],
+        "foreign bytes": result["foreign"],
+    }
+
+
+def _slow(result: Document) -> dict[str, object]:
+    rounds = result["rounds"]
+    return {
+        "rounds": len(rounds),
+        "noticed, s after they stopped": " ".join(f"{one['noticed_s'][-1]:.1f}" for one in rounds),
+        "cut, s after they stopped": " ".join(f"{one['cut_s'][-1]:.1f}" for one in rounds),
+        "cost of one, KiB": " ".join(f"{sum(one['cost_bytes'].values()) / 1024:.0f}" for one in rounds),
+        "the others' p99 over what it was": " ".join(f"{ratio:.2f}" for ratio in result["ratio"]["all"]),
+    }
+
+
+def _storm(result: Document) -> dict[str, object]:
+    storms = result["storms"]
+    return {
+        "connections": result["subscribers"],
+        "all in step after, s": " ".join(f"{one['in_step_s']:.1f}" for one in storms),
+        "ticks meanwhile": int(sum(one["ticks"] for one in storms)),
+        "of these 20 ms late": int(sum(one["ticks_20_ms_late"] for one in storms)),
+        "frames missing": sum(one["gaps"] for one in storms),
+    }
+
+
+def _faults(result: Document) -> dict[str, object]:
+    return {
+        "faults": result["faults_total"],
+        "of these": ", ".join(f"{name} {count:,}" for name, count in result["faults"].items()),
+        "restarts": result["restarts"],
+        "reconnects": result["reconnects"],
+        "resyncs": result["resyncs"],
+        "states compared": result["states_compared"],
+        "gaps undetected": len(result["differing"]) + len(result["event_lists_broken"]),
+        "checksums that did not fit": len(result["checksum_misses"]),
+    }
 
 
 def _table(counts: dict[str, int]) -> list[str]:

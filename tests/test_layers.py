@@ -57,6 +57,7 @@ DOORS = {
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
+    "loadtest/verdict.py": {"server"},  # where a result comes from
     "loadtest/micro/unsynced.py": {"server"},  # the server itself, without syncs
     "loadtest/headless/long_journal.py": {"engine", "server"},  # a record written without its ticks
     "loadtest/cost_curves.py": {"server"},
