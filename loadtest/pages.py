@@ -1,4 +1,4 @@
-"""docs/performance.md with its charts, and what docs/durability.md says was measured, from the committed results only.
+"""docs/performance.md with its charts, and what docs/durability.md and docs/streams.md say was measured: from results.
 
 python -m loadtest.cost_curves --pages
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ on this page is measured, none is typed. Measure again with
 """
 
 MEASURED, END = "<!-- measured: written by .venv/bin/python -m loadtest.cost_curves --pages -->", "<!-- end -->"
-"""Between these two, docs/durability.md is written from the results."""
+"""Between these two, docs/durability.md and docs/streams.md are written from the results."""
 
 Document = dict[str, Any]
 Rows = list[Document]
@@ -45,13 +46,34 @@ def files() -> dict[str, str]:
     bench = _result("bench")
     curves, layout, endurance = _result("cost_curves"), _result("layout"), _result("endurance")
     page = "\n".join([INTRODUCTION, _bars(bench), _curves(curves), _layout(layout), _endurance(endurance)])
-    return {"performance.md": page, "durability.md": _durability(), **_charts(curves)}
+    durability: dict[str, Callable[[Any], str]] = {
+        "kills": _kills,
+        "simulation": _simulation,
+        "durable": partial(_rows, "durable"),
+    }
+    return {
+        "performance.md": page,
+        "durability.md": _measured("durability.md", durability),
+        "streams.md": _measured(
+            "streams.md",
+            {
+                "streams": partial(_rows, "streams"),
+                "churn": partial(_held, "Churn", "churn", _churn),
+                "slow_readers": partial(_held, "Slow readers", "slow_readers", _slow),
+                "storm": partial(_held, "Storm", "storm", _storm),
+                "faults": partial(_held, "Faults", "faults", _faults),
+            },
+        ),
+        **_charts(curves),
+    }
 
 
-def _durability() -> str:
-    """Return docs/durability.md with what was measured in its place: those of the long runs that are committed."""
-    before, _, rest = (DOCS / "durability.md").read_text(encoding="utf-8").partition(MEASURED)
-    sections: dict[str, Callable[[Any], str]] = {"kills": _kills, "simulation": _simulation, "durable": _rows}
+def _measured(page: str, sections: dict[str, Callable[[Any], str]]) -> str:
+    """Return a page of docs with what was measured in its place: what its section says of each committed result.
+
+    sections: by name of the result.
+    """
+    before, _, rest = (DOCS / page).read_text(encoding="utf-8").partition(MEASURED)
     measured = "\n".join(
         section(_result(name)) for name, section in sections.items() if (RESULTS / f"{name}.json").exists()
     )
@@ -104,7 +126,7 @@ def _simulation(result: Document) -> str:
     )
 
 
-def _rows(rows: Rows) -> str:
+def _rows(name: str, rows: Rows) -> str:
     lines = [
         _line(
             f"`{row['id']}`",
@@ -119,12 +141,70 @@ def _rows(rows: Rows) -> str:
     head = [_line("id", "value", "bar", "", "unit", "spread"), _line(*["---"] * 6)]
     return "\n".join(
         [
-            "**Rows of `arena bench`** ([durable.json](../loadtest/results/durable.json))\n",
+            f"**Rows of `arena bench`** ([{name}.json](../loadtest/results/{name}.json))\n",
             *head,
             *lines,
             f"\n{_origin(rows[0])}\n",
         ]
     )
+
+
+def _held(title: str, name: str, facts: Callable[[Document], dict[str, object]], result: Document) -> str:
+    """Return what a long run saw and what had to hold of it."""
+    return "\n".join(
+        [
+            f"**{title}** ([{name}.json](../loadtest/results/{name}.json))\n",
+            _line("what", "seen"),
+            _line("---", "---"),
+            *(_line(what, f"{seen:,}" if isinstance(seen, int) else str(seen)) for what, seen in facts(result).items()),
+            *(_line(f"it holds: {what}", "yes" if held else "**no**") for what, held in result["held"].items()),
+            f"\n{_origin(result)}\n",
+        ]
+    )
+
+
+def _churn(result: Document) -> dict[str, object]:
+    return {
+        "connects": result["connects"],
+        "other connections": result["idle_connections"],
+        "frames that were accounted for": result["frames_to_staying"] + result["frames_to_passing"],
+        "foreign bytes": result["foreign"],
+    }
+
+
+def _slow(result: Document) -> dict[str, object]:
+    rounds = result["rounds"]
+    return {
+        "rounds": len(rounds),
+        "noticed, s after they stopped": " ".join(f"{one['noticed_s'][-1]:.1f}" for one in rounds),
+        "cut, s after they stopped": " ".join(f"{one['cut_s'][-1]:.1f}" for one in rounds),
+        "cost of one, KiB": " ".join(f"{sum(one['cost_bytes'].values()) / 1024:.0f}" for one in rounds),
+        "the others' p99 over what it was": " ".join(f"{ratio:.2f}" for ratio in result["ratio"]["all"]),
+    }
+
+
+def _storm(result: Document) -> dict[str, object]:
+    storms = result["storms"]
+    return {
+        "connections": result["subscribers"],
+        "all in step after, s": " ".join(f"{one['in_step_s']:.1f}" for one in storms),
+        "ticks meanwhile": int(sum(one["ticks"] for one in storms)),
+        "of these 20 ms late": int(sum(one["ticks_20_ms_late"] for one in storms)),
+        "frames missing": sum(one["gaps"] for one in storms),
+    }
+
+
+def _faults(result: Document) -> dict[str, object]:
+    return {
+        "faults": result["faults_total"],
+        "of these": ", ".join(f"{name} {count:,}" for name, count in result["faults"].items()),
+        "restarts": result["restarts"],
+        "reconnects": result["reconnects"],
+        "resyncs": result["resyncs"],
+        "states compared": result["states_compared"],
+        "gaps undetected": len(result["differing"]) + len(result["event_lists_broken"]),
+        "checksums that did not fit": len(result["checksum_misses"]),
+    }
 
 
 def _table(counts: dict[str, int]) -> list[str]:

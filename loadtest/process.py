@@ -9,7 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +21,13 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.005
 LIFTED = ("--address-rate-limit", "10000000", "--registration-rate-limit", "10000000")
+FIRST_START_S = 600.0
+"""The first start of a release compiles every kernel."""
 STOP_S = 30.0
 
 
 class ServerProcess:
-    """`python -m server serve` on a free port of 127.0.0.1, over a data folder.
+    """`python -m server serve` on a port of 127.0.0.1, a free one unless given, over a data folder.
 
     with ServerProcess(folder, "--residents", "20000") as server:
         server.wait_ready(60)
@@ -31,9 +36,9 @@ class ServerProcess:
     lifted: all customers of a load test come from one.
     """
 
-    def __init__(self, data: Path, *flags: str, module: str = "server") -> None:
+    def __init__(self, data: Path, *flags: str, module: str = "server", port: int | None = None) -> None:
         self.data = data
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data.parent / f"{data.name}.log"
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +146,19 @@ def environment() -> dict[str, str]:
 def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start another Python of ours in the tree: a swarm, a bot, a command."""
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), text=True, **options)
+
+
+@contextmanager
+def warm_server(*flags: str) -> Iterator[ServerProcess]:
+    """Give a server over a folder of its own that has started before, so that it neither compiles nor settles."""
+    with tempfile.TemporaryDirectory(prefix="arena-loadtest-") as folder:
+        data = Path(folder) / "world"
+        with ServerProcess(data, *flags) as first:
+            first.wait_ready(FIRST_START_S)
+            first.stop()
+        with ServerProcess(data, *flags) as server:
+            server.wait_ready(FIRST_START_S)
+            yield server
 
 
 def free_port() -> int:

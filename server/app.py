@@ -38,7 +38,7 @@ from engine.messages import ACTION, Kind
 from engine.order_book import estate_offer
 from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
-from server import __version__, batches, bodies, keys, logs
+from server import __version__, batches, bodies, descriptors, keys, logs
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
@@ -161,6 +161,8 @@ def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; return 0. Raises what kept the world from opening or ended it."""
     logs.configure(settings.log, settings.log_level)
     sys.setswitchinterval(SWITCH_S)
+    if shortage := descriptors.shortage(descriptors.raise_limit(), settings.sockets_max):
+        log.warning("descriptors_too_few", hint=shortage)
     opening = Opening()
     app = create_app(settings, opening=opening, on_ended=lambda: server.stop(), on_operator_key=_show_operator_key)
     server = Server(server_config(app, settings), opening, operator_config(app, settings))

@@ -1,7 +1,8 @@
 """`arena bench`: this machine's numbers against their bars, measured here and now.
 
 The kernels are measured in this process (bench_ticks), what a customer sees of a whole server by
-loadtest.micro.bench_server and bench_durable, other libraries by loadtest.peers, both in processes of their own.
+loadtest.micro.bench_server, bench_durable and bench_fanout, other libraries by loadtest.peers, each in a process of its
+own.
 Source: DESIGN section 5.
 """
 
@@ -15,8 +16,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from server import bench_peers
+from server.bench_frames import delta_rows
 from server.bench_row import ROOT, Row
 from server.bench_ticks import bytes_rows, large_rows, outside_rows, tick_rows
 from server.provenance import revision, this_machine
@@ -46,7 +49,7 @@ def main(args: Sequence[str]) -> int:
     else:
         sys.stdout.write(_table(rows) + f"\n{machine}\nrevision {at}\n")
     if given.out:
-        given.out.write_text(json.dumps(documents, indent=2) + "\n", encoding="utf-8")
+        _keep(given.out, documents)
     return 0 if rows and all(row.passes for row in rows) else 1
 
 
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("ids", nargs="*", choices=[*IDS, []], metavar="ID", help=f"of {', '.join(IDS)}; default all")
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer samples")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows as JSON to this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also keep the rows as JSON in this file")
     return parser
 
 
@@ -79,10 +82,18 @@ def ingest_rows(ids: list[str], quick: bool) -> list[Row]:
     return _rows_of("loadtest.micro.bench_ingest", ids, quick)
 
 
-def _rows_of(module: str, ids: list[str], quick: bool) -> list[Row]:
+def stream_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure the streams, beside other servers where a row is about them."""
+    others = [name for name in ids if name in STREAM_PEERS]
+    peers = ("--peers", str(bench_peers.environment(_progress, bench_peers.STREAMS_LOCK))) if others else ()
+    return _rows_of("loadtest.micro.bench_fanout", ids, quick, *peers)
+
+
+def _rows_of(module: str, ids: list[str], quick: bool, *more: str) -> list[Row]:
+    """Return the rows that a program of loadtest prints, run in a process of its own."""
     if not (ROOT / "loadtest").is_dir():
         raise OSError(f"{', '.join(ids)} need the source tree: run `python3 -m server bench` in a clone")
-    command = [sys.executable, "-m", module, *ids, *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", module, *ids, *(["--quick"] if quick else []), *more]
     path = os.pathsep.join(filter(None, [str(ROOT / "clients" / "python"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=False
@@ -97,6 +108,8 @@ def peer_rows(ids: list[str], quick: bool) -> list[Row]:
     return bench_peers.peer_rows(ids, quick, _progress)
 
 
+#: Rows of bench_fanout that need other libraries.
+STREAM_PEERS = ("fanout_starlette", "fanout_broadcast", "fanout_picows")
 #: Programs in the order they run, with the rows each one gives.
 PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], ...] = (
     (tick_rows, ("tick_100k", "pricing_100k")),
@@ -108,8 +121,19 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (durable_rows, ("action_durable", "action_durable_p50", "action_durable_p99", "ack_under_snapshot")),
     (durable_rows, ("tick_under_fork", "fork_start")),
     (ingest_rows, ("batch_columns", "ingest_durable")),
+    (delta_rows, ("delta_bytes",)),
+    (stream_rows, ("fanout_c", *STREAM_PEERS)),
+    (stream_rows, ("fanout_10k",)),
+    (stream_rows, ("stream_latency_1k", "bytes_per_subscriber", "http_under_fanout", "loop_pause")),
 )
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
+
+
+def _keep(path: Path, documents: list[dict[str, Any]]) -> None:
+    """Write rows to a file, each in the place of its earlier value; rows that were not measured now stay."""
+    kept = {row["id"]: row for row in (json.loads(path.read_text(encoding="utf-8")) if path.exists() else [])}
+    kept |= {row["id"]: row for row in documents}
+    path.write_text(json.dumps(list(kept.values()), indent=2) + "\n", encoding="utf-8")
 
 
 def _table(rows: list[Row]) -> str:

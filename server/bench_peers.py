@@ -24,7 +24,9 @@ from server.bench_row import ROOT, Row
 
 PEERS = ROOT / "loadtest" / "peers"
 ENVIRONMENT = ROOT / ".venv-peers"
+"""Folders of environments begin so."""
 LOCK = PEERS / "requirements.lock"
+STREAMS_LOCK = PEERS / "streams.lock"
 PACKAGE = "loadtest.peers"
 RESIDENTS = 100_000
 SEED = 1
@@ -39,30 +41,31 @@ ROWS: dict[str, tuple[str, str, float, int]] = {
 
 def peer_rows(ids: list[str], quick: bool, say: Callable[[str], None]) -> list[Row]:
     """Measure this engine against each library named by ids. say: is told when an environment is made."""
-    python = environment(say)
+    python = environment(say, LOCK)
     economy = Economy(Config(residents=RESIDENTS), SEED)
     for _ in range(WARM_UP_TICKS):
         economy.advance()
     return [_measure(name, python, economy, 5 if quick else 20) for name in ids]
 
 
-def environment(say: Callable[[str], None]) -> Path:
-    """Return the Python of the peers' environment, which is made when it is missing or its requirements have changed.
+def environment(say: Callable[[str], None], lock: Path) -> Path:
+    """Return the Python of an environment with what lock names, made when it is missing or the lock has changed.
 
     Raises OSError when the source tree or the packages are not there.
     """
-    if not LOCK.is_file():
-        raise OSError(f"{', '.join(ROWS)} need the source tree: run `python3 -m server bench` in a clone")
-    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    marker = ENVIRONMENT / "installed.lock"
-    if not marker.is_file() or marker.read_bytes() != LOCK.read_bytes():
-        say(f"making {ENVIRONMENT.relative_to(ROOT)} with the libraries to compare with (700 MB, once) ...")
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)]
+    if not lock.is_file():
+        raise OSError("rows beside other libraries need the source tree: run `python3 -m server bench` in a clone")
+    folder = ENVIRONMENT if lock == LOCK else ENVIRONMENT.with_name(f"{ENVIRONMENT.name}-{lock.stem}")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    marker = folder / "installed.lock"
+    if not marker.is_file() or marker.read_bytes() != lock.read_bytes():
+        say(f"making {folder.relative_to(ROOT)} with the libraries to compare with (once) ...")
+        venv.create(folder, with_pip=True, clear=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
             raise OSError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}")
-        marker.write_bytes(LOCK.read_bytes())
+        marker.write_bytes(lock.read_bytes())
     return python
 
 

@@ -104,6 +104,9 @@ class Metrics:
         # the tick
         self.tick_seconds = self._histogram("tick_seconds", "time of one phase of a tick", _FAST_S, "phase")
         self.tick_total_seconds = self._histogram("tick_total_seconds", "deadline to publication of a tick", _TIMES_S)
+        self.tick_sync_wait_seconds = self._histogram(
+            "tick_sync_wait_seconds", "computed to published: what waiting for the mark to be durable adds", _TIMES_S
+        )
         self.tick_lateness_seconds = self._histogram(
             "tick_lateness_seconds", "start of a tick after its deadline", _TIMES_S
         )

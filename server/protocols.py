@@ -211,6 +211,9 @@ class Receiver(Protocol):
     def drained(self) -> None:
         """Note that nothing waits in this process any more."""
 
+    def ended(self) -> None:
+        """Close the connection soon: the client has ended it. Nothing is written to it any more."""
+
     def lost(self, code: int) -> None:
         """Note that the connection is gone, and with which close code; 1006 for none."""
 
@@ -250,6 +253,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self.receiver: Receiver | None = None
         self.descriptor = -1
         """Where frames may be written to without the transport's help; -1 where it must do it."""
+        self.is_ended = False
+        """Whether the client has ended the connection, which is to be closed then."""
         self._frames_left = float(FRAMES_BURST)
         self._frames_counted = self.loop.time()
 
@@ -283,6 +288,17 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes the answer, uvicorn gives none
+        """Leave it to the receiver when to close: thousands of ends come in one turn of the loop, and must not stay it.
+
+        True keeps the transport open, which one under TLS refuses.
+        """
+        if self.receiver is None or self.descriptor < 0:
+            return False
+        self.is_ended = True
+        self.receiver.ended()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, if there is one."""
@@ -385,6 +401,7 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete
             and not self.close_sent
             and not self.disconnected
+            and not self.is_ended
             and not self.transport.is_closing()
         )
 
@@ -400,6 +417,10 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.send_close(code, reason)
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
+
+    def end(self) -> None:
+        """Close a connection that the client has ended."""
+        self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection at once, with whatever still waits in its buffer."""

@@ -57,15 +57,21 @@ DOORS = {
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
+    "loadtest/verdict.py": {"server"},  # where a result comes from
     "loadtest/micro/unsynced.py": {"server"},  # the server itself, without syncs
     "loadtest/headless/long_journal.py": {"engine", "server"},  # a record written without its ticks
     "loadtest/cost_curves.py": {"server"},
     "loadtest/headless/endurance.py": {"engine", "server", "numpy"},
     "loadtest/headless/cost_curves.py": {"engine", "server", "numpy"},
     "loadtest/headless/memory.py": {"engine", "server"},
+    "loadtest/micro/probed_server.py": {"server", "uvloop"},
+    "loadtest/micro/hub_server.py": {"server", "uvicorn", "starlette", "uvloop"},
     "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
     "loadtest/micro/bench_ingest.py": {"engine", "server", "numpy"},
     # each runs in the environment of the library it shows
+    "loadtest/peers/starlette_send.py": {"starlette", "uvicorn", "uvloop"},
+    "loadtest/peers/websockets_broadcast.py": {"websockets", "uvloop"},
+    "loadtest/peers/picows_send.py": {"picows", "uvloop"},
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
     "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies
@@ -104,7 +110,7 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors",
         "logs metrics protocols bodies middleware redis_door",
         "schemas live batches",
         "documents",
@@ -114,7 +120,7 @@ ORDER = {
         "app",
         "gateway",
         "bench_row",
-        "bench_ticks bench_peers",
+        "bench_ticks bench_peers bench_frames",
         "report",
         "bench fork scenarios",
         "cli",

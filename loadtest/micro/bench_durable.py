@@ -321,14 +321,15 @@ async def _connected(server: ServerProcess) -> list[Bot]:
 class _Watcher(Subscriber):
     """A subscriber that notes when each tick was published. sent: seconds, by tick."""
 
-    def __init__(self, host: str) -> None:
-        super().__init__(host, "inflation_update", None)
+    def __init__(self) -> None:
+        super().__init__("inflation_update", None)
         self.sent: dict[int, float] = {}
 
-    def _take(self, opcode: int, payload: bytes) -> None:
-        super()._take(opcode, payload)
-        if b"\xa7channel" in payload[:64]:
-            frame = wire.decode(payload, wire.SUBPROTOCOL_MSGPACK)
+    def message(self, data: bytes) -> None:
+        """Count a message, and note its tick."""
+        super().message(data)
+        if b"\xa7channel" in data[:64]:
+            frame = wire.decode(data, wire.SUBPROTOCOL_MSGPACK)
             if "sent_ns" in frame:
                 self.sent[frame["tick"]] = frame["sent_ns"] / 1e9
 
@@ -337,7 +338,7 @@ async def _fork_in_turns(
     server: ServerProcess, folder: Path, turns: int, turn_s: float
 ) -> tuple[list[float], list[float]]:
     """Return the ms from deadline to publication of the ticks beside a fork, and of those without."""
-    watcher = _Watcher(urlsplit(server.url).netloc)
+    watcher = _Watcher()
     await asyncio.get_running_loop().create_connection(lambda: watcher, "127.0.0.1", server.port)
     spans: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     before = _tick_sums(server)

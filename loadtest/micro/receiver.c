@@ -1,16 +1,17 @@
 /* Many WebSocket connections in one process that does nothing but read: the receiver of every fan-out benchmark.
 
-       receiver PORT COUNT [PATH [HEX]]
+       receiver PORT COUNT [CHANNEL]
 
-   Opens COUNT connections to 127.0.0.1:PORT, asks each for an upgrade of PATH (default /ws), and sends the bytes HEX
-   (a client's frames) on each that is open. Polls without ever sleeping once told to, so that a sender never pays for
-   waking it. Commands on standard input, one a line, each answered with one line of JSON:
+   Opens COUNT connections to 127.0.0.1:PORT, asks each for an upgrade of /ws, and subscribes to CHANNEL on each that is
+   open. Polls without ever sleeping once told to, so that a sender never pays for waking it. Commands on standard
+   input, one a line, each answered with one line of JSON:
 
        poll    read without sleeping from now on
        sleep   wait for data in the kernel instead
        begin   forget what was counted
        report  frames, payload bytes, latencies, what each tick took
-       cut     close every connection at once, then open all again; answered when all are open
+       storm   close every connection at once, open all again, each resuming where it stood; answered when all are in
+               step again, which is when they have had a frame that is younger than IN_STEP_NS, or after STORM_NS
        quit    end
 
    Latency is the time of receipt minus the `sent_ns` that a frame carries (msgpack, or eight bytes as msgpack has
@@ -23,7 +24,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,8 +42,11 @@ enum {
     BUCKET_NS = 50000,      /* of the latency histogram */
     BUCKETS = 200000,       /* up to 10 s */
     TICKS = 1 << 16,
-    PER_ADDRESS = 20000     /* connections from one address of 127/8: there are 28,000 ports */
+    PER_ADDRESS = 20000,    /* connections from one address of 127/8: there are 28,000 ports */
+    MESSAGE_BYTES = 128     /* of a subscribe message with its frame */
 };
+
+static const uint64_t IN_STEP_NS = 200000000u, STORM_NS = 60000000000u;
 
 enum state { CLOSED, UPGRADING, OPEN };
 
@@ -56,16 +59,17 @@ struct connection {
     uint8_t header;         /* bytes of the frame's header that are there */
     uint8_t opcode;
     uint32_t seq;           /* of the last state frame, 0 before */
+    uint8_t in_step;        /* since the last storm */
     uint8_t frame[14];
     uint8_t head[HEAD_BYTES];
 };
 
 static struct connection *connections;
 static int count, port, opened, opening, closed_early, epoll_fd;
-static char request[512];
-static uint8_t subscribe[512];
-static size_t subscribe_length;
+static char request[512], epoch[17];
+static const char *channel;
 static uint8_t *buffer;
+static int storms, in_step;
 static uint32_t *histogram;
 static uint64_t frames, bytes, gaps, late_max_ns, origin_ns;
 static struct { uint64_t sent_ns, last_ns; uint32_t count; } ticks[TICKS];
@@ -109,9 +113,11 @@ static void watch(struct connection *one, uint32_t events, int operation) {
 static void open_one(struct connection *one) {
     int index = (int)(one - connections);
     struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(index / PER_ADDRESS));
+    /* another address in each storm: the ports of the last one are not free yet */
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(index / PER_ADDRESS + 4 * storms));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    memset(one, 0, offsetof(struct connection, head));
+    one->kept = one->header = one->in_step = 0;
+    one->rest = 0;
     one->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (one->fd < 0) fail("socket");
     int yes = 1;
@@ -136,9 +142,39 @@ static void send_all(struct connection *one, const void *data, size_t length) {
     if (send(one->fd, data, length, MSG_NOSIGNAL) != (ssize_t)length) lose(one);
 }
 
+static size_t text(uint8_t *at, const char *value) {
+    size_t length = strlen(value);
+    at[0] = (uint8_t)(0xa0 | length);
+    memcpy(at + 1, value, length);
+    return length + 1;
+}
+
+/* Subscribe, after the last frame where there was one. The mask is zero: the bytes stay as they are. */
+static void subscribe(struct connection *one) {
+    uint8_t message[MESSAGE_BYTES] = {0x82};
+    size_t at = 6;
+    int resumes = one->seq > 0 && epoch[0] != 0;
+    message[at++] = resumes ? 0x85 : 0x83;
+    at += text(message + at, "op");
+    at += text(message + at, "subscribe");
+    at += text(message + at, "id");
+    message[at++] = 1;
+    at += text(message + at, "channel");
+    at += text(message + at, channel);
+    if (resumes) {
+        at += text(message + at, "epoch");
+        at += text(message + at, epoch);
+        at += text(message + at, "seq");
+        message[at++] = 0xce;
+        for (int shift = 24; shift >= 0; shift -= 8) message[at++] = (uint8_t)(one->seq >> shift);
+    }
+    message[1] = (uint8_t)(0x80 | (at - 6));
+    send_all(one, message, at);
+}
+
 static void take_data(struct connection *one, uint64_t at_ns) {
-    uint64_t sent, seq, base;
-    if (number(one->head, one->kept, "origin_unix_ms", 0, &origin_ns)) origin_ns *= 1000000;
+    uint64_t sent, seq, base, origin_ms;
+    if (number(one->head, one->kept, "origin_unix_ms", 0, &origin_ms)) origin_ns = origin_ms * 1000000;
     int is_data = number(one->head, one->kept, "sent_ns", 0, &sent) && memmem(one->head, one->kept, "channel", 7) != NULL;
     if (!is_data) return;
     frames++;
@@ -146,9 +182,15 @@ static void take_data(struct connection *one, uint64_t at_ns) {
     if (number(one->head, one->kept, "\xa3seq", 0, &seq) && memmem(one->head, one->kept, "\xa3""ack", 4) == NULL) {
         if (number(one->head, one->kept, "\xa4""base", 0, &base) && one->seq != base) gaps++;
         one->seq = (uint32_t)seq;
+        const uint8_t *name = epoch[0] ? NULL : memmem(one->head, one->kept, "\xa5""epoch\xb0", 7);
+        if (name != NULL && name + 23 <= one->head + one->kept) memcpy(epoch, name + 7, 16);
     }
     sent += origin_ns;
     uint64_t late = at_ns > sent ? at_ns - sent : 0;
+    if (!one->in_step && late < IN_STEP_NS) {
+        one->in_step = 1;
+        in_step++;
+    }
     histogram[late / BUCKET_NS < BUCKETS ? late / BUCKET_NS : BUCKETS - 1]++;
     if (late > late_max_ns) late_max_ns = late;
     uint32_t i = tick_count;
@@ -217,7 +259,7 @@ static void upgrade(struct connection *one, uint32_t events) {
             one->kept = 0;
             opening--;
             opened++;
-            if (subscribe_length > 0) send_all(one, subscribe, subscribe_length);
+            if (channel != NULL) subscribe(one);
         }
     }
     if (one->state == UPGRADING && events & (EPOLLERR | EPOLLHUP)) lose(one);
@@ -243,6 +285,29 @@ static void open_all(void) {
         while (next < count && opening < OPENING_MAX) open_one(&connections[next++]);
         turn(10);
     }
+}
+
+static void storm(void) {
+    uint64_t began = now_ns(), all_open = 0, all_in_step = 0;
+    int before = opened, lost = closed_early;
+    storms++;
+    opened = in_step = 0;
+    gaps = 0;
+    for (int i = 0; i < count; i++) if (connections[i].state == OPEN) close(connections[i].fd);
+    for (int i = 0; i < count; i++) {
+        if (connections[i].state != OPEN) continue;
+        open_one(&connections[i]);
+        /* let go of nothing: answers that come meanwhile are taken */
+        if (i % OPENING_MAX == 0) turn(0);
+    }
+    while (now_ns() - began < STORM_NS && all_in_step == 0) {
+        turn(10);
+        if (all_open == 0 && opened == before) all_open = now_ns();
+        if (in_step == before) all_in_step = now_ns();
+    }
+    printf("{\"connections\": %d, \"open\": %d, \"in_step\": %d, \"lost\": %d, \"gaps\": %llu, \"open_s\": %.3f, "
+           "\"in_step_s\": %.3f}\n", before, opened, in_step, closed_early - lost, (unsigned long long)gaps,
+           all_open ? (double)(all_open - began) / 1e9 : -1.0, all_in_step ? (double)(all_in_step - began) / 1e9 : -1.0);
 }
 
 static void begin(void) {
@@ -284,18 +349,15 @@ static void report(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) { fprintf(stderr, "usage: receiver PORT COUNT [PATH [HEX]]\n"); return 2; }
+    if (argc < 3) { fprintf(stderr, "usage: receiver PORT COUNT [CHANNEL]\n"); return 2; }
     port = atoi(argv[1]);
     count = atoi(argv[2]);
     snprintf(request, sizeof request,
-             "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+             "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-             argc > 3 ? argv[3] : "/ws", port);
-    for (const char *hex = argc > 4 ? argv[4] : ""; hex[0] && hex[1] && subscribe_length < sizeof subscribe; hex += 2) {
-        unsigned byte;
-        if (sscanf(hex, "%2x", &byte) != 1) { fprintf(stderr, "receiver: no hex: %s\n", hex); return 2; }
-        subscribe[subscribe_length++] = (uint8_t)byte;
-    }
+             port);
+    channel = argc > 3 ? argv[3] : NULL;
+    if (channel != NULL && strlen(channel) > 31) { fprintf(stderr, "receiver: no such channel\n"); return 2; }
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
@@ -327,6 +389,7 @@ int main(int argc, char **argv) {
         *end = 0;
         if (strcmp(line, "quit") == 0) return 0;
         if (strcmp(line, "report") == 0) report();
+        else if (strcmp(line, "storm") == 0) storm();
         else {
             if (strcmp(line, "poll") == 0) timeout_ms = 0;
             else if (strcmp(line, "sleep") == 0) timeout_ms = -1;

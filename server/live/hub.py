@@ -180,6 +180,8 @@ class Hub:
         """Subscribers in no group, by number."""
         self._ready: dict[int, Subscriber] = {}
         """Those to be served at the next turns of the loop, in order."""
+        self._lost: dict[int, int] = {}
+        """Of those, close codes of the ones whose connection is gone."""
         self._is_serving = False
         self._hellos: dict[str, tuple[tuple[str, int | None], Message]] = {}
         self._answering: set[asyncio.Task[None]] = set()
@@ -399,6 +401,11 @@ class Hub:
             self._is_serving = True
             asyncio.get_running_loop().call_soon(self._serve)
 
+    def lost(self, subscriber: Subscriber, code: int) -> None:
+        """Let a subscriber leave in its turn: its connection is gone."""
+        self._lost[subscriber.number] = code
+        self.enqueue(subscriber)
+
     def _serve(self) -> None:
         """Serve a slice of those that are to be served, and let others have their turn."""
         for number in tuple(islice(self._ready, SLICE)):
@@ -410,6 +417,12 @@ class Hub:
     def _advance(self, subscriber: Subscriber) -> None:
         """Give a subscriber what is next for it, close its connection, or let it into its group."""
         connection = subscriber.connection
+        if subscriber.number in self._lost:
+            self.leave(subscriber, self._lost.pop(subscriber.number))
+            return
+        if connection is not None and connection.is_ended:
+            connection.end()
+            return
         # one that is blocked comes back when its socket is empty
         if connection is None or subscriber.is_blocked or not connection.is_open:
             return

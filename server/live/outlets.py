@@ -59,9 +59,13 @@ class DirectOutlet:
         """Take note that it is empty."""
         self._subscriber.drained()
 
+    def ended(self) -> None:
+        """Have the connection closed in its turn."""
+        self._hub.enqueue(self._subscriber)
+
     def lost(self, code: int) -> None:
-        """Forget the subscriber."""
-        self._hub.leave(self._subscriber, code)
+        """Have the subscriber forgotten in its turn."""
+        self._hub.lost(self._subscriber, code)
 
     def farewell(self) -> bytes:
         """Return the shutdown message."""

@@ -148,6 +148,8 @@ class Ticker:
         self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
         self._phases: list[tuple[str, float]] = []
+        self._computed = 0.0
+        """When the kernels of the tick under way were done (monotonic seconds)."""
         self._behind = SegmentStart(0, b"")
         """Where the journal goes on behind the mark of the tick under way."""
         self._is_taken = False
@@ -345,7 +347,7 @@ class Ticker:
             last = now
 
         report = economy.advance(actions, observe, commands)
-        self._phases = phases
+        self._phases, self._computed = phases, self._clock.monotonic()
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
         is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
         if is_hashed or self._is_taken:
@@ -357,6 +359,8 @@ class Ticker:
 
     def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
         """Make a tick visible: everything here happens in one step of the event loop."""
+        committed_unix_ns = self._clock.unix_ns()
+        self._metrics.tick_sync_wait_seconds.observe(max(0.0, self._clock.monotonic() - self._computed))
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
@@ -368,7 +372,7 @@ class Ticker:
             world.snapshots.take(world.standing, self._copy)
             self._copy = []
         world.snapshots.flush_receipts()
-        self.view = View(report, world.epoch, self._clock.unix_ns(), marked_unix_ns)
+        self.view = View(report, world.epoch, committed_unix_ns, marked_unix_ns)
         for callback in self._on_publish:
             callback(self.view)
         self._published.rise(report.tick)

@@ -158,9 +158,10 @@ class StateView:
 class View(StateView):
     """One tick as everybody may see it.
 
-    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was published. marked_unix_ns: when it
-    began, as the journal keeps it, so that the tick has the same time after a restart. states: the integers of every
-    state channel where they are known; otherwise they are made from the report when first asked for.
+    report: of the tick. epoch: the world's timeline. published_unix_ns: when it was complete and durable.
+    marked_unix_ns: when it began, as the journal keeps it, so that the tick has the same time after a restart.
+    states: the integers of every state channel where they are known; otherwise they are made from the report when
+    first asked for.
     """
 
     def __init__(

@@ -12,8 +12,9 @@ import pytest
 from engine.economy import Economy
 from engine.markets import MARKETS
 from engine.state import ORDER_COUNT
-from server import bench, bench_peers, bench_ticks
+from server import bench, bench_frames, bench_peers, bench_ticks
 from server.bench_row import Row
+from server.live.frames import STATE_CHANNELS
 from tests.support.worlds import small_config
 
 KEYS = {"id", "value", "unit", "bar", "at_least", "pass", "spread", "revision", "machine", "includes", "excludes"}
@@ -112,17 +113,24 @@ class TestPeers:
         assert {name.split("==")[0] for name in wanted} == {library for _, library, _, _ in bench_peers.ROWS.values()}
         assert all(any(line.startswith(name) for line in lines) for name in wanted)
 
-    def test_missing_requirements_are_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """An installed package has no peers: the message names the way."""
-        monkeypatch.setattr(bench_peers, "LOCK", tmp_path / "requirements.lock")
+    def test_the_streams_peers_are_hashed_as_well(self) -> None:
+        """Each direct requirement is locked to the version it names."""
+        lock = bench_peers.STREAMS_LOCK.read_text()
+        wanted = [line for line in (bench_peers.PEERS / "streams.in").read_text().splitlines() if line[:1] != "#"]
+        lines = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+        assert {name.split("==")[0] for name in wanted} >= {"picows", "starlette", "websockets", "uvloop"}
+        assert all(any(line.startswith(name) for line in lines) for name in wanted)
+        assert lock.count("--hash=sha256:") >= len(lines)
 
+    def test_missing_requirements_are_said(self, tmp_path: Path) -> None:
+        """An installed package has no peers: the message names the way."""
         with pytest.raises(OSError, match="in a clone"):
-            bench_peers.environment(print)
+            bench_peers.environment(print, tmp_path / "requirements.lock")
 
     @pytest.mark.usefixtures("small")
     def test_a_peer_is_measured_beside_us(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Blocks take turns; the row names the fastest idiom and passes from its bar upwards."""
-        monkeypatch.setattr(bench_peers, "environment", lambda say: Path(sys.executable))
+        monkeypatch.setattr(bench_peers, "environment", lambda say, lock: Path(sys.executable))
         monkeypatch.setattr(bench_peers, "PACKAGE", "tests.support.peers")
         monkeypatch.setitem(bench_peers.ROWS, "vs_mesa", ("small_market", "numpy", 0.001, 2))
 
@@ -161,6 +169,34 @@ def test_rows_are_written_with_everything_they_need(tmp_path: Path, capsys: pyte
     assert measured["pass"] == (measured["value"] <= measured["bar"])
     assert measured["machine"]
     assert measured["revision"]
+
+
+def test_rows_measured_now_take_the_place_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out keeps the rows that were not measured this time, each with its own revision."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "start_warm", "value": 9.0}, {"id": "tick_100k", "value": 3.0}]))
+    monkeypatch.setattr(bench, "PROGRAMS", ((lambda ids, quick: [row(1.0)], ("start_warm",)),))
+
+    bench.main(["start_warm", "--out", str(path)])
+
+    assert [(kept["id"], kept["value"]) for kept in json.loads(path.read_text())] == [
+        ("start_warm", 1.0),
+        ("tick_100k", 3.0),
+    ]
+
+
+def test_the_rows_of_delta_frames_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over JSON and over msgpack, of every state channel; a delta is the smallest of the three."""
+    monkeypatch.setattr(bench_frames, "RESIDENTS", 2_000)
+    monkeypatch.setattr(bench_frames, "WARM_UP_TICKS", 2)
+
+    json_row, msgpack_row = bench_frames.delta_rows(["delta_bytes"], quick=True)
+
+    assert (json_row.id, msgpack_row.id) == ("delta_bytes", "delta_bytes_msgpack")
+    assert 0.0 < json_row.value < msgpack_row.value < 1.0
+    assert all(f"{channel} " in json_row.includes for channel in STATE_CHANNELS)
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ class Told:
 
     def __init__(self) -> None:
         self.messages: list[bytes | str] = []
-        self.pongs = 0
+        self.pongs = self.ends = 0
         self.is_blocked = asyncio.Event()
         self.is_drained = asyncio.Event()
         self.is_lost = asyncio.Event()
@@ -71,6 +71,9 @@ class Told:
 
     def drained(self) -> None:
         self.is_drained.set()
+
+    def ended(self) -> None:
+        self.ends += 1
 
     def lost(self, code: int) -> None:
         self.code = code
@@ -186,6 +189,10 @@ class TestUvicorn:
         assert f"self.{name}" in inspect.getsource(HttpToolsProtocol)
 
 
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 POST = b"POST /echo HTTP/1.1\r\nHost: arena\r\n"
 WHOLE = POST + b"Content-Length: 2\r\n\r\nhi"
 
@@ -348,10 +355,7 @@ class TestAttached:
         """Messages that arrive while the handshake is being answered wait for the receiver."""
         server.may_accept.clear()
         _, writer = await asyncio.open_connection(*server.address)
-        writer.write(
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write(HANDSHAKE)
         connection = await server.arrived.get()
         writer.write(Frame(Opcode.BINARY, b"early").serialize(mask=True))
         await until(lambda: connection.read_paused)
@@ -404,13 +408,36 @@ class TestAttached:
         await server.stop()
 
     async def test_lost_client_has_no_code(self, server: Server) -> None:
-        """Cut without a close frame."""
+        """Reset without a close frame: nothing is left for the receiver to close."""
         async with connect(server.url) as client:
             _, told = await server.accepted.get()
+            client.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             client.transport.abort()
 
             await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
             assert told.code == 1006
+        await server.stop()
+
+    async def test_end_of_the_client_is_told_and_left_to_the_receiver(self, server: Server) -> None:
+        """No more bytes from the client: nothing is written any more, and the connection is closed when it is said."""
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(HANDSHAKE)
+        connection, told = await server.accepted.get()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await until(lambda: told.ends == 1)
+
+        connection.write(prebuilt("late"))
+        assert not connection.is_open
+        assert not told.is_lost.is_set()
+        connection.end()
+
+        await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+        assert told.code == 1006
+        assert await reader.read() == b""
+        writer.close()
         await server.stop()
 
     async def test_close_ends_with_the_answer_of_the_client(self, server: Server) -> None:

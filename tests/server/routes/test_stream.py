@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from server.clock import ManualClock
 from server.config import Settings
 from server.errors import BadRequest
+from server.live import hub
 from server.live.subscriber import CONTROL_BURST, Subscriber
 from server.routes.stream import negotiate
 from tests.support.deadlines import seconds
@@ -370,6 +371,28 @@ class TestEnd:
             assert 500 <= goodbye["retry_after_ms"] < 5_000
             assert await watcher.closed() == 1012
             await closing
+
+    @pytest.mark.parametrize("how", [socket.SHUT_WR, None], ids=["end", "reset"])
+    async def test_many_that_leave_at_once_are_let_go_in_slices(
+        self, how: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ends that come in one turn of the loop do not hold it up: each turn lets a slice of them go."""
+        monkeypatch.setattr(hub, "SLICE", 2)
+        async with run_hub() as arena:
+            raws = [await stalled_socket(arena) for _ in range(12)]
+            await subscribed(arena, 12)
+            for raw in raws:
+                raw.close() if how is None else raw.shutdown(how)
+            left, fewest = 12, []
+            async with asyncio.timeout(seconds(10.0)):
+                while left:
+                    await asyncio.sleep(0)
+                    fewest.append(left - len(arena.hub.subscribers))
+                    left = len(arena.hub.subscribers)
+
+            assert max(fewest) <= 2
+            for raw in raws:
+                raw.close()
 
     async def test_leaving_client_is_forgotten(self) -> None:
         """A client's close frees its place, and its code is counted."""

@@ -1,0 +1,39 @@
+"""How many files and sockets the process may have open: all the system lets it, and a word when that is too few."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+RESERVE: Final = 200
+"""Descriptors for everything that is no subscriber: the journal, history, requests, the event loop."""
+
+
+def raise_limit() -> int | None:
+    """Raise the soft limit to the hard one and return it; None where there is no such limit (Windows, or unlimited)."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            # macOS calls the hard limit infinite and refuses it
+            return soft
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def shortage(limit: int | None, sockets_max: int) -> str | None:
+    """Return what to say when so many descriptors do not suffice for so many sockets; None when they do."""
+    wanted = sockets_max + RESERVE
+    if limit is None or limit >= wanted:
+        return None
+    return (
+        f"sockets_max is {sockets_max}, but this process may open {limit} files and sockets: connections beyond about"
+        f" {max(0, limit - RESERVE)} will fail. Allow {wanted} (ulimit -n, LimitNOFILE= in the unit, --ulimit nofile="
+        " of the container) or lower sockets_max"
+    )
