@@ -56,6 +56,7 @@ DOORS = {
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself
     "loadtest/endurance.py": {"server"},
+    "loadtest/verdict.py": {"server"},  # where a result comes from
     "loadtest/micro/unsynced.py": {"server"},  # the server itself, without syncs
     "loadtest/headless/long_journal.py": {"engine", "server"},  # a record written without its ticks
     "loadtest/cost_curves.py": {"server"},
@@ -65,6 +66,8 @@ DOORS = {
     "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
     "loadtest/micro/bench_ingest.py": {"engine", "server", "numpy"},
     # each runs in the environment of the library it shows
+    "loadtest/locust/locustfile.py": {"locust"},
+    "loadtest/follower.py": {"websockets"},  # what a WebSocket is, without input and output: the SDK's own library
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
     "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies
