@@ -62,8 +62,8 @@ def total(more: Mapping[str, float], name: str, label: str = "") -> float:
 
 
 def ticks(more: Mapping[str, float]) -> dict[str, Any]:
-    """Return how ticks went: executed, how late they began, how long they took (deadline to publication)."""
-    lateness, took = "arena_tick_lateness_seconds", "arena_tick_total_seconds"
+    """Return how ticks went: executed, how late they began, how long they took (deadline to publication), and syncs."""
+    lateness, took, sync = "arena_tick_lateness_seconds", "arena_tick_total_seconds", "arena_journal_sync_seconds"
     executed = more["arena_ticks_total"]
     begun = max(1.0, more[f"{lateness}_count"])
     return {
@@ -72,6 +72,7 @@ def ticks(more: Mapping[str, float]) -> dict[str, Any]:
         "share_on_time": round(more[f'{lateness}_bucket{{le="{ON_TIME_S}"}}'] / begun, 5),
         "ms_mean": round(1e3 * more[f"{took}_sum"] / max(1.0, executed), 3),
         "ms_p99": round(1e3 * quantile(more, took, 0.99), 3),
+        "sync_ms_mean": round(1e3 * more[f"{sync}_sum"] / max(1.0, more[f"{sync}_count"]), 3),
         "scheduler_stalls": int(more["arena_scheduler_stalls_total"]),
     }
 

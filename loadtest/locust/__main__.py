@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
@@ -37,13 +38,13 @@ OVERTIME_S = 60.0
 UNSETTLED_SHARE = 0.25
 """Of a run, at whose beginning memory grows because users come."""
 FAILURES_TOLD = 20
-ACTION, FRAME = ("AGENT", "action"), ("STREAM", "market_tick")
 
 
 class Counted(NamedTuple):
     """What is known after a run.
 
-    entries: of locust, by method and name. failures: how often each. ticks: of the server. memory: minute, MB.
+    entries: of locust, by method and name. failures: how often each. ticks: of the server. memory: of the server,
+    minute and MB. locust_cpu, server_cpu: cores used, on average.
     """
 
     seconds: float
@@ -51,22 +52,34 @@ class Counted(NamedTuple):
     failures: dict[str, int]
     ticks: dict[str, Any]
     memory: list[tuple[float, float]]
-    locust_cpu_share: float
+    locust_cpu: float
+    server_cpu: float
 
-    def percentile_ms(self, entry: tuple[str, str], share: float) -> float:
-        """Return the smallest time that at least that share did not exceed, as locust rounds it; 0 for none."""
-        counts = {float(ms): count for ms, count in self.entries.get(entry, {}).get("response_times", {}).items()}
-        left = ceil(share * sum(counts.values()))
+    def percentile_ms(self, kind: str, share: float, name: str | None = None) -> float:
+        """Return the smallest time that at least that share did not exceed, as locust rounds it; 0 for none.
+
+        Of all entries of a kind together, or of the one with that name.
+        """
+        counts: Counter[float] = Counter()
+        for key, entry in self.entries.items():
+            if key == (kind, name or key[1]):
+                counts.update({float(ms): count for ms, count in entry["response_times"].items()})
+        left = ceil(share * counts.total())
         for value in sorted(counts):
             left -= counts[value]
             if left <= 0:
                 return value
         return 0.0
 
-    def a_second(self, entry: tuple[str, str]) -> float:
-        """Return how many of an entry did not fail, over the whole run."""
-        found = self.entries.get(entry, {"num_requests": 0, "num_failures": 0})
-        return float(found["num_requests"] - found["num_failures"]) / self.seconds
+    def a_second(self, kind: str) -> float:
+        """Return how many of a kind did not fail, over the whole run."""
+        found = (entry for key, entry in self.entries.items() if key[0] == kind)
+        return float(sum(entry["num_requests"] - entry["num_failures"] for entry in found)) / self.seconds
+
+    def worst_route_ms(self) -> float:
+        """Return the highest p99 of a route that was read."""
+        routes = (name for kind, name in self.entries if kind == "READ")
+        return max((self.percentile_ms("READ", 0.99, name) for name in routes), default=0.0)
 
     def failed_share(self) -> float:
         """Return the share of everything that failed; 1 when there was nothing."""
@@ -81,12 +94,15 @@ class Counted(NamedTuple):
 
 #: What a threshold may be about: its unit, and how it is found.
 FIGURES: Mapping[str, tuple[str, Callable[[Counted], float]]] = {
-    "action_ms_p95": ("ms", lambda seen: seen.percentile_ms(ACTION, 0.95)),
-    "action_ms_p99": ("ms", lambda seen: seen.percentile_ms(ACTION, 0.99)),
-    "frame_ms_p99": ("ms", lambda seen: seen.percentile_ms(FRAME, 0.99)),
+    "action_ms_p95": ("ms", lambda seen: seen.percentile_ms("AGENT", 0.95)),
+    "action_ms_p99": ("ms", lambda seen: seen.percentile_ms("AGENT", 0.99)),
+    "read_ms_p95": ("ms", lambda seen: seen.percentile_ms("READ", 0.95)),
+    "route_ms_p99_worst": ("ms", Counted.worst_route_ms),
+    "frame_ms_p99": ("ms", lambda seen: seen.percentile_ms("STREAM", 0.99)),
     "failed_share": ("of all requests and frames", Counted.failed_share),
-    "actions_per_s": ("/s", lambda seen: seen.a_second(ACTION)),
-    "frames_per_s": ("/s", lambda seen: seen.a_second(FRAME)),
+    "actions_per_s": ("/s", lambda seen: seen.a_second("AGENT")),
+    "reads_per_s": ("/s", lambda seen: seen.a_second("READ")),
+    "frames_per_s": ("/s", lambda seen: seen.a_second("STREAM")),
     "ticks_on_time_share": ("of the ticks", lambda seen: float(seen.ticks["share_on_time"])),
     "memory_mb_per_minute": ("MB/min", Counted.memory_growth),
 }
@@ -114,14 +130,16 @@ def run(name: str, url: str) -> Counted:
         entries = json.loads(counts.with_suffix(".json").read_text(encoding="utf-8"))
         with counts.with_name("counts_failures.csv").open(encoding="utf-8", newline="") as file:
             failures = {f"{row['Name']}: {row['Error']}": int(row["Occurrences"]) for row in csv.DictReader(file)}
+    more = scrape.since(before, scrape.read(url))
     return Counted(
         # its start and end are not part of the profile
         min(seconds, profile.seconds),
         {(entry["method"], entry["name"]): entry for entry in entries},
         failures,
-        scrape.ticks(scrape.since(before, scrape.read(url))),
+        scrape.ticks(more),
         memory,
         (_cpu_of_children() - cpu_before) / seconds,
+        more["process_cpu_seconds_total"] / seconds,
     )
 
 
@@ -159,7 +177,7 @@ def _entry(seen: Counted, key: tuple[str, str]) -> dict[str, Any]:
     return {
         "requests": entry["num_requests"],
         "failures": entry["num_failures"],
-        **{f"ms_p{share * 100:g}": seen.percentile_ms(key, share) for share in (0.5, 0.95, 0.99)},
+        **{f"ms_p{share * 100:g}": seen.percentile_ms(key[0], share, key[1]) for share in (0.5, 0.95, 0.99)},
         "ms_max": round(entry["max_response_time"] or 0.0, 1),
     }
 
@@ -179,7 +197,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the result as JSON to this file")
     given = parser.parse_args()
     profile = PROFILES[given.profile]
-    make_room(profile.agents + profile.subscribers)
+    make_room(profile.users)
     with target(given.url, *profile.flags) as url:
         seen = run(given.profile, url)
     try:
@@ -194,6 +212,8 @@ def main() -> int:
             "says": profile.says,
             "agents": profile.agents,
             "actions_per_s_each": profile.actions_per_s,
+            "readers": profile.readers,
+            "reads_per_s_each": profile.reads_per_s,
             "subscribers": profile.subscribers,
             "every": profile.every,
             "seconds": profile.seconds,
@@ -203,7 +223,7 @@ def main() -> int:
         failures=dict(sorted(seen.failures.items(), key=lambda failure: -failure[1])[:FAILURES_TOLD]),
         ticks=seen.ticks,
         memory_mb_most=round(max((mb for _, mb in seen.memory), default=0.0), 1),
-        locust_cpu_share=round(seen.locust_cpu_share, 3),
+        cores={"server": round(seen.server_cpu, 3), "locust": round(seen.locust_cpu, 3)},
     )
 
 

@@ -1,16 +1,18 @@
-"""The users: an agent that acts over REST, and a subscriber that follows market_tick.
+"""The users: an agent that acts over REST, a reader of every route, a subscriber that follows market_tick.
 
     locust -f loadtest/locust/locustfile.py --headless --host http://127.0.0.1:8000 --profile smoke
 
 `python -m loadtest.locust` runs it and holds what it counts to thresholds. Entries it adds to locust's own:
-AGENT action (from when an action was due until it was accepted), STREAM market_tick (from the publication of a tick
-until the kernel had its frame; a frame that does not fit, or is left out, is a failure).
+AGENT action (from when an action was due until it was accepted), READ and a route (from when it was due until the
+answer was there), STREAM market_tick (from the publication of a tick until the kernel had its frame; a frame that does
+not fit, or is left out, is a failure).
 """
 
 from __future__ import annotations
 
 import random
 import time
+from itertools import cycle
 from typing import Any
 
 from arena_client.errors import ArenaError
@@ -18,7 +20,7 @@ from locust import FastHttpUser, LoadTestShape, User, events, task
 from locust.env import Environment
 
 from loadtest.follower import Follower
-from loadtest.locust.profiles import PROFILES, Profile
+from loadtest.locust.profiles import PROFILES, ROUTES, Profile
 
 CHANNEL = "market_tick"
 SPREAD = 0.02
@@ -37,9 +39,11 @@ def profile_of(environment: Environment) -> Profile:
 
 
 def mix(environment: Environment, **_: Any) -> None:
-    """Let users of both kinds come in the proportion of the profile."""
+    """Let users of each kind come in the proportion of the profile."""
     profile = profile_of(environment)
-    AgentUser.weight, SubscriberUser.weight = profile.agents, profile.subscribers
+    AgentUser.weight, ReaderUser.weight = profile.agents, profile.readers
+    SubscriberUser.weight = profile.subscribers
+    environment.user_classes = [kind for kind in environment.user_classes if kind.weight]
 
 
 events.init.add_listener(mix)
@@ -55,48 +59,68 @@ class Stages(LoadTestShape):
         left = time.perf_counter() - self.start_time
         for stage in profile.stages:
             if left < stage.seconds:
-                return round(stage.share * (profile.agents + profile.subscribers)), profile.spawn_per_s
+                return round(stage.share * profile.users), profile.spawn_per_s
             left -= stage.seconds
         return None
 
 
-class AgentUser(FastHttpUser):
-    """A bot: registers, then acts at its rate, whether or not the server keeps up."""
+class PacedUser(FastHttpUser):
+    """A registered customer that does something at its rate, whether or not the server keeps up."""
+
+    abstract = True
+    per_s = 1.0
 
     def on_start(self) -> None:
-        """Register, and know the prices."""
-        self.count = 0
-        self.period_s = 1 / profile_of(self.environment).actions_per_s
+        """Register."""
         with self.client.post("/api/agents/register", json={}, catch_response=True) as answer:
             document = answer.json() if answer.status_code == 201 else {}
+        self.agent_id = document.get("agent_id")
         self.headers = {"Authorization": f"Bearer {document.get('api_key')}"}
-        self.path = f"/api/agents/{document.get('agent_id')}/action"
-        rows = self.client.get("/api/markets").json()["markets"]
-        self.prices = {row["name"]: float(row["price"]) for row in rows}
         # all at once would be a load of its own
-        self.due = time.monotonic() + random.random() * self.period_s
+        self.due = time.monotonic() + random.random() / self.per_s
 
-    @task
-    def act(self) -> None:
-        """Wait until the next action is due and send it."""
+    def wait_due(self) -> float:
+        """Wait for the next time something is due and return it."""
         time.sleep(max(0.0, self.due - time.monotonic()))
-        due, self.due = self.due, self.due + self.period_s
-        self.count += 1
-        body = {"client_action_id": f"locust-{self.count}", **self.action()}
-        with self.client.post(
-            self.path, json=body, headers=self.headers, name="/api/agents/[id]/action", catch_response=True
-        ) as answer:
-            if answer.status_code != 202:
-                answer.failure(f"{answer.status_code} {answer.text[:200] if answer.text else ''}")
-                return
+        due, self.due = self.due, self.due + 1 / self.per_s
+        return due
+
+    def tell(self, kind: str, name: str, due: float) -> None:
+        """Count something that was due then and is done now."""
         self.environment.events.request.fire(
-            request_type="AGENT",
-            name="action",
+            request_type=kind,
+            name=name,
             response_time=(time.monotonic() - due) * 1e3,
             response_length=0,
             exception=None,
             context={},
         )
+
+
+class AgentUser(PacedUser):
+    """A bot that acts."""
+
+    def on_start(self) -> None:
+        """Register, and know the prices."""
+        self.per_s = profile_of(self.environment).actions_per_s
+        self.count = 0
+        rows = self.client.get("/api/markets").json()["markets"]
+        self.prices = {row["name"]: float(row["price"]) for row in rows}
+        super().on_start()
+
+    @task
+    def act(self) -> None:
+        """Send the next action when it is due."""
+        due = self.wait_due()
+        self.count += 1
+        body = {"client_action_id": f"locust-{self.count}", **self.action()}
+        path = f"/api/agents/{self.agent_id}/action"
+        name = "/api/agents/[id]/action"
+        with self.client.post(path, json=body, headers=self.headers, name=name, catch_response=True) as answer:
+            if answer.status_code != 202:
+                answer.failure(f"{answer.status_code} {answer.text[:200] if answer.text else ''}")
+                return
+        self.tell("AGENT", "action", due)
 
     def action(self) -> dict[str, Any]:
         """Return what to do next: mostly orders near the price of a market."""
@@ -117,6 +141,29 @@ class AgentUser(FastHttpUser):
 
 
 MOODS = ("sentiment", "fear", "greed", "confidence")
+
+
+class ReaderUser(PacedUser):
+    """A customer that reads one route after the other."""
+
+    def on_start(self) -> None:
+        """Register: its own agent is one of the things it reads. Begin anywhere, so that readers are not in step."""
+        self.per_s = profile_of(self.environment).reads_per_s
+        first = random.randrange(len(ROUTES))
+        self.routes = cycle(ROUTES[first:] + ROUTES[:first])
+        super().on_start()
+
+    @task
+    def read(self) -> None:
+        """Read the next route when it is due."""
+        due = self.wait_due()
+        route = next(self.routes)
+        path = route.format(id=self.agent_id)
+        with self.client.get(path, headers=self.headers, name=route, catch_response=True) as answer:
+            if answer.status_code != 200:
+                answer.failure(f"{answer.status_code} {answer.text[:200] if answer.text else ''}")
+                return
+        self.tell("READ", route, due)
 
 
 class SubscriberUser(User):

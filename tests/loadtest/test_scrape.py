@@ -18,6 +18,8 @@ arena_tick_total_seconds_bucket{le="0.01"} 50.0
 arena_tick_total_seconds_bucket{le="0.03"} 100.0
 arena_tick_total_seconds_bucket{le="+Inf"} 100.0
 arena_tick_total_seconds_sum 1.5
+arena_journal_sync_seconds_sum 0.5
+arena_journal_sync_seconds_count 200.0
 arena_http_requests_total{method="GET",route="/api/time",status="200"} 7.0
 arena_http_requests_total{method="POST",route="/api/actions",status="200"} 3.0
 arena_http_requests_total{method="POST",route="/api/actions",status="429"} 5.0
@@ -37,6 +39,7 @@ def test_ticks_are_told_as_they_went() -> None:
         "share_on_time": 0.9,
         "ms_mean": 15.0,
         "ms_p99": 29.6,
+        "sync_ms_mean": 2.5,
         "scheduler_stalls": 2,
     }
 

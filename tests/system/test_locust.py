@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.locust.profiles import PROFILES
+from loadtest.locust.profiles import PROFILES, ROUTES
 from loadtest.process import ServerProcess, python
 from tests.support.deadlines import seconds
 
@@ -40,8 +40,9 @@ def test_the_smoke_profile_holds(server: ServerProcess, tmp_path: Path) -> None:
 
     assert (status, result["holds"]) == (0, True), said
     assert set(result["checks"]) == set(SMOKE.at_most) | set(SMOKE.at_least)
-    assert result["entries"]["POST /api/agents/register"]["requests"] == SMOKE.agents
+    assert result["entries"]["POST /api/agents/register"]["requests"] == SMOKE.agents + SMOKE.readers
     assert result["entries"]["AGENT action"]["requests"] >= SMOKE.agents
+    assert sum(name.startswith("READ ") for name in result["entries"]) == len(ROUTES)
     assert 0 < result["entries"]["STREAM market_tick"]["ms_p50"] < 1_000
     assert result["ticks"]["executed"] > 0
 
