@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,12 @@ FIGURES: Mapping[str, tuple[str, Callable[[Counted], float]]] = {
 
 
 def run(name: str, url: str) -> Counted:
-    """Run locust against a server and return what it counted. Raises RuntimeError with its log when it fails."""
+    """Run locust against a server and return what it counted. Raises RuntimeError with its log when it fails.
+
+    Raises ModuleNotFoundError when it is not installed.
+    """
+    if find_spec("locust") is None:
+        raise ModuleNotFoundError("locust is not here; `python3 -m tests lint` brings what developers need")
     profile = PROFILES[name]
     with tempfile.TemporaryDirectory(prefix="arena-locust-") as folder:
         log, counts = Path(folder) / "log", Path(folder) / "counts"
