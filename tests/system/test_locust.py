@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from loadtest import scrape
 from loadtest.locust.profiles import PROFILES, ROUTES
 from loadtest.process import ServerProcess, python
-from loadtest.register import register
 from tests.support.deadlines import seconds
 
 SMOKE = PROFILES["smoke"]
-ACCEPTED = 'arena_registrations_total{result="accepted"}'
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +55,3 @@ def test_a_threshold_that_cannot_be_met_fails_it(server: ServerProcess, tmp_path
     assert (status, result["holds"]) == (1, False)
     assert "FAIL  frames_per_s" in said
     assert [name for name, check in result["checks"].items() if not check["pass"]] == ["frames_per_s"], said
-
-
-@pytest.mark.timeout(300)
-async def test_a_crowd_is_registered(server: ServerProcess) -> None:
-    """Every agent of a crowd counts, whatever the number of connections."""
-    before = scrape.read(server.url)[ACCEPTED]
-
-    taken = await register(server.url, 101)
-
-    assert taken == 101
-    assert scrape.read(server.url)[ACCEPTED] == before + 101
