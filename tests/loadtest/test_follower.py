@@ -14,10 +14,10 @@ from tests.support.streams import Arena, run_hub
 TICKS = 30
 
 
-async def start(arena: Arena, every: int = 1) -> Follower:
+async def start(arena: Arena) -> Follower:
     """Return a follower that has its snapshot and waits for what comes next."""
     arena.tick()
-    follower = await asyncio.to_thread(Follower, f"http://127.0.0.1:{arena.port}", "market_tick", every)
+    follower = await asyncio.to_thread(Follower, f"http://127.0.0.1:{arena.port}", "market_tick")
     # hello, acknowledgement and snapshot may come in one read or in several
     reading = asyncio.create_task(receive(follower, 1))
     while not reading.done():
@@ -49,24 +49,6 @@ async def test_every_frame_is_taken_and_checked() -> None:
     assert all(one.size > 0 for one in arrivals)
     assert follower.checked > checked
     assert follower.take_losses() == []
-
-
-async def test_one_that_wants_fewer_frames_gets_fewer() -> None:
-    """With every, a frame comes in the ticks that are multiples of it."""
-    async with run_hub() as arena:
-        follower = await start(arena, every=10)
-        before = arena.metrics.registry.get_sample_value("arena_frames_total", FRAMES) or 0.0
-
-        for _ in range(TICKS):
-            arena.tick()
-        await receive(follower, TICKS // 10)
-        follower.close()
-        handed = (arena.metrics.registry.get_sample_value("arena_frames_total", FRAMES) or 0.0) - before
-
-    assert handed == TICKS // 10
-
-
-FRAMES = {"channel": "market_tick", "kind": "delta"}
 
 
 async def test_a_refused_subscription_is_a_loss() -> None:
