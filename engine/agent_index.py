@@ -28,6 +28,18 @@ def find(table: Table, numbers: Numbers, number: int) -> int:
 
 
 @kernel
+def home(table: Table, number: int) -> np.uintp:
+    """Return where the look-up of a number begins."""
+    return np.uintp(_home(number, len(table) - 1))
+
+
+@kernel
+def guess(table: Table, number: int) -> int:
+    """Return the slot that the look-up of a number begins with, -1 for none: mostly the one under that number."""
+    return int(table[home(table, number)]) - 1
+
+
+@kernel
 def insert(table: Table, numbers: Numbers, slot: int) -> None:
     """Add a slot under numbers[slot], which is not in the table yet."""
     table[_position(table, numbers, numbers[slot])] = slot + 1

@@ -124,6 +124,15 @@ def price_elasticity(quantity_from: float, quantity_to: float, change: float) ->
 
 
 @kernel
+def kyle_lambda(kyle_xy: float, kyle_xx: float) -> float:
+    """Return the price impact of a lot, bp: mean of return x imbalance over mean of imbalance^2, 0 without imbalance.
+
+    Source: specification 004, Kyle's lambda; Kyle 1985, Econometrica 53(6), as a regression through the origin.
+    """
+    return kyle_xy / kyle_xx if kyle_xx > 0.0 else 0.0
+
+
+@kernel
 def consumer_surplus(prices: Ints, quantities: Ints, price: int) -> float:
     """Return what buyers would have paid beyond the price, ucr: the sum of (limit - price) x lots.
 

@@ -1,7 +1,12 @@
-"""Resting outside orders: one table by age for all markets, settled and compacted in every tick.
+"""Outside orders: this tick's new ones, and the table by age of those that rest, settled in every tick.
 
-A tick's new orders are appended, cancelled ones leave a hole of 0 lots, and settlement moves what is left together,
-so that the table stays sorted by order id. An agent's orders form a list through the table.
+Most orders end with the auction they are placed for, so a new order is kept in one short row of its own. Settlement
+moves what stays to the end of the table and closes the holes of 0 lots that ended orders leave there, so that the
+table stays sorted by order id. An agent's resting orders form a list through the table, an owner's new orders another.
+
+An agent's first action of a tick is mostly its only one. An order that is one is placed loose: nothing is set aside
+for it, no count goes up and its outcome is not written, for nobody looks. When its agent acts again, secure does all
+of that; otherwise settlement moves the money of what was filled, and secures what stays.
 Source: ECONOMY A6.4, A13, A17 phase 1.
 """
 
@@ -14,14 +19,15 @@ from numpy.typing import NDArray
 
 from engine.arithmetic import muldiv
 from engine.auction import BUY, CHUNK, SELL, Auction
-from engine.kernels import kernel
+from engine.kernels import kernel, prefetch, whole
 from engine.markets import LABOUR, MARKETS, SHARE_FIRST
-from engine.messages import Status
+from engine.messages import Kind, Status
 from engine.state import (
     CENTRE,
     FLOW_ESTATE_INCOME,
     FLOW_ESTATE_SOLD,
     FLOW_OUTSIDE_INCOME,
+    LANES,
     ORDER_COUNT,
     SLOTS_USED,
     State,
@@ -41,13 +47,20 @@ ESTATE_BELOW = 50
 OUT_OF_WINDOW = -1
 AHEAD = 64
 """Orders whose agents are brought into the cache together."""
+NEW = 2
+"""Accounts.open_sides has the bits of resting orders at BUY and SELL, those of new ones so much further on."""
 
+_LIMIT = int(Kind.LIMIT)
 _FILLED, _RESTING, _PARTIAL = int(Status.FILLED), int(Status.RESTING), int(Status.PARTIAL)
 _CANCELLED, _EXPIRED = int(Status.CANCELLED), int(Status.EXPIRED)
 
 
 class Book(NamedTuple):
-    """The table of orders; rows beyond counters[ORDER_COUNT] mean nothing."""
+    """The table of resting orders, of which rows beyond counters[ORDER_COUNT] mean nothing, and the new orders.
+
+    new: dtype NEW_ORDER, in arrival order; rows beyond new_count[0] mean nothing. The index of an order is that of its
+    row in the table, or the number of rows there plus that of its row in new: it holds until settlement.
+    """
 
     id: Ints
     slot: Ints
@@ -58,9 +71,23 @@ class Book(NamedTuple):
     expires: Ints
     since: Ints
     next: NDArray[np.int32]
-    row: NDArray[np.int32]
     first: NDArray[np.int32]
     counters: Ints
+    new: Rows
+    new_count: Ints
+
+
+class Order(NamedTuple):
+    """An order, wherever it is kept. row: of the action that placed it, in this tick's outcomes; -1 for older ones."""
+
+    id: int
+    slot: int
+    market: int
+    side: int
+    level: int
+    quantity: int
+    expires: int
+    row: int
 
 
 class Accounts(NamedTuple):
@@ -89,6 +116,7 @@ class Accounts(NamedTuple):
     slot_owner: Ints
     owner_next: NDArray[np.int32]
     open_sides: Ints
+    newest: NDArray[np.int32]
     net: Ints
 
 
@@ -96,8 +124,8 @@ def book_of(state: State) -> Book:
     """Return the state's table of orders."""
     return Book(
         state.order_id, state.order_slot, state.order_market, state.order_side, state.order_level, state.order_qty,
-        state.order_expires, state.order_since, state.order_next, state.order_row, state.agent_first_order,
-        state.counters,
+        state.order_expires, state.order_since, state.order_next, state.agent_first_order, state.counters,
+        state.new_order, state.new_order_count,
     )  # fmt: skip
 
 
@@ -108,62 +136,140 @@ def accounts_of(state: State) -> Accounts:
         state.agent_advance, state.agent_holdings, state.agent_reserved, state.agent_orders, state.agent_last_tick,
         state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.agent_deadline, state.blocked_owner,
         state.blocked_until, state.agent_actions, state.agent_assets, state.agent_index, state.owner_index,
-        state.slot_owner, state.owner_next, state.owner_open, state.outside_net,
+        state.slot_owner, state.owner_next, state.owner_open, state.owner_newest, state.outside_net,
     )  # fmt: skip
 
 
 @kernel
 def find_order(book: Book, order_id: int) -> int:
     """Return the index of the open order with that id, -1 when there is none."""
-    low, high = 0, book.counters[ORDER_COUNT]
+    count = book.counters[ORDER_COUNT]
+    low, high = 0, count
     while low < high:
         middle = (low + high) // 2
         if book.id[middle] < order_id:
             low = middle + 1
         else:
             high = middle
-    if low < book.counters[ORDER_COUNT] and book.id[low] == order_id and book.quantity[low] > 0:
-        return int(low)
+    if low < count:
+        return int(low) if book.id[low] == order_id and book.quantity[low] > 0 else -1
+    low, high = 0, book.new_count[0]
+    while low < high:
+        middle = (low + high) // 2
+        if book.new[middle]["id"] < order_id:
+            low = middle + 1
+        else:
+            high = middle
+    if low < book.new_count[0] and book.new[low]["id"] == order_id and book.new[low]["quantity"] > 0:
+        return int(count + low)
     return -1
 
 
 @kernel
-def append_order(
-    book: Book, accounts: Accounts, order_id: int, slot: int, market: int, side: int, level: int, quantity: int,
-    expires: int, since: int, row: int,
-) -> None:  # fmt: skip
+def order_at(book: Book, i: int) -> Order:
+    """Return the order of an index."""
+    count = book.counters[ORDER_COUNT]
+    if i < count:
+        return Order(
+            book.id[i], book.slot[i], book.market[i], book.side[i], book.level[i], book.quantity[i], book.expires[i], -1
+        )
+    return _new_at(book, i - count)
+
+
+@kernel
+def _new_at(book: Book, k: int) -> Order:
+    new = book.new[np.uintp(k)]
+    return Order(
+        new["id"], whole(new["slot"]), whole(new["market"]), whole(new["side"]), whole(new["level"]), new["quantity"],
+        new["expires"], whole(new["row"]),
+    )  # fmt: skip
+
+
+@kernel
+def set_lots(book: Book, i: int, lots: int) -> None:
+    """Change how many lots of an order are open; 0 ends it."""
+    count = book.counters[ORDER_COUNT]
+    if i < count:
+        book.quantity[i] = lots
+    else:
+        book.new[i - count]["quantity"] = lots
+
+
+@kernel
+def last_id(book: Book) -> int:
+    """Return the highest id of the book, 0 when it is empty."""
+    if book.new_count[0] > 0:
+        return int(book.new[book.new_count[0] - 1]["id"])
+    return int(book.id[book.counters[ORDER_COUNT] - 1]) if book.counters[ORDER_COUNT] > 0 else 0
+
+
+@kernel
+def add_new(book: Book, accounts: Accounts, order: Order, is_loose: int) -> None:
     """Put a new order behind all others; trusts that there is room and that its id is the highest.
 
-    row: of the action that placed it, in this tick's outcomes.
+    is_loose: 1 when nothing is set aside for it.
     """
-    i = np.uintp(book.counters[ORDER_COUNT])
-    book.counters[ORDER_COUNT] += 1
-    book.id[i], book.slot[i], book.market[i], book.side[i] = order_id, slot, market, side
-    book.level[i], book.quantity[i], book.expires[i], book.since[i] = level, quantity, expires, since
-    book.row[i] = row + 1
-    _list_order(book, accounts, i)
+    place = place_of(accounts, order.slot)
+    new = book.new[np.uintp(book.new_count[0])]
+    book.new_count[0] += 1
+    new["id"], new["quantity"], new["expires"] = order.id, order.quantity, order.expires
+    new["slot"], new["level"], new["row"], new["place"] = order.slot, order.level, order.row, place
+    lane = np.uintp(order.market & (LANES - 1))
+    new["next"] = accounts.newest[place, lane]
+    new["market"], new["side"], new["is_loose"] = order.market, order.side, is_loose
+    accounts.newest[place, lane] = book.new_count[0]
+    accounts.open_sides[place, np.uintp(order.side < 0) + np.uintp(NEW)] |= 1 << order.market
 
 
 @kernel
-def _list_order(book: Book, accounts: Accounts, i: Index) -> None:
-    """Put an order into its agent's list and note that its owner has one on that side of that market."""
-    slot = np.uintp(book.slot[i])
-    book.next[i] = book.first[slot]
-    book.first[slot] = i + 1
-    at = np.uintp(accounts.owner[slot] & (len(accounts.open_sides) - 1))
-    accounts.open_sides[at, np.uintp(BUY if book.side[i] > 0 else SELL)] |= 1 << book.market[i]
+def place_of(accounts: Accounts, slot: Index) -> Index:
+    """Return where the owner of an agent keeps its bits and its list of new orders; owners may share a place."""
+    return np.uintp(accounts.owner[np.uintp(slot)] & (len(accounts.open_sides) - 1))
 
 
 @kernel
-def release(book: Book, accounts: Accounts, ladder: Ints, i: int, lots: int) -> None:
-    """Give back what so many lots of an open order hold: a buy's escrow, a sell's reserved lots."""
-    slot = book.slot[i]
-    if book.side[i] > 0:
-        money = ladder[book.level[i]] * lots
-        accounts.escrow[slot] -= money
-        accounts.cash[slot] += money
+def set_aside(accounts: Accounts, ladder: Ints, order: Order, lots: int) -> None:
+    """Hold what so many lots of an order need: a buy's escrow, a sell's reserved lots."""
+    if order.side > 0:
+        money = ladder[order.level] * lots
+        accounts.cash[order.slot] -= money
+        accounts.escrow[order.slot] += money
     else:
-        accounts.reserved[slot, book.market[i]] -= lots
+        accounts.reserved[order.slot, order.market] += lots
+
+
+@kernel
+def release(accounts: Accounts, ladder: Ints, order: Order, lots: int) -> None:
+    """Give back what so many lots of an open order hold."""
+    set_aside(accounts, ladder, order, -lots)
+
+
+@kernel
+def secure(book: Book, accounts: Accounts, ladder: Ints, outcomes: Rows, slot: int) -> None:
+    """Set aside what the agent's loose order needs, if it has one, count it, and write its outcome so far."""
+    for lane in range(LANES):
+        k = accounts.newest[place_of(accounts, slot), lane] - 1
+        while k >= 0:
+            new = book.new[k]
+            if new["slot"] == slot and new["is_loose"] == 1:
+                order = _new_at(book, k)
+                set_aside(accounts, ladder, order, order.quantity)
+                accounts.orders[slot] += 1
+                new["is_loose"] = 0
+                write_outcome(outcomes[order.row], order.id, accounts.id[slot], 0, 0, order.quantity, 0, _RESTING)
+                return
+            k = whole(new["next"]) - 1
+
+
+@kernel
+def write_outcome(
+    outcome: np.void, order_id: int, agent_id: int, fill: int, value: int, rest: int, price: int, status: int
+) -> None:
+    """Write all of the outcome of an accepted limit order."""
+    outcome["seq"], outcome["agent_id"], outcome["order_id"], outcome["kind"] = order_id, agent_id, order_id, _LIMIT
+    outcome["filled"], outcome["value"], outcome["open"], outcome["price"] = fill, value, rest, price
+    outcome["needed"] = outcome["available"] = outcome["code"] = 0
+    outcome["status"] = status
 
 
 @kernel
@@ -172,34 +278,60 @@ def crosses_own_order(
 ) -> bool:
     """Return whether an order would cross an open one of the same owner. except_for: index of one that leaves.
 
-    The owner's agents are asked only when one of them may have an order on the other side of that market: open_sides
-    has too many bits at times (owners share places; orders end within a tick), never too few.
+    Orders are looked at only when one of them may be on the other side of that market: open_sides has too many bits
+    at times (owners share places; orders end within a tick), never too few.
     """
-    there = accounts.open_sides[accounts.owner[slot] & (len(accounts.open_sides) - 1), SELL if side > 0 else BUY]
-    if (there >> market) & 1 == 0:
+    place, other_side = place_of(accounts, slot), np.uintp(side > 0)
+    resting, new = accounts.open_sides[place, other_side], accounts.open_sides[place, other_side + np.uintp(NEW)]
+    if ((resting | new) >> market) & 1 == 0:
         return False
+    return (
+        (resting >> market) & 1 == 1 and _crosses_resting(book, accounts, slot, market, side, level, except_for)
+    ) or _crosses_new(book, accounts, slot, market, side, level, except_for - book.counters[ORDER_COUNT])
+
+
+@kernel
+def _crosses_resting(
+    book: Book, accounts: Accounts, slot: int, market: int, side: int, level: int, except_for: int
+) -> bool:
+    """Look at the resting orders of all agents of the owner."""
     other = slot
     while True:
-        if accounts.orders[other] > 0 and _crosses(book, other, market, side, level, except_for):
-            return True
+        i = book.first[other] - 1 if accounts.orders[other] > 0 else -1
+        while i >= 0:
+            if (
+                book.market[i] == market
+                and book.side[i] == -side
+                and book.quantity[i] > 0
+                and i != except_for
+                and side * (level - book.level[i]) >= 0
+            ):
+                return True
+            i = book.next[i] - 1
         other = accounts.owner_next[other] - 1
         if other == slot:
             return False
 
 
 @kernel
-def _crosses(book: Book, slot: int, market: int, side: int, level: int, except_for: int) -> bool:
-    i = book.first[slot] - 1
-    while i >= 0:
+def _crosses_new(
+    book: Book, accounts: Accounts, slot: int, market: int, side: int, level: int, except_for: int
+) -> bool:
+    """Look at the new orders of all owners that share the place."""
+    owner = accounts.owner[slot]
+    k = accounts.newest[place_of(accounts, slot), market & (LANES - 1)] - 1
+    while k >= 0:
+        new = book.new[k]
         if (
-            book.market[i] == market
-            and book.side[i] == -side
-            and book.quantity[i] > 0
-            and i != except_for
-            and side * (level - book.level[i]) >= 0
+            new["market"] == market
+            and new["side"] == -side
+            and side * (level - whole(new["level"])) >= 0
+            and new["quantity"] > 0
+            and k != except_for
+            and accounts.owner[new["slot"]] == owner
         ):
             return True
-        i = book.next[i] - 1
+        k = whole(new["next"]) - 1
     return False
 
 
@@ -209,12 +341,10 @@ def window_slot(side: int, level: int, reference: int, down: int, up: int) -> in
 
     A buy above the window counts at its top, a sell below it at its bottom.
     """
-    offset = level - reference
-    if side > 0:
-        offset = min(offset, up)
-        return CENTRE + offset if offset >= -down else OUT_OF_WINDOW
-    offset = max(offset, -down)
-    return CENTRE + offset if offset <= up else OUT_OF_WINDOW
+    # seen from its own side, so that both sides take the same path
+    offset = side * (level - reference)
+    ahead, behind = (up, down) if side > 0 else (down, up)
+    return CENTRE + side * min(offset, ahead) if offset >= -behind else OUT_OF_WINDOW
 
 
 @kernel
@@ -226,23 +356,33 @@ def add_orders(
     sums, reach: as clear_markets takes them; zero and (SLOTS, -1) before.
     """
     for i in range(book.counters[ORDER_COUNT]):
-        m, side = book.market[i], book.side[i]
-        if book.quantity[i] > 0 and is_open[m]:
-            slot = window_slot(side, book.level[i], auction.level[m], down, up)
-            if slot != OUT_OF_WINDOW:
-                _add(auction.histogram, sums, reach, m, BUY if side > 0 else SELL, slot, book.quantity[i])
-    for m in range(MARKETS):
-        lots = estate_offer(estate[m])
-        if lots > 0 and is_open[m]:
-            _add(auction.histogram, sums, reach, m, SELL, CENTRE - min(ESTATE_BELOW, down), lots)
+        if book.quantity[i] > 0:
+            m = np.uintp(book.market[i])
+            _add(auction, is_open, down, up, sums, reach, m, book.side[i], book.level[i], book.quantity[i])
+    for k in range(book.new_count[0]):
+        order = _new_at(book, k)
+        if order.quantity > 0:
+            m = np.uintp(order.market)
+            _add(auction, is_open, down, up, sums, reach, m, order.side, order.level, order.quantity)
+    for home in range(MARKETS):
+        lots = estate_offer(estate[home])
+        if lots > 0:
+            level = auction.level[home] - min(ESTATE_BELOW, down)
+            _add(auction, is_open, down, up, sums, reach, np.uintp(home), -1, level, lots)
 
 
 @kernel
-def _add(histogram: Ints, sums: Ints, reach: Ints, m: int, side: int, slot: int, lots: int) -> None:
-    histogram[0, m, side, slot] += lots
-    sums[m, side, slot // CHUNK] += lots
-    reach[m, 0] = min(reach[m, 0], slot)
-    reach[m, 1] = max(reach[m, 1], slot)
+def _add(
+    auction: Auction, is_open: NDArray[np.bool_], down: int, up: int, sums: Ints, reach: Ints, m: Index, side: int,
+    level: int, lots: int,
+) -> None:  # fmt: skip
+    slot = window_slot(side, level, auction.level[m], down, up)
+    if is_open[m] and slot != OUT_OF_WINDOW:
+        s, at = np.uintp(side < 0), np.uintp(slot)
+        auction.histogram[0, m, s, at] += lots
+        sums[m, s, at // np.uintp(CHUNK)] += lots
+        reach[m, 0] = min(reach[m, 0], slot)
+        reach[m, 1] = max(reach[m, 1], slot)
 
 
 @kernel
@@ -270,95 +410,118 @@ def pay_income(accounts: Accounts, income_per_lot: Ints, estate: Ints, counters:
 @kernel
 def settle(
     book: Book, accounts: Accounts, auction: Auction, estate: Ints, flows: Ints, is_open: NDArray[np.bool_], tick: int,
-    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints, given: Ints, seen: Ints,
+    hours_lapse: bool, down: int, up: int, outcomes: Rows, updates: Rows, running: Ints, given: Ints, fills: Ints,
 ) -> int:  # fmt: skip
-    """Fill every outside order, end those that are over, compact the table; return the number of update rows.
+    """Fill every outside order, end those that are over, close the table's holes; return the number of update rows.
 
     running, given: shape (2, markets), zero; running becomes the marginal lots of new orders and the estate, which
     come before the residents'. Carried-over orders leave the margins' ration and total. hours_lapse: what is left of
-    sells of labour expires, for unused hours are lost. updates: room for one row per order. seen: scratch of one.
+    sells of labour expires, for unused hours are lost. updates: room for one row per resting order. fills: scratch of
+    AHEAD.
     """
     reported, holes = 0, 0
-    count = book.counters[ORDER_COUNT]
-    for k in range(count):
-        if k % AHEAD == 0:
-            seen[0] = _look_ahead(book, accounts, k, min(count, k + AHEAD))
+    for k in range(book.counters[ORDER_COUNT]):
         i = np.uintp(k)
         quantity = book.quantity[i]
         if quantity == 0:
             holes += 1
             continue
-        m, side, row = np.uintp(book.market[i]), book.side[i], book.row[i]
-        fill = 0
-        if is_open[m]:
-            reference = auction.level[m] - auction.market_return[m]
-            slot = window_slot(side, book.level[i], reference, down, up)
-            if slot != OUT_OF_WINDOW:
-                level = reference + slot - CENTRE
-                fill = _fill(auction, m, side, level, quantity, book.since[i] < tick, running, given)
-        rest = quantity - fill
-        status = _status(rest, fill, book.expires[i], tick, hours_lapse and side < 0 and m == LABOUR)
-        if status == _RESTING and row == 0:
+        order = order_at(book, k)
+        m, side = np.uintp(order.market), order.side
+        fill = _fill(
+            auction, m, side, _counted(auction, m, side, order.level, down, up), quantity, True, running, given
+        )
+        status = _status(quantity - fill, fill, order.expires, tick, hours_lapse and side < 0 and m == LABOUR)
+        if status == _RESTING:
             continue
-        is_over = status != _RESTING and status != _PARTIAL
-        _pay(book, accounts, auction, i, fill, quantity if is_over else fill)
-        accounts.orders[np.uintp(book.slot[i])] -= is_over
+        is_over = status != _PARTIAL
+        _pay(accounts, auction, order, fill, quantity if is_over else fill)
+        accounts.orders[np.uintp(order.slot)] -= is_over
         holes += is_over
-        rest = 0 if is_over else rest
+        rest = 0 if is_over else quantity - fill
         book.quantity[i] = rest
-        value = -side * fill * auction.price[m]
         price = auction.price[m] if fill > 0 else 0
-        if row > 0:
-            outcome = outcomes[row - 1]
-            outcome["filled"], outcome["value"], outcome["price"] = fill, value, price
-            outcome["open"], outcome["status"] = rest, status
-            book.row[i] = 0
-        else:
-            agent = accounts.id[book.slot[i]]
-            report(updates[reported], book.id[i], agent, fill, value, rest, price, book.market[i], side, status)
-            reported += 1
+        value = -side * fill * auction.price[m]
+        agent = accounts.id[order.slot]
+        report(updates[reported], order.id, agent, fill, value, rest, price, order.market, side, status)
+        reported += 1
     if holes > 0:
         _compact(book, accounts)
+    _settle_new(book, accounts, auction, tick, hours_lapse, down, up, outcomes, running, given, fills)
     _settle_estate(auction, estate, flows, is_open, down, running, given)
     return reported
 
 
 @kernel
-def _look_ahead(book: Book, accounts: Accounts, first: int, last: int) -> int:
-    """Bring what the next orders' settlement needs into the cache; what it returns means nothing.
-
-    The reads do not depend on each other, so that the processor waits for many of them at once.
-    """
-    total = 0
-    for i in range(first, last):
-        slot, market = np.uintp(book.slot[i]), np.uintp(book.market[i])
-        total += accounts.cash[slot] + accounts.escrow[slot] + accounts.orders[slot] + accounts.holdings[slot, market]
-        # buys have nothing reserved: theirs is a read of what is there already, for a branch would cost more
-        is_sell = np.uintp(book.side[i] < 0)
-        total += accounts.reserved[slot * is_sell, market * is_sell]
-    return int(total)
+def _settle_new(
+    book: Book, accounts: Accounts, auction: Auction, tick: int, hours_lapse: bool, down: int, up: int, outcomes: Rows,
+    running: Ints, given: Ints, fills: Ints,
+) -> None:  # fmt: skip
+    """Fill this tick's orders, complete their outcomes and move what stays into the table."""
+    count = book.new_count[0]
+    for first in range(0, count, AHEAD):
+        last = min(count, first + AHEAD)
+        for k in range(first, last):
+            new = book.new[np.uintp(k)]
+            m, side, slot = np.uintp(new["market"]), whole(new["side"]), np.uintp(new["slot"])
+            level = _counted(auction, m, side, whole(new["level"]), down, up)
+            fill = _fill(auction, m, side, level, new["quantity"], False, running, given)
+            fills[np.uintp(k - first)] = fill
+            # brought into the cache together: waiting for each in its turn takes longer than all the rest
+            prefetch(accounts.cash, slot)
+            prefetch(accounts.id, slot)
+            prefetch(accounts.holdings, (slot * np.uintp(MARKETS) + m) * np.uintp(fill > 0))
+            prefetch(outcomes, np.uintp(new["row"]))
+        for k in range(first, last):
+            _finish(book, accounts, auction, k, fills[np.uintp(k - first)], tick, hours_lapse, outcomes)
+            place, market = np.uintp(book.new[np.uintp(k)]["place"]), whole(book.new[np.uintp(k)]["market"])
+            accounts.newest[place, np.uintp(market & (LANES - 1))] = 0
+            accounts.open_sides[place, NEW + BUY] = accounts.open_sides[place, NEW + SELL] = 0
+    book.new_count[0] = 0
 
 
 @kernel
-def _compact(book: Book, accounts: Accounts) -> None:
-    """Close the holes in the table and make the agents' lists anew."""
-    count, kept = book.counters[ORDER_COUNT], 0
-    for i in range(count):
-        slot = np.uintp(book.slot[i])
-        book.first[slot] = 0
-        at = np.uintp(accounts.owner[slot] & (len(accounts.open_sides) - 1))
-        accounts.open_sides[at, BUY] = accounts.open_sides[at, SELL] = 0
-    for i in range(count):
-        if book.quantity[i] > 0:
-            if kept < i:
-                book.id[kept], book.slot[kept], book.market[kept] = book.id[i], book.slot[i], book.market[i]
-                book.side[kept], book.level[kept], book.quantity[kept] = book.side[i], book.level[i], book.quantity[i]
-                book.expires[kept], book.since[kept] = book.expires[i], book.since[i]
-            kept += 1
-    book.counters[ORDER_COUNT] = kept
-    for i in range(kept):
-        book.row[i] = 0
-        _list_order(book, accounts, i)
+def _finish(
+    book: Book, accounts: Accounts, auction: Auction, k: int, fill: int, tick: int, hours_lapse: bool, outcomes: Rows
+) -> None:
+    """Settle a new order that gets so many lots."""
+    order, is_loose = _new_at(book, k), book.new[np.uintp(k)]["is_loose"]
+    if order.quantity == 0:
+        return
+    m, slot, rest = np.uintp(order.market), np.uintp(order.slot), order.quantity - fill
+    # which order is filled is no pattern a branch could learn: here and below both ways are the same
+    is_over = (order.expires <= tick) | (hours_lapse & (order.side < 0) & (m == LABOUR))
+    stays = (rest > 0) & (not is_over)
+    left = rest * stays
+    ends = _CANCELLED if order.expires == LAPSES else _EXPIRED
+    goes_on = _PARTIAL if fill > 0 else _RESTING
+    status = _FILLED if rest == 0 else (ends if is_over else goes_on)
+    price, value = auction.price[m] * (fill > 0), -order.side * fill * auction.price[m]
+    outcome = outcomes[np.uintp(order.row)]
+    if is_loose == 1:
+        accounts.cash[slot] += value
+        _deliver(accounts, slot, m, order.side * fill)
+        if stays:
+            set_aside(accounts, auction.ladder, order, rest)
+            accounts.orders[slot] += 1
+        write_outcome(outcome, order.id, accounts.id[slot], fill, value, left, price, status)
+    else:
+        _pay(accounts, auction, order, fill, fill if stays else order.quantity)
+        accounts.orders[slot] -= not stays
+        outcome["filled"], outcome["value"], outcome["price"] = fill, value, price
+        outcome["open"], outcome["status"] = left, status
+    if stays:
+        _keep(book, accounts, order, rest, tick)
+
+
+@kernel
+def _counted(auction: Auction, m: Index, side: int, level: int, down: int, up: int) -> int:
+    """Return the level an order counts at: at most the window's edge.
+
+    Outside it on the other side, or in a closed market, it is behind every margin.
+    """
+    reference = auction.level[m] - auction.market_return[m]
+    return int(min(level, reference + up) if side > 0 else max(level, reference - down))
 
 
 @kernel
@@ -366,10 +529,10 @@ def _fill(
     auction: Auction, m: Index, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
 ) -> int:
     """Return the lots an order gets (ECONOMY A6.4): carried-over ones first, new ones by cumulative rounding."""
-    s = BUY if side > 0 else SELL
+    s = np.uintp(side < 0)
     ahead = side * (level - auction.margin_level[s, m])
     if ahead != 0:
-        return quantity if ahead > 0 else 0
+        return int(quantity * (ahead > 0))
     if is_carried:
         fill = min(quantity, auction.margin_ration[s, m])
         auction.margin_ration[s, m] -= fill
@@ -383,25 +546,25 @@ def _fill(
 
 
 @kernel
-def _pay(book: Book, accounts: Accounts, auction: Auction, i: Index, fill: int, freed: int) -> None:
+def _pay(accounts: Accounts, auction: Auction, order: Order, fill: int, freed: int) -> None:
     """Move money and lots of a fill; what the price is better than the limit goes back to the buyer.
 
     freed: lots whose escrow or reservation ends, the filled ones and, of an order that is over, the rest.
     """
-    m, slot = np.uintp(book.market[i]), np.uintp(book.slot[i])
-    money = auction.price[m] * fill
-    if book.side[i] > 0:
-        held = auction.ladder[book.level[i]] * freed
-        accounts.escrow[slot] -= held
-        accounts.cash[slot] += held - money
-        signed = fill
-    else:
-        accounts.reserved[slot, m] -= freed
-        accounts.cash[slot] += money
-        signed = -fill
-    accounts.holdings[slot, m] += signed
-    accounts.net[m] += signed
-    accounts.assets[slot] += signed if m >= SHARE_FIRST else 0
+    release(accounts, auction.ladder, order, freed)
+    m, slot = np.uintp(order.market), np.uintp(order.slot)
+    accounts.cash[slot] -= order.side * fill * auction.price[m]
+    _deliver(accounts, slot, m, order.side * fill)
+
+
+@kernel
+def _deliver(accounts: Accounts, slot: Index, m: Index, lots: int) -> None:
+    """Add lots to an agent's holdings, negative ones take away."""
+    # who gets nothing adds nothing to the first agent's: which order is filled is no pattern a branch could learn
+    moves, is_share = np.uintp(lots != 0), np.uintp(m >= SHARE_FIRST)
+    accounts.holdings[slot * moves, m * moves] += lots
+    accounts.assets[slot * moves * is_share] += lots * is_share
+    accounts.net[m] += lots
 
 
 @kernel
@@ -426,6 +589,46 @@ def report(
 
 
 @kernel
+def _compact(book: Book, accounts: Accounts) -> None:
+    """Close the holes in the table and make the agents' lists anew."""
+    count, kept = book.counters[ORDER_COUNT], 0
+    for i in range(count):
+        slot = np.uintp(book.slot[i])
+        book.first[slot] = 0
+        place = place_of(accounts, slot)
+        accounts.open_sides[place, BUY] = accounts.open_sides[place, SELL] = 0
+    for i in range(count):
+        if book.quantity[i] > 0:
+            if kept < i:
+                book.id[kept], book.slot[kept], book.market[kept] = book.id[i], book.slot[i], book.market[i]
+                book.side[kept], book.level[kept], book.quantity[kept] = book.side[i], book.level[i], book.quantity[i]
+                book.expires[kept], book.since[kept] = book.expires[i], book.since[i]
+            kept += 1
+    book.counters[ORDER_COUNT] = kept
+    for i in range(kept):
+        _list_order(book, accounts, np.uintp(i))
+
+
+@kernel
+def _keep(book: Book, accounts: Accounts, order: Order, lots: int, tick: int) -> None:
+    """Move what stays of a new order to the end of the table."""
+    i = np.uintp(book.counters[ORDER_COUNT])
+    book.counters[ORDER_COUNT] += 1
+    book.id[i], book.slot[i], book.market[i], book.side[i] = order.id, order.slot, order.market, order.side
+    book.level[i], book.quantity[i], book.expires[i], book.since[i] = order.level, lots, order.expires, tick
+    _list_order(book, accounts, i)
+
+
+@kernel
+def _list_order(book: Book, accounts: Accounts, i: Index) -> None:
+    """Put a resting order into its agent's list and note that its owner has one on that side of that market."""
+    slot = np.uintp(book.slot[i])
+    book.next[i] = book.first[slot]
+    book.first[slot] = i + 1
+    accounts.open_sides[place_of(accounts, slot), np.uintp(book.side[i] < 0)] |= 1 << book.market[i]
+
+
+@kernel
 def _settle_estate(
     auction: Auction, estate: Ints, flows: Ints, is_open: NDArray[np.bool_], down: int, running: Ints, given: Ints
 ) -> None:
@@ -433,16 +636,17 @@ def _settle_estate(
         lots = estate_offer(estate[m])
         if lots > 0 and is_open[m]:
             level = auction.level[m] - auction.market_return[m] - min(ESTATE_BELOW, down)
-            fill = _fill(auction, m, -1, level, lots, False, running, given)
+            fill = _fill(auction, np.uintp(m), -1, level, lots, False, running, given)
             estate[m] -= fill
             flows[FLOW_ESTATE_SOLD] += fill * auction.price[m]
 
 
 @kernel
 def rebuild_lists(book: Book, accounts: Accounts) -> None:
-    """Make every agent's list of orders from the table, all of them older than this tick."""
+    """Make every agent's list of orders from the table; no order is new."""
     book.first[:] = 0
+    book.new_count[0] = 0
+    accounts.newest[:, :] = 0
     accounts.open_sides[:, :] = 0
     for i in range(book.counters[ORDER_COUNT]):
-        book.row[i] = 0
-        _list_order(book, accounts, i)
+        _list_order(book, accounts, np.uintp(i))

@@ -16,7 +16,7 @@ from engine.config import Config
 from engine.ladder import UCR, window
 from engine.messages import ORDER_UPDATE, OUTCOME
 from engine.order_book import Accounts, Book, accounts_of, book_of, rebuild_lists
-from engine.state import NEVER, ORDER_COUNT, SLOTS_USED, State
+from engine.state import LANES, NEVER, NEW_ORDER, ORDER_COUNT, SLOTS_USED, State
 
 Ints = NDArray[np.int64]
 
@@ -42,7 +42,7 @@ def preview(state: State, config: Config, action: NDArray[np.void]) -> np.void:
     updates = np.empty(len(book.id) + 1, ORDER_UPDATE)
     actions.apply(
         asked,
-        np.empty(actions.AHEAD + 1, np.int64),
+        np.empty(actions.AHEAD, np.int64),
         outcomes,
         updates,
         np.zeros(1, np.int64),
@@ -65,7 +65,7 @@ def _copy_accounts(state: State, slots: Ints, counters: Ints) -> Accounts:
     columns: dict[str, Any] = accounts_of(state)._asdict()
     size = table_size(len(slots) + 1)
     tables: dict[str, Any] = {name: np.zeros(size, np.int32) for name in ("by_number", "by_owner")}
-    tables["open_sides"] = np.zeros((size, 2), np.int64)
+    tables["open_sides"], tables["newest"] = np.zeros((size, 4), np.int64), np.zeros((size, LANES), np.int32)
     # by market, not by slot
     tables["net"] = np.zeros_like(columns["net"])
     picked: dict[str, Any] = tables | {name: column[slots] for name, column in columns.items() if name not in tables}
@@ -82,13 +82,13 @@ def _copy_book(state: State, slots: Ints, counters: Ints) -> Book:
     counters[ORDER_COUNT] = len(rows)
     given = book_of(state)
     copies: dict[str, Any] = {}
-    for name in ("id", "slot", "market", "side", "level", "quantity", "expires", "since", "next", "row"):
+    for name in ("id", "slot", "market", "side", "level", "quantity", "expires", "since", "next"):
         column = getattr(given, name)
         copies[name] = np.zeros(room, column.dtype)
         copies[name][: len(rows)] = column[rows]
     copies["slot"][: len(rows)] = np.searchsorted(slots, copies["slot"][: len(rows)])
-    copies["row"][:] = 0
-    return Book(**copies, first=np.zeros(len(slots), given.first.dtype), counters=counters)
+    first, new, new_count = np.zeros(len(slots), given.first.dtype), np.zeros(room, NEW_ORDER), np.zeros(1, np.int64)
+    return Book(**copies, first=first, counters=counters, new=new, new_count=new_count)
 
 
 def _world(state: State, counters: Ints) -> actions.World:
@@ -111,4 +111,5 @@ def _rules(state: State, config: Config) -> actions.Rules:
         agents_per_owner_max=config.agents_per_owner_max,
         idle_ticks_max=config.idle_ticks_max,
         blocked_ticks=config.blocked_ticks,
+        loose_orders=False,
     )

@@ -9,6 +9,7 @@ Source: ECONOMY A3, A14 (state hash).
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -192,10 +193,34 @@ TURNS = 5
 NEVER = 1 << 62
 """A tick that never comes."""
 
+LANES = 4
+"""Lists that an owner's new orders are spread over by market: one that may cross is found sooner (an order 2 ns)."""
+
+#: An outside order of this tick, until settlement.
+NEW_ORDER = np.dtype(
+    [
+        ("id", np.int64),  # sequence number of the action that placed it
+        ("quantity", np.int64),  # lots open
+        ("expires", np.int64),  # last tick it takes part in
+        ("slot", np.int32),  # of the agent
+        ("level", np.int32),
+        ("row", np.int32),  # of the action in this tick's outcomes
+        ("place", np.int32),  # of the owner, in owner_open
+        ("next", np.int32),  # row + 1 of the next older one of this place and lane, 0 = last
+        ("market", np.int8),
+        ("side", np.int8),  # +1 buy, -1 sell
+        ("is_loose", np.int8),  # 1 while nothing is set aside for it
+        ("unused", np.int8),
+    ]
+)
+
 
 def _array(dtype: Any, *shape: str | int, unit: str, scratch: bool = False) -> Any:
     return field(metadata={"dtype": dtype, "shape": shape, "unit": unit, "scratch": scratch})
 
+
+LINE, SMALL_PAGE = 64, 4_096
+"""Bytes of a line of the cache, and of the smallest page of memory."""
 
 Parallel = Callable[[Callable[[int], None], int], None]
 """run(work, count): calls work(0) .. work(count - 1), in any order or at once, and returns when all are done."""
@@ -364,17 +389,31 @@ class State:
         np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True
     )
     owner_open: I64 = _array(
-        np.int64, "index", 2, unit="by owner number mod length: bits of the markets with open buys, sells", scratch=True
+        np.int64,
+        "index",
+        4,
+        unit="by owner number mod length: bits of the markets with open buys, sells; new buys, new sells",
+        scratch=True,
     )
-    agent_actions: I64 = _array(np.int64, "agents", unit="actions taken in agent_last_tick", scratch=True)
+    owner_newest: I32 = _array(
+        np.int32,
+        "index",
+        LANES,
+        unit="by owner number mod length, market mod 4: row + 1 of the newest new order, 0 = none",
+        scratch=True,
+    )
+    agent_actions: I64 = _array(
+        np.int64, "agents", unit="tick << 20 | actions taken in it; not of a loose order alone", scratch=True
+    )
     agent_assets: I64 = _array(np.int64, "agents", unit="lots of shares and consols held", scratch=True)
     agent_first_order: I32 = _array(np.int32, "agents", unit="index + 1 of an open order, 0 = none", scratch=True)
     order_next: I32 = _array(
         np.int32, "orders", unit="index + 1 of the agent's next open order, 0 = last", scratch=True
     )
-    order_row: I32 = _array(
-        np.int32, "orders", unit="outcome row + 1 of an order of this tick, 0 = older", scratch=True
+    new_order: NDArray[np.void] = _array(
+        NEW_ORDER, "orders", unit="outside orders of this tick, in arrival order", scratch=True
     )
+    new_order_count: I64 = _array(np.int64, 1, unit="how many they are", scratch=True)
     cleared_volume: I64 = _array(np.int64, MARKETS, unit="lots traded in this tick: V", scratch=True)
     margin_level: I64 = _array(
         np.int64, 2, MARKETS, unit="level of the marginal buyers (0) and sellers (1)", scratch=True
@@ -448,10 +487,7 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         "index": table_size(config.max_agents),
         "threads": threads,
     }
-    arrays: dict[str, Any] = {}
-    for item in array_fields():
-        shape = tuple(sizes[d] if isinstance(d, str) else d for d in item.metadata["shape"])
-        arrays[item.name] = np.zeros(shape, dtype=item.metadata["dtype"])
+    arrays = _zeros(sizes)
     arrays["ladder"] = prices()
     arrays["touched"][...] = SLOTS, -1
     np.add.at(arrays["mood_count"], layout.block_home, layout.block_end - layout.block_start)
@@ -468,6 +504,30 @@ def new_state(config: Config, threads: int = 1, parallel: Parallel = serial) -> 
         events=[],
         **arrays,
     )
+
+
+def _zeros(sizes: dict[str, int]) -> dict[str, Any]:
+    """Return every array of a state, zero, by name: parts of one block of memory.
+
+    A tick reads a thousand small pages, more than the processor remembers the places of. numpy asks for large pages
+    for one block of this size, not for arrays one by one (a tick of 100,000 residents and 10,000 outside agents:
+    1.26 -> 1.18 ms, with an order of each 2.11 -> 1.91 ms, both worlds by turns in one process, tenth percentiles).
+    """
+    shapes = {
+        item.name: tuple(sizes[d] if isinstance(d, str) else d for d in item.metadata["shape"])
+        for item in array_fields()
+    }
+    types = {item.name: np.dtype(item.metadata["dtype"]) for item in array_fields()}
+    starts: dict[str, int] = {}
+    end = 0
+    for number, (name, shape) in enumerate(shapes.items()):
+        # arrays that start alike within a small page would compete for the same few places of the cache when they are
+        # read side by side; 5 has no factor in common with the lines of a page
+        starts[name] = end + (5 * LINE * number - end) % SMALL_PAGE
+        end = starts[name] + math.prod(shape) * types[name].itemsize
+    block = np.zeros(end + LINE, np.uint8)
+    first = -block.ctypes.data % LINE
+    return {name: np.ndarray(shape, types[name], block, first + starts[name]) for name, shape in shapes.items()}
 
 
 def announce(state: State, name: str, **data: int | float | str | bool) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.auction import (
     CHUNKS,
     INDICATIVE_LIMIT,
+    Auction,
     auction_of,
     clear_markets,
     marginal_lots,
@@ -23,18 +24,24 @@ from engine.auction import (
     remember,
 )
 from engine.config import Config
+from engine.kernels import kernel
 from engine.ladder import window
 from engine.markets import HOURS, LABOUR, MARKETS, NAMES
 from engine.messages import ORDER_UPDATE
-from engine.order_book import accounts_of, add_orders, book_of, pay_income, settle
+from engine.order_book import AHEAD, Accounts, Book, accounts_of, add_orders, book_of, pay_income, settle
 from engine.phases._tape import read_tape
 from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.void]
 
 WRITES = (
     "level", "price", "returns", "halt_until", "elasticity", "kyle_xy", "kyle_xx", "variance", "counters",
     "owner_open", "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
-    "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "order_row",
+    "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "new_order",
+    "new_order_count", "owner_newest",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
     "market_return", "imbalance", "best_bid", "best_ask", "depth", "book_level",
     "book_lots", "demand", "supply", "bids_total", "asks_total",
@@ -56,45 +63,80 @@ def step(state: State, config: Config) -> None:
     down, up = window(config.max_price_change)
     _resume(state)
     is_open = open_markets(state.halt_until, state.tick, config.market_open_hours)
-    book, accounts, auction = book_of(state), accounts_of(state), auction_of(state)
-    sums, reach = np.zeros((MARKETS, 2, CHUNKS), np.int64), np.full((MARKETS, 2), (SLOTS, -1), np.int64)
-    add_orders(book, auction, state.estate, is_open, down, up, sums, reach)
-    clear_markets(auction, is_open, sums, reach, down, up, min(INDICATIVE_LIMIT, config.max_price_change))
-    pay_income(accounts, state.income_per_lot, state.estate, state.counters, state.flows)
-    hours_lapse = state.tick % HOURS == LAST_HOUR
+    hour = state.tick % HOURS
     outside = np.zeros((2, MARKETS), np.int64)
     updates = np.empty(int(state.counters[ORDER_COUNT]), ORDER_UPDATE)
+    is_halted = np.zeros(MARKETS, np.bool_)
     state.outside_net[:] = 0
-    reported = settle(
-        book, accounts, auction, state.estate, state.flows, is_open, state.tick, hours_lapse, down, up,
-        state.outcomes, updates, outside, np.zeros((2, MARKETS), np.int64), np.empty(1, np.int64),
+    reported, halts = _trade(
+        book_of(state), accounts_of(state), auction_of(state), state.estate, state.flows, state.income_per_lot,
+        state.returns, is_open, state.tick, hour, down, up, min(INDICATIVE_LIMIT, config.max_price_change),
+        state.outcomes, updates, outside, is_halted, np.zeros((MARKETS, 2, CHUNKS), np.int64),
+        np.empty((MARKETS, 2), np.int64), np.zeros((2, MARKETS), np.int64), np.empty(AHEAD, np.int64),
     )  # fmt: skip
     if reported:
         state.updates = np.concatenate((state.updates, updates[:reported]))
-    if hours_lapse:
+    if hour == LAST_HOUR:
         state.agent_holdings[: state.counters[SLOTS_USED], LABOUR] = 0
     _lay_out_margins(state, outside)
-    remember(auction, is_open, state.tick % HOURS, state.returns)
     read_tape(
-        state.outside_net, state.imbalance, state.market_return, state.cleared_volume, state.variance,
-        state.daily_volume, state.outside_flow, state.outside_move, state.quote_shift,
+        state.outside_net, state.cleared_volume, state.variance, state.kyle_xy, state.kyle_xx, state.daily_volume,
+        state.outside_flow, state.outside_move, state.quote_shift,
     )  # fmt: skip
-    _halt(state, is_open, down, up)
+    if halts:
+        _halt(state, is_halted)
+
+
+@kernel
+def _trade(
+    book: Book, accounts: Accounts, auction: Auction, estate: Ints, flows: Ints, income_per_lot: Ints, returns: Ints,
+    is_open: Flags, tick: int, hour: int, down: int, up: int, limit: float, outcomes: Rows, updates: Rows,
+    outside: Ints, is_halted: Flags, sums: Ints, reach: Ints, given: Ints, fills: Ints,
+) -> tuple[int, int]:  # fmt: skip
+    """Clear all markets and settle outside agents; return the numbers of update rows and of markets to halt.
+
+    outside: shape (2, markets), zero; becomes the marginal lots that come before the residents'. sums, given: zero;
+    reach, fills: anything. All in one call, for handing a hundred arrays over takes as long as some of the steps do
+    (with the search for halts in here, a phase without outside orders: 0.196 -> 0.158 ms).
+    """
+    reach[:, 0], reach[:, 1] = SLOTS, -1
+    add_orders(book, auction, estate, is_open, down, up, sums, reach)
+    clear_markets(auction, is_open, sums, reach, down, up, limit)
+    pay_income(accounts, income_per_lot, estate, book.counters, flows)
+    reported = settle(
+        book, accounts, auction, estate, flows, is_open, tick, hour == LAST_HOUR, down, up, outcomes, updates, outside,
+        given, fills,
+    )  # fmt: skip
+    remember(auction, is_open, hour, returns)
+    return reported, _find_halts(is_open, auction.market_return, returns, down, up, is_halted)
+
+
+@kernel
+def _find_halts(is_open: Flags, move: Ints, returns: Ints, down: int, up: int, is_halted: Flags) -> int:
+    """Note and count the markets that moved to the window's edge, or further from yesterday than it is wide."""
+    halts = 0
+    for m in range(len(is_open)):
+        day = 0
+        for row in range(len(returns)):
+            day += returns[row, m]
+        is_halted[m] = is_open[m] and (move[m] <= -down or move[m] >= up or day < -down or day > up)
+        halts += is_halted[m]
+    return halts
 
 
 def _resume(state: State) -> None:
     """End the halts that are over."""
-    for m in np.flatnonzero((state.halt_until > 0) & (state.halt_until <= state.tick)):
-        state.halt_until[m] = 0
-        announce(state, "market_resumed", market=NAMES[m])
+    if np.count_nonzero(state.halt_until):
+        for m in np.flatnonzero((state.halt_until > 0) & (state.halt_until <= state.tick)):
+            state.halt_until[m] = 0
+            announce(state, "market_resumed", market=NAMES[m])
 
 
-def _halt(state: State, is_open: NDArray[np.bool_], down: int, up: int) -> None:
-    """Halt the markets whose move hit the window's edge, or that are further from yesterday than it is wide."""
-    move, day = state.market_return, state.returns.sum(axis=0)
-    for m in np.flatnonzero(is_open & ((move <= -down) | (move >= up) | (day < -down) | (day > up))):
+def _halt(state: State, is_halted: Flags) -> None:
+    for m in np.flatnonzero(is_halted):
         state.halt_until[m] = state.tick + 1 + HALT_TICKS
-        announce(state, "market_halted", market=NAMES[m], return_bp=int(move[m]), until=int(state.halt_until[m]))
+        move = int(state.market_return[m])
+        announce(state, "market_halted", market=NAMES[m], return_bp=move, until=int(state.halt_until[m]))
 
 
 def _lay_out_margins(state: State, outside: NDArray[np.int64]) -> None:

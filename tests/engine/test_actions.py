@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine import actions, invariants
 from engine.actions import INTEREST_HOUR, LOTS_MAX, MOOD_START
-from engine.agent_index import find, insert, remove, table_size
+from engine.agent_index import find, guess, insert, remove, table_size
 from engine.ladder import LAST_LEVEL, prices, window
 from engine.markets import CONSOL, ID, INPUT_1, INPUT_2, LABOUR, OIL, SHARE_FIRST
 from engine.messages import CANCEL_AFTER_TICKS_MAX, Kind, Reject, Status, TimeInForce
@@ -853,6 +853,15 @@ class TestIndex:
         for number, slot in known.items():
             assert find(table, numbers, number) == slot
 
+    def test_the_first_look_mostly_finds_an_agent(self) -> None:
+        """Of agents that joined together each is where its look-up begins; an empty table holds nobody."""
+        table, numbers = np.zeros(table_size(60), np.int32), np.arange(1_600, 1_616)
+
+        assert guess(table, 1_600) == -1
+        for slot in range(len(numbers)):
+            insert(table, numbers, slot)
+        assert [guess(table, number) for number in numbers.tolist()] == list(range(16))
+
     def test_a_rebuilt_index_goes_on_like_the_grown_one(self) -> None:
         """After restoring the persistent arrays the same actions have the same outcomes."""
         floors = [Floor(agents_per_owner_max=2, blocked_ticks=100) for _ in range(2)]
@@ -946,3 +955,44 @@ def test_only_declared_arrays_change() -> None:
 
     changed = {name for name, array in before.items() if not np.array_equal(array, getattr(floor.state, name))}
     assert changed <= set(actions.WRITES)
+
+
+ORDER_FIELDS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(
+            [Kind.LIMIT] * 6
+            + [Kind.MARKET, Kind.CANCEL, Kind.REPLACE, Kind.CANCEL_ALL, Kind.CONSUME, Kind.BORROW, Kind.UNREGISTER]
+        ),
+        "agent_id": st.integers(1, 5),
+        "market": st.sampled_from([LABOUR, FOOD, OIL, CONSOL]),
+        "side": st.sampled_from([-1, 1]),
+        "quantity": st.integers(1, 60),
+        "amount": st.just(50 * CREDIT),
+        "level": st.integers(LEVEL - 2, LEVEL + 2),
+        "order_id": st.integers(5, 40),
+        "order_until": st.integers(22, 26),
+        "time_in_force": st.integers(0, 2),
+    }
+)
+
+
+@given(st.lists(st.lists(ORDER_FIELDS, max_size=14), min_size=1, max_size=5))
+def test_an_order_placed_loose_ends_like_one_placed_in_full(ticks: list[list[dict[str, Any]]]) -> None:
+    """The twin: agents whose first action of a tick is another one place all their orders in full, to the same end."""
+    loose, full = Floor(tick=20), Floor(tick=20)
+    for floor in (loose, full):
+        for agent in (*floor.join(2, owner=1), *floor.join(2, owner=2)):
+            for market in (LABOUR, FOOD, OIL, CONSOL):
+                floor.give(agent, market, 50)
+
+    for fields in ticks:
+        rows = [loose.any_row(**each) for each in fields]
+        # taking back a switch that is not set changes nothing, and is not counted
+        first = [loose.row(a, Kind.CANCEL_AFTER, seq=0) for a in sorted({each["agent_id"] for each in fields})]
+
+        outcomes, others = loose.tick(*rows), full.tick(*first, *rows)
+
+        assert outcomes.tolist() == others[len(first) :].tolist()
+        assert np.array_equal(loose.state.updates, full.state.updates)
+        for (name, array), (_, other) in zip(persistent(loose.state), persistent(full.state), strict=True):
+            assert np.array_equal(array, other), name

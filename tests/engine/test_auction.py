@@ -14,6 +14,7 @@ from engine.auction import (
     clear_markets,
     consumer_surplus,
     equilibrium_price,
+    kyle_lambda,
     marginal_lots,
     marginal_offers,
     open_markets,
@@ -339,14 +340,15 @@ def test_consumer_surplus_is_the_area_between_demand_and_price() -> None:
 
 
 def test_kyle_lambda_recovers_a_linear_impact() -> None:
-    """Returns that are .03 bp per lot of imbalance give lambda .03."""
+    """Returns that are .03 bp per lot of imbalance give lambda .03; no imbalance at all gives 0."""
     auction = one_market()
     returns = np.zeros((24, 1), np.int64)
     for imbalance in (100, -300, 700, 500):
         auction.imbalance[0], auction.market_return[0] = imbalance, imbalance * 3 // 100
         remember(auction, np.ones(1, np.bool_), 0, returns)
 
-    assert auction.kyle_xy[0] / auction.kyle_xx[0] == pytest.approx(0.03)
+    assert kyle_lambda(auction.kyle_xy[0], auction.kyle_xx[0]) == pytest.approx(0.03)
+    assert kyle_lambda(0.0, 0.0) == 0.0
 
 
 def test_variance_and_ring_follow_the_returns() -> None:

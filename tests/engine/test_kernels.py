@@ -1,0 +1,48 @@
+"""What kernels share: whole numbers, and hints to the processor that change nothing."""
+
+import numpy as np
+import pytest
+
+from engine.kernels import kernel, prefetch, whole
+from engine.messages import ACTION
+
+
+@kernel
+def sum_with_hints(values: np.ndarray) -> int:
+    """Return the sum, telling the processor about the next but three."""
+    total = 0
+    for i in range(len(values)):
+        prefetch(values, np.uintp(min(i + 3, len(values) - 1)))
+        total += values[i]
+    return total
+
+
+@kernel
+def hint_at_row(rows: np.ndarray, row: int) -> int:
+    """Name a row that holds several fields and return one of them."""
+    prefetch(rows, np.uintp(row))
+    return int(rows[row]["seq"])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_hints_change_nothing(dtype: type) -> None:
+    """A kernel that names what it needs ahead returns what it would without, and leaves the array alone."""
+    values = np.arange(100, dtype=dtype)
+
+    assert sum_with_hints(values) == 4_950
+
+    assert values.tolist() == list(range(100))
+
+
+def test_rows_of_several_fields_can_be_named() -> None:
+    """The index counts rows, whatever their size."""
+    rows = np.zeros(3, ACTION)
+    rows["seq"] = 5, 6, 7
+
+    assert [hint_at_row(rows, row) for row in range(3)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+def test_numbers_of_any_width_are_whole(dtype: type) -> None:
+    """The result counts on where the narrow number ends."""
+    assert whole(dtype(100)) + 100 == 200
