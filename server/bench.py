@@ -1,9 +1,9 @@
 """`arena bench`: this machine's numbers against their bars, measured here and now.
 
 The kernels are measured in this process (bench_ticks), what a customer sees of a whole server by
-loadtest.micro.bench_server, bench_durable and bench_fanout, other libraries by loadtest.peers, each in a process of its
-own.
-Source: DESIGN section 5.
+loadtest.micro.bench_server, bench_durable, bench_ingest, bench_fanout and bench_spec, other libraries by
+loadtest.peers, each in a process of its own.
+Source: DESIGN section 5; specification 004, Scalability Targets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ EXAMPLES = """\
 examples:
   arena bench                          every row, about ten minutes
   arena bench tick_100k --quick        one row, under 20 s
+  arena bench spec_agents spec_updates spec_api spec_websocket spec_memory spec_cpu
+                                       document 004's performance table, measured here and now (needs locust)
   arena bench vs_mesa vs_mesa_frames   beside other libraries, installed into a folder of their own on first use
   arena bench --json --out rows.json   as JSON, kept in a file
 """
@@ -36,7 +39,7 @@ examples:
 def main(args: Sequence[str]) -> int:
     """Measure the rows args names (all when none), print them and return 1 when one misses its bar."""
     given = _parser().parse_args(args)
-    wanted = list(dict.fromkeys(given.ids)) or list(IDS)
+    wanted = list(dict.fromkeys(given.ids)) or _those_that_can_be_measured()
     at, machine = revision(), this_machine()
     rows: list[Row] = []
     for measure, ids in PROGRAMS:
@@ -47,7 +50,7 @@ def main(args: Sequence[str]) -> int:
     if given.json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
     else:
-        sys.stdout.write(_table(rows) + f"\n{machine}\nrevision {at}\n")
+        sys.stdout.write(_tables(rows) + f"\n{machine}\nrevision {at}\n")
     if given.out:
         _keep(given.out, documents)
     return 0 if rows and all(row.passes for row in rows) else 1
@@ -89,6 +92,11 @@ def stream_rows(ids: list[str], quick: bool) -> list[Row]:
     return _rows_of("loadtest.micro.bench_fanout", ids, quick, *peers)
 
 
+def spec_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure document 004's performance table."""
+    return _rows_of("loadtest.micro.bench_spec", ids, quick)
+
+
 def _rows_of(module: str, ids: list[str], quick: bool, *more: str) -> list[Row]:
     """Return the rows that a program of loadtest prints, run in a process of its own."""
     if not (ROOT / "loadtest").is_dir():
@@ -110,6 +118,16 @@ def peer_rows(ids: list[str], quick: bool) -> list[Row]:
 
 #: Rows of bench_fanout that need other libraries.
 STREAM_PEERS = ("fanout_starlette", "fanout_broadcast", "fanout_picows")
+
+#: Document 004's performance table: row, metric, target, what the document claims.
+SPECIFIED = {
+    "spec_agents": ("Concurrent Agents", "100,000+", "tested to 100k"),
+    "spec_updates": ("Market Updates", "< 100ms", "~50ms average"),
+    "spec_api": ("API Response Time", "< 50ms", "~25ms average"),
+    "spec_websocket": ("WebSocket Latency", "< 10ms", "~5ms average"),
+    "spec_memory": ("Memory Usage", "< 4GB", "~2GB at 100k agents"),
+    "spec_cpu": ("CPU Usage", "< 80%", "~60% at full load"),
+}
 #: Programs in the order they run, with the rows each one gives.
 PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], ...] = (
     (tick_rows, ("tick_100k", "pricing_100k")),
@@ -125,6 +143,7 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (stream_rows, ("fanout_c", *STREAM_PEERS)),
     (stream_rows, ("fanout_10k",)),
     (stream_rows, ("stream_latency_1k", "bytes_per_subscriber", "http_under_fanout", "loop_pause")),
+    (spec_rows, tuple(SPECIFIED)),
 )
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
 
@@ -134,6 +153,32 @@ def _keep(path: Path, documents: list[dict[str, Any]]) -> None:
     kept = {row["id"]: row for row in (json.loads(path.read_text(encoding="utf-8")) if path.exists() else [])}
     kept |= {row["id"]: row for row in documents}
     path.write_text(json.dumps(list(kept.values()), indent=2) + "\n", encoding="utf-8")
+
+
+def _those_that_can_be_measured() -> list[str]:
+    """Return all rows; without those whose load is made by locust where only what a server needs is installed."""
+    if find_spec("locust") is not None:
+        return list(IDS)
+    _progress(f"left out: {', '.join(SPECIFIED)}: their load is made by locust, which `python3 -m tests lint` brings")
+    return [name for name in IDS if name not in SPECIFIED]
+
+
+def _tables(rows: list[Row]) -> str:
+    """Return the rows as one table, those of document 004 as one of their own."""
+    ours = [row for row in rows if row.id not in SPECIFIED]
+    theirs = [row for row in rows if row.id in SPECIFIED]
+    return "\n\n".join(([_table(ours)] if ours else []) + ([_specified(theirs)] if theirs else []))
+
+
+def _specified(rows: list[Row]) -> str:
+    lines = [f"{'document 004':<20} {'target':>10}  {'claimed':<20} {'measured':>12}  {'':<4}  unit, spread"]
+    for row in rows:
+        metric, bar, claimed = SPECIFIED[row.id]
+        verdict = "pass" if row.passes else "FAIL"
+        lines.append(
+            f"{metric:<20} {bar:>10}  {claimed:<20} {row.value:>12,.1f}  {verdict:<4}  {row.unit}; {row.spread}"
+        )
+    return "\n".join(lines)
 
 
 def _table(rows: list[Row]) -> str:

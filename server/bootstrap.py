@@ -40,6 +40,7 @@ DEV = (
     "pytest_asyncio",
     "pytest_timeout",
     "hypothesis",
+    "locust",
     "matplotlib",
     "pyarrow",
     "pyrage",

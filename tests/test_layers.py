@@ -72,6 +72,8 @@ DOORS = {
     "loadtest/peers/starlette_send.py": {"starlette", "uvicorn", "uvloop"},
     "loadtest/peers/websockets_broadcast.py": {"websockets", "uvloop"},
     "loadtest/peers/picows_send.py": {"picows", "uvloop"},
+    "loadtest/locust/locustfile.py": {"locust"},
+    "loadtest/follower.py": {"websockets"},  # what a WebSocket is, without input and output: the SDK's own library
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
     "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,47 @@ def test_the_rows_of_delta_frames_are_measured(monkeypatch: pytest.MonkeyPatch) 
     assert (json_row.id, msgpack_row.id) == ("delta_bytes", "delta_bytes_msgpack")
     assert 0.0 < json_row.value < msgpack_row.value < 1.0
     assert all(f"{channel} " in json_row.includes for channel in STATE_CHANNELS)
+
+
+def test_the_table_of_the_document_stands_for_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its metrics have its names, targets and claims beside what was measured; a missed one fails the command."""
+    rows = [replace(row(value, 50.0), id=name) for name, value in (("start_warm", 2.0), ("spec_api", 51.0))]
+    monkeypatch.setattr(bench, "PROGRAMS", ((lambda ids, quick: rows, ("start_warm", "spec_api")),))
+
+    status = bench.main(["start_warm", "spec_api"])
+
+    ours, theirs = capsys.readouterr().out.split("\n\n")
+    assert status == 1
+    assert "start_warm" in ours
+    assert "spec_api" not in ours
+    assert re.search(r"^API Response Time +< 50ms +~25ms average +51.0  FAIL  s", theirs, re.MULTILINE)
+
+
+def test_the_document_s_targets_are_the_bars() -> None:
+    """Every line of document 004's table has a row."""
+    assert [metric for metric, _, _ in bench.SPECIFIED.values()] == [
+        "Concurrent Agents",
+        "Market Updates",
+        "API Response Time",
+        "WebSocket Latency",
+        "Memory Usage",
+        "CPU Usage",
+    ]
+    assert set(bench.SPECIFIED) < set(bench.IDS)
+
+
+def test_what_cannot_be_measured_here_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where only what a server needs is installed, the rest is measured all the same."""
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+
+    names = bench._those_that_can_be_measured()
+
+    assert names == [name for name in bench.IDS if not name.startswith("spec_")]
+    assert "left out: spec_agents" in capsys.readouterr().err
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,43 @@
+"""What a leak run holds the server to: memory that grows, somebody left over, something that failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from loadtest.leak import AGENTS, Churn, checks, growth
+
+
+def memory(slope: float) -> list[tuple[float, float]]:
+    """Return ten minutes of samples that rise by 100 MB in the first third and then by so much a minute."""
+    return [(i / 60, 300 + min(100.0, i / 2) + slope * max(0, i - 200) / 60) for i in range(600)]
+
+
+def churn(slope: float = 0.0, **counts: int) -> Churn:
+    """Return a run that has seen that."""
+    found = Churn("http://127.0.0.1:1", 0.0)
+    found.memory = memory(slope)
+    found.counts = Counter({"agents": AGENTS, "subscribers": 5, "losses": 0, **counts})
+    return found
+
+
+def failing(run: Churn, left: int = 0) -> list[str]:
+    """Return the names of the checks that fail."""
+    return [check.name for check in checks(run, Counter(agents=left)) if not check.passes]
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 12.0])
+def test_growth_is_what_comes_after_it_has_settled(slope: float) -> None:
+    """What is filled once at the start is no leak."""
+    assert growth(memory(slope)) == pytest.approx(slope, abs=1e-9)
+
+
+def test_each_condition_can_fail() -> None:
+    """Memory, those left over, failures, and a run in which too few came."""
+    assert failing(churn()) == []
+    assert failing(churn(2.0)) == ["memory_mb_per_minute"]
+    assert failing(churn(), left=1) == ["left_over"]
+    assert failing(churn(losses=1)) == ["failed"]
+    assert failing(churn(**{"agents: ServerError": 1})) == ["failed"]
+    assert failing(churn(agents=AGENTS - 1)) == ["came_and_went"]
