@@ -1,7 +1,8 @@
 """`arena bench`: this machine's numbers against their bars, measured here and now.
 
 The kernels are measured in this process (bench_ticks), what a customer sees of a whole server by
-loadtest.micro.bench_server and bench_durable, other libraries by loadtest.peers, both in processes of their own.
+loadtest.micro.bench_server and bench_durable, one action at a time beside other servers by bench_actions, other
+libraries by loadtest.peers, all of them in processes of their own.
 Source: DESIGN section 5.
 """
 
@@ -79,6 +80,11 @@ def ingest_rows(ids: list[str], quick: bool) -> list[Row]:
     return _rows_of("loadtest.micro.bench_ingest", ids, quick)
 
 
+def action_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure one action at a time, beside other servers."""
+    return _rows_of("loadtest.micro.bench_actions", ids, quick)
+
+
 def _rows_of(module: str, ids: list[str], quick: bool) -> list[Row]:
     if not (ROOT / "loadtest").is_dir():
         raise OSError(f"{', '.join(ids)} need the source tree: run `python3 -m server bench` in a clone")
@@ -104,6 +110,7 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (bytes_rows, ("bytes_per_resident",)),
     (outside_rows, ("outside_orders",)),
     (peer_rows, ("vs_mesa", "vs_mesa_frames")),
+    (action_rows, ("action_fastapi", "action_peers")),
     (server_rows, ("start_warm", "memory_100k", "cpu_100k", "recovery_100k", "replay_100k")),
     (durable_rows, ("action_durable", "action_durable_p50", "action_durable_p99", "ack_under_snapshot")),
     (durable_rows, ("tick_under_fork", "fork_start")),

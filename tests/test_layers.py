@@ -65,7 +65,16 @@ DOORS = {
     "loadtest/headless/memory.py": {"engine", "server"},
     "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
     "loadtest/micro/bench_ingest.py": {"engine", "server", "numpy"},
+    "loadtest/micro/bench_actions.py": {"server"},
+    # what every server of that benchmark does with an action is what ours does
+    "loadtest/micro/actions/desk.py": {"engine", "server", "orjson"},
     # each runs in the environment of the library it shows
+    "loadtest/micro/actions/serve_ours.py": {"server", "starlette", "uvicorn"},
+    "loadtest/micro/actions/serve_fastapi.py": {"server", "fastapi", "uvicorn"},
+    "loadtest/micro/actions/serve_blacksheep.py": {"blacksheep", "uvicorn"},
+    "loadtest/micro/actions/serve_granian.py": {"server", "granian"},
+    "loadtest/micro/actions/serve_robyn.py": {"robyn"},
+    "loadtest/micro/actions/serve_socketify.py": {"socketify"},
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
     "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies
