@@ -70,7 +70,7 @@ from server.live.workers import SYSTEM, Workers
 from server.live.world import Known, World, open_world
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
-from server.protocols import websocket_options
+from server.protocols import HOT, websocket_options
 from server.redis_door import connect
 from server.registry import OPERATIONS
 from server.routes import (
@@ -87,6 +87,7 @@ from server.routes import (
     sse,
 )
 from server.routes.gateway import Trust, gateway_routes
+from server.routes.hot import HotAction, HotRoute
 from server.routes.stream import stream_endpoint
 from server.send_loop import send_to_each
 
@@ -138,6 +139,8 @@ class Opening:
 
     def __init__(self) -> None:
         self.arena: Arena | None = None
+        self.hot: HotAction | None = None
+        """Answers actions at sight, once the world is open."""
         self.failure: BaseException | None = None
         self.is_stopping = False
         self.monotonic: Callable[[], float] = SystemClock().monotonic
@@ -151,6 +154,10 @@ class Opening:
         if self.is_stopping:
             return Code.STOPPING
         return Code.STARTING if self.arena is None else None
+
+    def find_hot(self) -> HotAction | None:
+        """Return what answers actions at sight, None while requests are not taken."""
+        return self.hot if self.refusal() is None else None
 
     def tick(self) -> int | None:
         """Return the published tick, None before there is one."""
@@ -194,11 +201,11 @@ def create_app(
     opening.monotonic = clock.monotonic
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         running = asyncio.create_task(_run(opening, settings, metrics, clock, warm_up_ticks, app, on_operator_key))
         running.add_done_callback(lambda task: _note_end(task, opening, on_ended))
         try:
-            yield
+            yield {HOT: opening.find_hot}
         finally:
             opening.is_stopping = True
             if opening.arena is None:
@@ -212,7 +219,8 @@ def create_app(
             await asyncio.wait([running])
 
     alive = frozenset(item.path for item in OPERATIONS if item.starting)
-    app = _application(opening, metrics, clock, alive, settings.gateway_secret, lifespan)
+    hot = Middleware(HotRoute, find=opening.find_hot)
+    app = _application(opening, metrics, clock, alive, settings.gateway_secret, lifespan, hot)
     app.state.operator = _application(opening, metrics, clock, frozenset(), None, None)
     return app
 
@@ -224,16 +232,18 @@ def _application(
     alive: frozenset[str],
     secret: str | None,
     lifespan: Lifespan[Starlette] | None,
+    *inner: Middleware,
 ) -> Starlette:
     """Return an application without routes. alive: paths that are answered while the world is being opened.
 
-    secret: of the gateways that are believed about their clients, None for none.
+    secret: of the gateways that are believed about their clients, None for none. inner: what is next to the routes.
     """
     return Starlette(
         middleware=[
             Middleware(Trust, secret=secret),
             Middleware(Envelope, metrics=metrics, clock=clock, tick=opening.tick),
             Middleware(Gate, alive=alive, shut=opening.refusal),
+            *inner,
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -351,6 +361,7 @@ async def _run(
     arena, watchdog, collector = await _in_thread(open_arena)
     app.router.routes.extend(routes_of(arena))
     app.state.operator.router.routes.extend(operator_routes_of(arena))
+    opening.hot = HotAction(arena.admission, arena.recorder, arena.published, metrics, clock)
     watchdog.start()
     collector.start()
     arena.keeper.start()

@@ -1,8 +1,8 @@
 """`arena bench`: this machine's numbers against their bars, measured here and now.
 
 The kernels are measured in this process (bench_ticks), what a customer sees of a whole server by
-loadtest.micro.bench_server, bench_durable, bench_ingest, bench_fanout and bench_spec, other libraries by
-loadtest.peers, each in a process of its own.
+loadtest.micro.bench_server, bench_durable, bench_ingest, bench_fanout, bench_actions and bench_spec, other
+libraries by loadtest.peers, each in a process of its own.
 Source: DESIGN section 5; specification 004, Scalability Targets.
 """
 
@@ -85,6 +85,11 @@ def ingest_rows(ids: list[str], quick: bool) -> list[Row]:
     return _rows_of("loadtest.micro.bench_ingest", ids, quick)
 
 
+def action_rows(ids: list[str], quick: bool) -> list[Row]:
+    """Measure one action at a time, beside other servers."""
+    return _rows_of("loadtest.micro.bench_actions", ids, quick)
+
+
 def stream_rows(ids: list[str], quick: bool) -> list[Row]:
     """Measure the streams, beside other servers where a row is about them."""
     others = [name for name in ids if name in STREAM_PEERS]
@@ -135,6 +140,7 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
     (bytes_rows, ("bytes_per_resident",)),
     (outside_rows, ("outside_orders",)),
     (peer_rows, ("vs_mesa", "vs_mesa_frames")),
+    (action_rows, ("action_fastapi", "action_peers")),
     (server_rows, ("start_warm", "memory_100k", "cpu_100k", "recovery_100k", "replay_100k")),
     (durable_rows, ("action_durable", "action_durable_p50", "action_durable_p99", "ack_under_snapshot")),
     (durable_rows, ("tick_under_fork", "fork_start")),

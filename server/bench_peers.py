@@ -57,16 +57,36 @@ def environment(say: Callable[[str], None], lock: Path) -> Path:
         raise OSError("rows beside other libraries need the source tree: run `python3 -m server bench` in a clone")
     folder = ENVIRONMENT if lock == LOCK else ENVIRONMENT.with_name(f"{ENVIRONMENT.name}-{lock.stem}")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    marker = folder / "installed.lock"
-    if not marker.is_file() or marker.read_bytes() != lock.read_bytes():
+    if not _holds(folder, lock):
         say(f"making {folder.relative_to(ROOT)} with the libraries to compare with (once) ...")
         venv.create(folder, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            raise OSError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}")
-        marker.write_bytes(lock.read_bytes())
+        _install(python, folder, lock)
     return python
+
+
+def add_library(python: Path, folder: Path, lock: Path, say: Callable[[str], None]) -> Path:
+    """Install what a lock names into a folder of its own, unless it is there, and return the folder.
+
+    For libraries that want other versions than their neighbours. Raises OSError when it cannot be installed.
+    """
+    if not _holds(folder, lock):
+        say(f"installing {lock.stem} into {folder.relative_to(ROOT)} ...")
+        folder.mkdir(parents=True, exist_ok=True)
+        _install(python, folder, lock, "--upgrade", "--target", str(folder))
+    return folder
+
+
+def _holds(folder: Path, lock: Path) -> bool:
+    marker = folder / "installed.lock"
+    return marker.is_file() and marker.read_bytes() == lock.read_bytes()
+
+
+def _install(python: Path, folder: Path, lock: Path, *options: str) -> None:
+    command = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", *options, "-r", str(lock)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}")
+    (folder / "installed.lock").write_bytes(lock.read_bytes())
 
 
 def _measure(name: str, python: Path, economy: Economy, rounds: int) -> Row:

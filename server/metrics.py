@@ -7,13 +7,15 @@ server.metrics` prints docs/metrics.md. Economic gauges are filled when somebody
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -85,6 +87,56 @@ class ActionCounts(Collector):
         names = [*(f"{bound:.1f}" for bound in self._bounds), "+Inf"]
         buckets = list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
         yield HistogramMetricFamily(self._name, self.text, buckets=buckets, sum_value=float(self._sum))
+
+
+class Counts(Collector):
+    """A counter with labels in plain numbers, for what is counted often: prometheus-client's takes 6 times as long."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        self._name = PREFIX + name
+        self._text = text
+        self._labels = labels
+        self._counts: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str) -> None:
+        """Count one."""
+        self._counts[labels] = self._counts.get(labels, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, count in self._counts.items():
+            family.add_metric(labels, float(count))
+        yield family
+
+
+class Times(Collector):
+    """A histogram of seconds with one label in plain numbers."""
+
+    def __init__(self, name: str, text: str, label: str) -> None:
+        self._name = PREFIX + name
+        self._text = text
+        self._label = label
+        self._buckets: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def add(self, label: str, seconds: float) -> None:
+        """Take in how long something took."""
+        buckets = self._buckets.get(label)
+        if buckets is None:
+            buckets = self._buckets[label] = [0] * (len(_TIMES_S) + 1)
+            self._sums[label] = 0.0
+        buckets[bisect_left(_TIMES_S, seconds)] += 1
+        self._sums[label] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the histogram with its cumulative buckets."""
+        family = HistogramMetricFamily(self._name, self._text, labels=(self._label,))
+        bounds = [*map(str, _TIMES_S), "+Inf"]
+        for label, buckets in self._buckets.items():
+            cumulative = [float(count) for count in accumulate(buckets)]
+            family.add_metric((label,), list(zip(bounds, cumulative, strict=True)), self._sums[label])
+        yield family
 
 
 class Metrics:
@@ -191,8 +243,8 @@ class Metrics:
             "actions of cancel on disconnect: switches set ahead, cancelled for a connection that ended, put off",
             "what",
         )
-        self.http_requests = self._counter("http_requests", "requests answered", "method", "route", "status")
-        self.http_seconds = self._histogram("http_seconds", "time to answer a request", _TIMES_S, "route")
+        self.http_requests = self._counts("http_requests", "requests answered", "method", "route", "status")
+        self.http_seconds = self._times("http_seconds", "time to answer a request", "route")
 
         # what an engine tells its gateways
         self.redis_up = self._gauge("redis_up", "1: frames go to Redis, 0: it is lost, or none is used")
@@ -365,6 +417,18 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         registry = self._enter(name, "histogram", labels, text)
         return Histogram(PREFIX + name, text, labels, registry=registry, buckets=buckets)
+
+    def _counts(self, name: str, text: str, *labels: str) -> Counts:
+        registry, counts = self._enter(f"{name}_total", "counter", labels, text), Counts(name, text, labels)
+        if registry is not None:
+            registry.register(counts)
+        return counts
+
+    def _times(self, name: str, text: str, label: str) -> Times:
+        registry, times = self._enter(name, "histogram", (label,), text), Times(name, text, label)
+        if registry is not None:
+            registry.register(times)
+        return times
 
     def _enter(self, name: str, kind: str, labels: tuple[str, ...], text: str) -> CollectorRegistry | None:
         """Enter a metric into the catalogue and return where it is exposed, None when this server does not."""

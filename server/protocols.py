@@ -1,4 +1,5 @@
-"""Our uvicorn protocols: HTTP with deadlines, WebSocket without a task of its own, one frame to many, and a limit.
+"""Our uvicorn protocols: HTTP with deadlines and a short way for what comes again and again; WebSocket without a task
+of its own, one frame to many, and a limit.
 
 An endpoint finds its WebSocket under scope["extensions"][EXTENSION]; where it is missing (another ASGI server, a test
 client) ordinary `receive` and `send` do the same, in tasks. Source: DESIGN D3, D4, section 3 (Limits), S4.
@@ -15,7 +16,7 @@ from typing import Any, Final, Protocol, cast
 
 from arena_client.wire import CLIENT_FRAME_MAX
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
@@ -23,6 +24,12 @@ from websockets.frames import Frame, Opcode
 from server.send_loop import send_to_each
 
 EXTENSION: Final = "arena.connection"
+HOT: Final = "arena.hot"
+"""Where the application's lifespan leaves a function that returns what answers requests at sight, None for nobody."""
+HOT_HEAD: Final = "arena.hot_head"
+"""Where a request's scope says that one like it may be answered at sight, and what its head says."""
+SAMPLE_BYTES_MAX: Final = 4 * 1024
+"""Of a request that others are compared with."""
 PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 10.0
 STREAM_BUFFER_BYTES: Final = 32 * 1024
@@ -57,11 +64,46 @@ class Part(Enum):
     NOTHING = "nothing"
 
 
+class Hot(Protocol):
+    """Answers requests at sight."""
+
+    def learn(self, data: bytes, head: Any) -> Any | None:
+        """Return what is alike in requests like this one, None when that cannot be said."""
+
+    def serve(self, likeness: Any, data: bytes, answer: Callable[[int, bytes, bytes], None]) -> bool:
+        """Take a request, to be answered once with status, lines and body; False when it is not for it."""
+
+
+class HotCycle:
+    """Stands where uvicorn has the request it answers, while one is answered at sight."""
+
+    more_body = False
+
+    def __init__(self) -> None:
+        self.scope: Any = None
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = True
+        self.message_event = self
+        """Nobody waits for a message of it."""
+
+    @property
+    def response_started(self) -> bool:
+        """Whether an answer has begun: it leaves in one piece."""
+        return self.response_complete
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
 class ArenaHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, for clients that send slowly, endlessly, or do not read.
+    """uvicorn's HTTP protocol, for clients that send slowly, endlessly, or do not read, and for those that send much.
 
     A deadline is set only when data has been taken in and something is still missing: a request that arrives in one
     piece costs no timer.
+
+    A whole request that begins as one before it did, byte for byte, is answered without a parser, a scope or a task.
+    What of a head was parsed once and let pass by the whole application means the same when it comes again.
     """
 
     def __init__(
@@ -75,6 +117,14 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         """The part the deadline is for, and the identity of its request."""
         self._unread: TimerHandle | None = None
         self._dismiss: Callable[[], None] | None = None
+        self._find_hot: Callable[[], Hot | None] | None = app_state.get(HOT)
+        self._hot_cycle = HotCycle()
+        self._sample = b""
+        """The bytes of the last request, if it began with them and may be one that comes again."""
+        self._likeness: Any = None
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
+        self._answered_at = 0.0
 
     def on_message_begin(self) -> None:
         """Begin a request, with this connection within its reach."""
@@ -96,6 +146,7 @@ class ArenaHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget all deadlines."""
+        self._hot_cycle.disconnected = True
         self._awaited = Part.NOTHING
         self._set_deadline()
         self._set_unread(None)
@@ -103,6 +154,11 @@ class ArenaHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, then see what is missing and whether the headers are too long."""
+        if self._find_hot is not None:
+            is_between = self.scope is None if self.cycle is None else self._is_between()
+            if is_between and self.scope is not None and self._serve_at_sight(self._find_hot(), data):
+                return
+            self._sample = data if is_between and len(data) <= SAMPLE_BYTES_MAX else b""
         cycle, before = self.cycle, self._awaited
         super().data_received(data)
         awaited = self._missing()
@@ -144,6 +200,60 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         if self._awaited is Part.BODY and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = self.loop.call_later(DRAIN_BODY_S, self._late)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long enough; what was answered at sight has moved no timer."""
+        is_answering = not self._hot_cycle.response_complete
+        last = self.loop.time() if is_answering else self._answered_at
+        left = last + self.timeout_keep_alive - self.loop.time()
+        if left <= 0.0:
+            super().timeout_keep_alive_handler()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+
+    def _is_between(self) -> bool:
+        """Return whether the last request is taken in and answered and no byte of the next one has come."""
+        cycle = self.cycle
+        return cycle.response_complete and not cycle.more_body and self.scope is cycle.scope
+
+    def _serve_at_sight(self, hot: Hot | None, data: bytes) -> bool:
+        """Have a request answered that is like one before it; False when it has to go the ordinary way."""
+        if hot is None or self._deadline is not None or self.flow.write_paused or self.transport.is_closing():
+            return False
+        if (head := cast(dict[str, Any], self.scope).pop(HOT_HEAD, None)) is not None and self._sample:
+            self._likeness = hot.learn(self._sample, head)
+        if self._likeness is None:
+            return False
+        ordinary, cycle = self.cycle, self._hot_cycle
+        cycle.scope, cycle.response_complete = self.scope, False
+        # whoever looks, uvicorn included, sees a request that is being answered: what is sent meanwhile has to wait
+        self.cycle = cast(Any, cycle)
+        if hot.serve(self._likeness, data, self._answer_at_sight):
+            return True
+        self.cycle = ordinary
+        cycle.response_complete = True
+        return False
+
+    def _answer_at_sight(self, status: int, lines: bytes, body: bytes) -> None:
+        """Write an answer in one piece, and go on to what was sent meanwhile."""
+        cycle = self._hot_cycle
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        if self._default_headers is not self.server_state.default_headers:
+            # uvicorn makes a new list every second, with the date in it
+            self._default_headers = self.server_state.default_headers
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in self._default_headers)
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], self._default_lines, lines, close, b"\r\n", body)))
+        if not cycle.keep_alive:
+            self.transport.close()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            self.on_response_complete()
+        else:
+            # a timer for every answer costs as much as writing it: the one that is set looks when it fires
+            self.server_state.total_requests += 1
+            self._answered_at = self.loop.time()
 
     def _missing(self) -> Part:
         """Return what the client is to send next. A request has its scope at its first byte, its cycle at its body."""

@@ -68,12 +68,21 @@ DOORS = {
     "loadtest/micro/hub_server.py": {"server", "uvicorn", "starlette", "uvloop"},
     "loadtest/micro/bench_layout.py": {"engine", "server", "numpy"},
     "loadtest/micro/bench_ingest.py": {"engine", "server", "numpy"},
+    "loadtest/micro/bench_actions.py": {"server"},
+    # what every server of that benchmark does with an action is what ours does
+    "loadtest/micro/actions/desk.py": {"engine", "server", "orjson"},
     # each runs in the environment of the library it shows
     "loadtest/peers/starlette_send.py": {"starlette", "uvicorn", "uvloop"},
     "loadtest/peers/websockets_broadcast.py": {"websockets", "uvloop"},
     "loadtest/peers/picows_send.py": {"picows", "uvloop"},
     "loadtest/locust/locustfile.py": {"locust"},
     "loadtest/follower.py": {"websockets"},  # what a WebSocket is, without input and output: the SDK's own library
+    "loadtest/micro/actions/serve_ours.py": {"server", "starlette", "uvicorn"},
+    "loadtest/micro/actions/serve_fastapi.py": {"server", "fastapi", "uvicorn"},
+    "loadtest/micro/actions/serve_blacksheep.py": {"blacksheep", "uvicorn"},
+    "loadtest/micro/actions/serve_granian.py": {"server", "granian"},
+    "loadtest/micro/actions/serve_robyn.py": {"robyn"},
+    "loadtest/micro/actions/serve_socketify.py": {"socketify"},
     "loadtest/peers/mesa_market.py": {"mesa", "numpy"},
     "loadtest/peers/mesa_frames_market.py": {"mesa_frames", "numpy", "polars"},
     "server/fork/results.py": {"pyarrow"},  # series as Parquet, in the extra studies

@@ -28,7 +28,17 @@ def tracked() -> list[str]:
         check=False,
     )
     if listed.returncode != 0:
-        ignored = {".venv", ".venv-peers", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "arena-data"}
+        ignored = {
+            ".venv",
+            ".venv-peers",
+            ".venv-peers-fastapi",
+            ".venv-peers-streams",
+            "__pycache__",
+            ".mypy_cache",
+            ".ruff_cache",
+            ".pytest_cache",
+            "arena-data",
+        }
         files = (path for path in ROOT.rglob("*") if path.is_file() and not ignored & set(path.parts))
         return [path.relative_to(ROOT).as_posix() for path in files]
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]

@@ -27,7 +27,8 @@ from server import keys, schemas
 from server.clock import Clock
 from server.config import Settings
 from server.errors import BadRequest, Code, NotFound, Problem, Unauthorized
-from server.live.errors import Full
+from server.live.errors import Full, LiveError
+from server.live.quick_check import quick_check
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
 from server.live.recorder import Recorder, Submitted, Taken
 from server.metrics import Metrics
@@ -59,6 +60,19 @@ class Rate(NamedTuple):
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset_s),
         }
+
+    def lines(self) -> bytes:
+        """Return the same as lines of an answer's head."""
+        limit, remaining, reset_s, name = self
+        policy = name.encode()
+        return b"".join(
+            (
+                b'ratelimit-policy: "%b";q=%d;w=60\r\n' % (policy, limit),
+                b'ratelimit: "%b";r=%d;t=%d\r\n' % (policy, remaining, reset_s),
+                b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\n" % (limit, remaining),
+                b"x-ratelimit-reset: %d\r\n" % reset_s,
+            )
+        )
 
 
 class RateLimiter:
@@ -101,6 +115,11 @@ class RateLimiter:
             self._forget_full(now, per_s)
         self._buckets[who] = (tokens - 1, now)
         return Rate(self.per_minute, int(tokens - 1), _seconds_up((self.burst - tokens + 1) / per_s), self.policy)
+
+    def give_back(self, who: bytes) -> None:
+        """Undo somebody's last take: the request is going to be counted by somebody else."""
+        tokens, since = self._buckets[who]
+        self._buckets[who] = (tokens + 1, since)
 
     def _forget_full(self, now: float, per_s: float) -> None:
         self._buckets = {
@@ -166,6 +185,13 @@ def burst(per_minute: int) -> int:
     return max(1, per_minute // BURST_SHARE)
 
 
+class Sighted(NamedTuple):
+    """What became of an action taken at sight. rate: None when the key had nothing left of it."""
+
+    rate: Rate | None
+    result: Submitted | Problem | LiveError
+
+
 class Caller(NamedTuple):
     """Who asks. owner: number of the key's owner, None without a key."""
 
@@ -216,6 +242,31 @@ class Admission:
             raise Unauthorized(Code.KEY_UNKNOWN, "the key is not the operator's")
         return Caller(None, self.take(key_hash))
 
+    def at_sight(self, key_hash: bytes, agent: int, body: bytes) -> Sighted | None:
+        """Do for a JSON body what caller, own_agent, parse and submit do, if all of it can be seen to be right.
+
+        None: it has to be asked of them, and nothing has happened. A refusal that comes later (a rate, an id used for
+        something else, no room) is final.
+        """
+        owner = self._agents.owner_of_key(key_hash)
+        if owner is None:
+            return None
+        try:
+            rate = self.take(key_hash)
+        except Problem as problem:
+            return Sighted(None, problem)
+        is_own = self._agents.owner_of_agent(agent) == owner
+        action = quick_check(body, agent, self._receipts.tick) if is_own else None
+        if action is None:
+            self.limits.keys.give_back(key_hash)
+            return None
+        row = np.frombuffer(bytearray(action.row), ACTION)
+        fingerprint = self._receipts.fingerprints(row, np.array([action.asked_until])).tobytes()
+        try:
+            return Sighted(rate, self._recorder.submit(row, action.client_action_id, fingerprint))
+        except LiveError as error:
+            return Sighted(rate, error)
+
     def own_agent(self, owner: int | None, agent_id: Any, *, or_left: bool = False) -> int:
         """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's.
 
@@ -259,7 +310,7 @@ class Admission:
     def row(self, agent: int, action: schemas.Action) -> NDArray[np.void]:
         """Return an action as the world takes it: dtype ACTION, shape (1,), seq not filled."""
         row = to_row(agent, action)
-        row["valid_until"] = self._valid_until(action.valid_until_tick)
+        row["valid_until"] = valid_until(action.valid_until_tick, self._receipts.tick)
         return row
 
     def check_intake(self) -> None:
@@ -316,15 +367,6 @@ class Admission:
         except Problem:
             self._metrics.rate_limited.labels(limiter.policy).inc()
             raise
-
-    def _valid_until(self, asked: int | None) -> int:
-        now = self._receipts.tick
-        if asked is None:
-            return now + VALIDITY_TICKS
-        if asked > now + VALIDITY_TICKS_MAX:
-            allowed = f"at most {now + VALIDITY_TICKS_MAX}: {VALIDITY_TICKS_MAX} ticks from now ({now})"
-            raise invalid([{"field": "valid_until_tick", "problem": "too far away", "allowed": allowed}])
-        return asked
 
 
 def network_of(address: str) -> bytes:
@@ -395,6 +437,16 @@ def to_row(agent: int, action: schemas.Action) -> NDArray[np.void]:
     if "sentiment" in given:
         row["mood"] = [round(given[name] * Q15_ONE) for name in ("sentiment", "fear", "greed", "confidence")]
     return row
+
+
+def valid_until(asked: int | None, now: int) -> int:
+    """Return the last tick an action may be applied in, counted from the published one. Raises BadRequest."""
+    if asked is None:
+        return now + VALIDITY_TICKS
+    if asked > now + VALIDITY_TICKS_MAX:
+        allowed = f"at most {now + VALIDITY_TICKS_MAX}: {VALIDITY_TICKS_MAX} ticks from now ({now})"
+        raise invalid([{"field": "valid_until_tick", "problem": "too far away", "allowed": allowed}])
+    return asked
 
 
 def to_level(price: Decimal, side: str | None) -> int:

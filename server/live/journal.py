@@ -37,7 +37,7 @@ from engine.journal import (
 from server.clock import Clock
 from server.live.disk import write_all, write_whole
 from server.live.errors import JournalFailed
-from server.live.watermark import Watermark
+from server.live.watermark import Called, Watermark
 from server.live.workers import SYSTEM, Thread, Workers
 from server.metrics import Metrics
 
@@ -186,6 +186,10 @@ class Journal:
     async def durable(self, seq: int) -> None:
         """Return when the record and all before it are on disk. Raises JournalFailed when that will never be known."""
         await self._durable.reached(seq)
+
+    def when_durable(self, seq: int, called: Called) -> None:
+        """Have a function called when the record and all before it are on disk, or with JournalFailed."""
+        self._durable.when_reached(seq, called)
 
     async def close(self) -> None:
         """Mark a clean stop, wait until it is durable, end the writer. Raises JournalFailed after the disk failed."""

@@ -53,6 +53,8 @@ ID_SIZE = 64
 
 _FIELDS: Mapping[str, Any] = ACTION.fields or {}
 _WORDS = Struct("<QQ")
+_UNDECIDED = (0,) * 10
+"""The fields of an Entry behind `ends` before its tick."""
 _SEQ_WORD, _UNTIL_WORD = (_FIELDS[name][1] // 8 for name in ("seq", "valid_until"))
 _MONEY_CODES = frozenset({Reject.NO_FUNDS, Reject.CREDIT_LIMIT, Reject.REPAY_OVER_DEBT})
 
@@ -71,34 +73,62 @@ class Outcome(NamedTuple):
     available: int
 
 
+class Entry(NamedTuple):
+    """A receipt in plain numbers, the fields of RECEIPT: a row of an array takes ten times as long to copy and read."""
+
+    high: int
+    low: int
+    print_high: int
+    print_low: int
+    seq: int
+    ends: int
+    tick: int
+    order_id: int
+    filled: int
+    value: int
+    open: int
+    price: int
+    code: int
+    status: int
+    spare: int
+    check: int
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a receipt that stood so may stand otherwise by now."""
+        is_open = self.status in (Status.RESTING, Status.PARTIAL) and self.open > 0 and self.order_id == self.seq
+        return self.status == 0 or is_open
+
+
 class Receipt:
     """One accepted action, as it stands whenever it is asked. seq: of its record."""
 
-    __slots__ = ("_receipts", "_row", "client_action_id", "key", "seq")
+    __slots__ = ("_entry", "_looked_at", "_receipts", "client_action_id", "key", "seq")
 
-    def __init__(self, receipts: Receipts, key: Words, client_action_id: str, row: np.void) -> None:
+    def __init__(self, receipts: Receipts, key: Words, client_action_id: str, entry: Entry) -> None:
         self.key = key
         self.client_action_id = client_action_id
-        self.seq = int(row["seq"])
+        self.seq = entry.seq
         self._receipts = receipts
-        self._row = row
+        self._entry = entry
+        self._looked_at = receipts.tick
 
     @property
     def fingerprint(self) -> bytes:
         """The 16 bytes that identify what was asked for."""
-        return _WORDS.pack(self._row["print_high"], self._row["print_low"])
+        return _WORDS.pack(self._entry.print_high, self._entry.print_low)
 
     @property
     def tick(self) -> int | None:
         """The tick that decided it, None until that is published."""
-        row = self._now()
-        return int(row["tick"]) if row["status"] else None
+        entry = self._now()
+        return entry.tick if entry.status else None
 
     @property
     def outcome(self) -> dict[str, Any] | None:
         """The outcome as published: status, code, and what says more about them; money in credits."""
-        row = self._now()
-        return outcome_document(outcome_of(row)) if row["status"] else None
+        entry = self._now()
+        return outcome_document(outcome_of(entry)) if entry.status else None
 
     def document(self, duplicate: bool) -> dict[str, Any]:
         """Return the receipt as published. duplicate: whether it answers a second request."""
@@ -111,11 +141,13 @@ class Receipt:
             "outcome": self.outcome,
         }
 
-    def _now(self) -> np.void:
+    def _now(self) -> Entry:
         """Return what is known of it, at least what was known before."""
-        if self._receipts.may_change(self._row):
-            self._row = self._receipts.newer(self.key, self._row)
-        return self._row
+        # only a tick changes it, and most are asked for in the tick they came in
+        if self._looked_at != self._receipts.tick and self._entry.may_change:
+            self._looked_at = self._receipts.tick
+            self._entry = self._receipts.newer(self.key, self._entry)
+        return self._entry
 
 
 class Settled(NamedTuple):
@@ -212,11 +244,20 @@ class Receipts:
     # --- one -----------------------------------------------------------------------------------------------------
     def get(self, agent: int, client_action_id: str) -> Receipt | None:
         """Return the receipt under that id, None when there is none (any more). Raises ReceiptDamaged."""
-        if not (client_action_id.isascii() and len(client_action_id) <= ID_SIZE and "\0" not in client_action_id):
+        if not (client_action_id.isascii() and 0 < len(client_action_id) <= ID_SIZE and "\0" not in client_action_id):
             return None
-        key = self.keys(np.array([agent]), names_of([client_action_id]))
-        row = self._find(key)
-        return None if row is None else Receipt(self, key, client_action_id, row)
+        return self.find(self.key_of(agent, client_action_id), client_action_id)
+
+    def key_of(self, agent: int, client_action_id: str) -> Words:
+        """Return what the receipt of an id is kept under, shape (1, 2). client_action_id: as an action may have it."""
+        # a third of the time of names_of; a bytearray because what is read-only is of another type to the compiler
+        name = np.frombuffer(bytearray(client_action_id.encode()), np.uint8)
+        return self.keys(np.array([agent]), name[None])
+
+    def find(self, key: Words, client_action_id: str) -> Receipt | None:
+        """Return the receipt under the key of an id, None when there is none (any more). Raises ReceiptDamaged."""
+        entry = self._find(key)
+        return None if entry is None else Receipt(self, key, client_action_id, entry)
 
     def make_room(self) -> None:
         """See to it that one more receipt can be kept. Raises ReceiptsFull."""
@@ -225,26 +266,20 @@ class Receipts:
         if len(self) >= self.kept_max:
             raise ReceiptsFull(f"{self.kept_max} receipts are kept, as many as may")
 
-    def add(self, agent: int, client_action_id: str, seq: int, fingerprint: bytes, valid_until: int) -> Receipt:
-        """Keep and return the receipt of an action just accepted."""
-        key = self.keys(np.array([agent]), names_of([client_action_id]))
-        prints = np.frombuffer(fingerprint, np.uint64).reshape(1, 2)
-        self._keep(key, prints, np.array([seq]), np.array([valid_until]))
-        row = self._find(key)
-        assert row is not None
-        return Receipt(self, key, client_action_id, row)
+    def add(self, key: Words, client_action_id: str, seq: int, fingerprint: bytes, valid_until: int) -> Receipt:
+        """Keep and return the receipt of an action just accepted. key: of its id."""
+        # an action whose validity is over already is still remembered for as long as any other
+        ends = max(valid_until, self.tick)
+        prints = np.frombuffer(bytearray(fingerprint), np.uint64).reshape(1, 2)
+        if not receipt_table.keep(self._table, key, prints, np.array([seq]), np.array([ends])):
+            raise self._no_room()
+        words = (*key[0].tolist(), *_WORDS.unpack(fingerprint))
+        return Receipt(self, key, client_action_id, Entry._make((*words, seq, ends, *_UNDECIDED)))
 
-    def may_change(self, row: np.void) -> bool:
-        """Whether a receipt that stood so may stand otherwise by now."""
-        return bool(
-            row["status"] == 0
-            or (row["status"] in (Status.RESTING, Status.PARTIAL) and row["open"] > 0 and row["order_id"] == row["seq"])
-        )
-
-    def newer(self, key: Words, row: np.void) -> np.void:
+    def newer(self, key: Words, entry: Entry) -> Entry:
         """Return a receipt as it stands now; as it stood when it is not kept any more."""
         found = self._find(key)
-        return row if found is None or found["seq"] != row["seq"] else found
+        return entry if found is None or found.seq != entry.seq else found
 
     # --- many ----------------------------------------------------------------------------------------------------
     def admit(
@@ -269,7 +304,10 @@ class Receipts:
 
     def add_all(self, agents: Ints, names: NDArray[np.uint8], seqs: Ints, prints: Words, valid_until: Ints) -> None:
         """Keep the receipts of actions accepted earlier. Raises ReceiptsFull when there is no room."""
-        self._keep(self.keys(agents, names), prints, seqs, valid_until)
+        ends = np.maximum(valid_until, self.tick)
+        # copied: what is read-only is of another type to the compiler
+        if receipt_table.keep(self._table, self.keys(agents, names), np.array(prints), seqs, ends) < len(seqs):
+            raise self._no_room()
 
     def rows(self, keys: Words) -> tuple[Ints, Rows]:
         """Return which of keys have a receipt, ascending, and these receipts. Raises ReceiptDamaged."""
@@ -330,20 +368,18 @@ class Receipts:
             raise ReceiptsFull(f"the snapshot has {len(rows)} open receipts, {self.limit} fit into memory")
 
     # --- parts ---------------------------------------------------------------------------------------------------
-    def _find(self, key: Words) -> np.void | None:
+    def _no_room(self) -> ReceiptsFull:
+        return ReceiptsFull(f"{self.limit} receipts are in memory, as many as may")
+
+    def _find(self, key: Words) -> Entry | None:
         receipt_table.find(self._table, key, self._slot)
         if self._slot[0] >= 0:
-            row: np.void = self._table.rows[self._slot[0]].copy()
-            return row if row["ends"] >= self.oldest else None
+            entry = entry_of(self._table.rows, int(self._slot[0]))
+            return entry if entry.ends >= self.oldest else None
+        if not len(self.index):
+            return None
         _, rows = self.index.get(key, self.oldest)
-        return rows[0] if len(rows) else None
-
-    def _keep(self, keys: Words, prints: Words, seqs: Ints, valid_until: Ints) -> None:
-        # an action whose validity is over already is still remembered for as long as any other
-        ends = np.maximum(valid_until, self.tick)
-        # copied: what is read-only is of another type to the compiler
-        if receipt_table.keep(self._table, keys, np.array(prints), seqs, ends) < len(keys):
-            raise ReceiptsFull(f"{self.limit} receipts are in memory, as many as may")
+        return entry_of(rows, 0) if len(rows) else None
 
     def _know_from_disk(self, keys: Words, prints: Words, verdicts: NDArray[np.int32], seqs: Ints) -> None:
         """Decide on the actions whose receipts are on disk."""
@@ -403,14 +439,17 @@ def open_arrays(opened: Rows) -> dict[str, NDArray[Any]]:
     return {OPEN_ROWS: opened.view(np.uint8).reshape(len(opened), RECEIPT.itemsize)}
 
 
-def outcome_of(row: np.void) -> Outcome:
-    """Return what a receipt (dtype RECEIPT) says of its action; one that is decided."""
-    status, code, order_id, filled, value, left, price = (
-        int(row[name]) for name in ("status", "code", "order_id", "filled", "value", "open", "price")
-    )
+def entry_of(rows: Rows, i: int) -> Entry:
+    """Return one of rows, dtype RECEIPT, in plain numbers."""
+    return Entry._make(rows.item(i))
+
+
+def outcome_of(entry: Entry) -> Outcome:
+    """Return what a receipt says of its action; one that is decided."""
+    status, code, order_id, filled = entry.status, entry.code, entry.order_id, entry.filled
     if code:
-        return Outcome(status, code, order_id, filled, 0, left, 0, value, price)
-    return Outcome(status, code, order_id, filled, value, left, price, 0, 0)
+        return Outcome(status, code, order_id, filled, 0, entry.open, 0, entry.value, entry.price)
+    return Outcome(status, code, order_id, filled, entry.value, entry.open, entry.price, 0, 0)
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Recorder:
         self._metrics = metrics
         self._commands = list(commands)
         self._frozen: str | None = None
+        metrics.queue_actions.set_function(lambda: len(queue))
         # bound once: finding a labelled counter costs more than counting
         self._counters = {
             (kind, outcome): metrics.actions.labels(kind.name.lower(), outcome)
@@ -119,7 +120,8 @@ class Recorder:
         Raises IdReused, Full, ReceiptsFull, ReadOnly; after any of them nothing has happened.
         """
         agent, kind = int(row["agent_id"][0]), Kind(int(row["kind"][0]))
-        known = self.receipts.get(agent, client_action_id)
+        key = self.receipts.key_of(agent, client_action_id)
+        known = self.receipts.find(key, client_action_id)
         if known is not None:
             if known.fingerprint != fingerprint:
                 self._counters[kind, "conflict"].inc()
@@ -134,7 +136,7 @@ class Recorder:
             raise
         seq = self._record(row, fingerprint, client_action_id)
         self._counters[kind, "accepted"].inc()
-        receipt = self.receipts.add(agent, client_action_id, seq, fingerprint, int(row["valid_until"][0]))
+        receipt = self.receipts.add(key, client_action_id, seq, fingerprint, int(row["valid_until"][0]))
         self._tell(row, np.frombuffer(client_action_id.encode(), np.uint8)[None])
         return Submitted(receipt, False)
 
@@ -168,7 +170,6 @@ class Recorder:
             seq = self.journal.append(RecordKind.ACTIONS, encode_actions(trimmed), len(new.rows))
             assert seq == new.rows["seq"][0]
             self.queue.extend(new.rows)
-            self._metrics.queue_actions.set(len(self.queue))
             self._tell(new.rows, trimmed.names)
         self._count(rows["kind"], verdicts)
         return Taken(admitted, keys, full or self._no_room())
@@ -252,7 +253,6 @@ class Recorder:
         row["seq"] = self.journal.next_seq
         seq = self._append(RecordKind.ACTION, encode_action(row, fingerprint, client_action_id))
         self.queue.extend(row)
-        self._metrics.queue_actions.set(len(self.queue))
         return seq
 
     def _append(self, kind: RecordKind, payload: bytes) -> int:

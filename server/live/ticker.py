@@ -381,7 +381,6 @@ class Ticker:
         metrics.tick_total_seconds.observe(self._clock.monotonic() - deadline)
         metrics.ticks.inc()
         metrics.tick.set(report.tick)
-        metrics.queue_actions.set(len(world.queue))
         metrics.receipts.set(len(world.receipts))
         metrics.receipts_in_memory.set(world.receipts.in_memory)
         metrics.receipt_index_bytes.set(world.receipts.index.memory_bytes)

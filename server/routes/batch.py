@@ -25,7 +25,7 @@ from server.errors import Problem
 from server.live.accounts import AccountReader
 from server.live.admission import Admission, unknown_agent
 from server.live.errors import Frozen, IdReused, ReceiptDamaged, ReceiptsFull
-from server.live.receipts import Ints, Rows, outcome_document, outcome_of
+from server.live.receipts import Entry, Ints, Rows, entry_of, outcome_document, outcome_of
 from server.live.recorder import Recorder, Taken
 from server.live.ticker import Ticker
 from server.live.view import Published
@@ -197,19 +197,20 @@ def _answer(results: Results, tick: int, status: int) -> Response:
 
 # --- objects -----------------------------------------------------------------------------------------------------
 def _objects(results: Results) -> list[dict[str, Any]]:
-    receipts = {} if results.rows is None else dict(zip(results.known.tolist(), results.rows, strict=True))
-    return [_object(i, results, receipts.get(i)) for i in range(results.size)]
+    rows = results.rows
+    known = {} if rows is None else {i: entry_of(rows, k) for k, i in enumerate(results.known.tolist())}
+    return [_object(i, results, known.get(i)) for i in range(results.size)]
 
 
-def _object(i: int, results: Results, row: np.void | None) -> dict[str, Any]:
+def _object(i: int, results: Results, entry: Entry | None) -> dict[str, Any]:
     problem = results.problems.get(i)
     if problem is None and len(results.seqs):
-        outcome = outcome_document(outcome_of(row)) if row is not None and row["status"] else None
+        outcome = outcome_document(outcome_of(entry)) if entry is not None and entry.status else None
         receipt = {
             "client_action_id": results.batch.content(i)["client_action_id"],
             "status": "accepted",
             "seq": int(results.seqs[i]),
-            "tick": int(row["tick"]) if row is not None and outcome else None,
+            "tick": entry.tick if entry is not None and outcome else None,
             "duplicate": bool(results.is_duplicate[i]),
             "outcome": outcome,
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -14,7 +15,7 @@ from engine.events import DISCOVERY, Event, PublicState, TickReport
 from engine.markets import MARKETS, NAMES, RESOURCES
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS
-from server.metrics import Metrics, catalogue, document
+from server.metrics import _TIMES_S, Metrics, catalogue, document
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +61,7 @@ def test_labels_are_those_of_the_catalogue() -> None:
     """Whatever is counted carries exactly the labels the page names."""
     metrics = Metrics()
     metrics.observe_report(report([(1, Kind.LIMIT, Status.FILLED)], (Event(DISCOVERY, 1, 5, "resource_discovered"),)))
-    metrics.http_requests.labels("GET", "/api/info", "200").inc()
+    metrics.http_requests.add("GET", "/api/info", "200")
     labels = {entry.name: set(entry.labels) for entry in catalogue()}
 
     body, _ = metrics.expose(None)
@@ -135,6 +136,20 @@ def test_economic_gauges_carry_the_public_values() -> None:
     places = {field.name: float(i) for i, field in enumerate(INDICATOR_FIELDS)}
     assert read("arena_unemployment") == places["unemployment"]
     assert read("arena_money_supply") == pytest.approx(places["money_supply"] / 1_000_000)
+
+
+def test_times_in_plain_numbers_are_the_histogram_prometheus_would_keep() -> None:
+    """The same buckets, bounds included, the same sum and count."""
+    metrics, plain = Metrics(), Histogram("arena_http_seconds", "", ("route",), registry=None, buckets=_TIMES_S)
+    for seconds in (0.0, 0.0004, 0.0005, 0.00051, 0.02, 5.0, 7.0):
+        metrics.http_seconds.add("/x", seconds)
+        plain.labels("/x").observe(seconds)
+
+    [ours], [theirs] = metrics.http_seconds.collect(), plain.collect()
+
+    assert [sample for sample in ours.samples if not sample.name.endswith("_created")] == [
+        sample for sample in theirs.samples if not sample.name.endswith("_created")
+    ]
 
 
 def test_two_servers_in_one_process_do_not_meet() -> None:

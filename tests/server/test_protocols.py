@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import socket
 import ssl
 import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +33,8 @@ from server import protocols
 from server.protocols import (
     EXTENSION,
     FRAMES_BURST,
+    HOT,
+    HOT_HEAD,
     ArenaHttpProtocol,
     ArenaWebSocketProtocol,
     prebuilt,
@@ -83,12 +89,43 @@ class Told:
         return self.last_words
 
 
-class Server:
-    """A server whose one endpoint attaches a receiver and hands connection and receiver to the test."""
+class Echo:
+    """Answers what is like a request it was shown, when the test says so, with its own number and the body."""
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+        self.served = 0
+
+    def learn(self, data: bytes, head: bytes) -> bytes | None:
+        """Remember what was in front of the body."""
+        return data.removesuffix(head)
+
+    def serve(self, likeness: bytes, data: bytes, answer: Callable[[int, bytes, bytes], None]) -> bool:
+        """Take a request that begins alike and has two bytes of body."""
+        if not data.startswith(likeness) or len(data) != len(likeness) + 2:
+            return False
+        self.served += 1
+        body = b"%d: %b" % (self.served, data[-2:])
+        self.waiting.append(partial(answer, 200, b"content-length: %d\r\n" % len(body), body))
+        return True
+
+    def answer(self) -> None:
+        """Answer what was taken."""
+        waiting, self.waiting = self.waiting, []
+        for answer in waiting:
+            answer()
+
+
+class Server:
+    """A server whose one endpoint attaches a receiver and hands connection and receiver to the test.
+
+    hot: answers at sight what is like a POST to /echo.
+    """
+
+    def __init__(self, hot: Echo | None = None, **more: Any) -> None:
         routes = [WebSocketRoute("/ws", self._endpoint), Route("/echo", self._echo, methods=["POST"])]
-        app = Starlette(routes=routes)
+        self._hot = hot
+        app = Starlette(routes=routes, lifespan=self._lifespan)
         self.lost = lost = asyncio.Event()
 
         class Noting(ArenaHttpProtocol):
@@ -97,7 +134,7 @@ class Server:
                 lost.set()
 
         options = websocket_options() | {"http": Noting} | more
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", **options))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", **options))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self.url = f"ws://localhost:{self.address[1]}/ws"
@@ -107,8 +144,14 @@ class Server:
         self.accepted: asyncio.Queue[tuple[ArenaWebSocketProtocol, Told]] = asyncio.Queue()
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
 
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, object]]:
+        yield {} if self._hot is None else {HOT: lambda: self._hot}
+
     async def _echo(self, request: Request) -> Response:
-        return Response(await request.body())
+        body = await request.body()
+        request.scope[HOT_HEAD] = body
+        return Response(body)
 
     async def _endpoint(self, websocket: WebSocket) -> None:
         self.arrived.put_nowait(websocket.scope["extensions"][EXTENSION])
@@ -117,6 +160,13 @@ class Server:
         connection, told = websocket.scope["extensions"][EXTENSION], Told()
         connection.attach(told)
         self.accepted.put_nowait((connection, told))
+
+    @property
+    def protocol(self) -> ArenaHttpProtocol:
+        """Its end of the only connection."""
+        (protocol,) = self._server.server_state.connections
+        assert isinstance(protocol, ArenaHttpProtocol)
+        return protocol
 
     async def stop(self) -> None:
         """Shut down as SIGTERM would."""
@@ -178,12 +228,22 @@ class TestUvicorn:
         """The state that says whether a frame may be written is uvicorn's."""
         assert f"self.{name}" in inspect.getsource(WebSocketsSansIOProtocol)
 
-    @pytest.mark.parametrize("name", ["data_received", "handle_websocket_upgrade", "pause_writing", "resume_writing"])
+    def test_what_follows_an_answer_is_uvicorns(self) -> None:
+        """Whatever answers calls it: keep-alive and the next of several requests."""
+        assert callable(HttpToolsProtocol.on_response_complete)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["data_received", "handle_websocket_upgrade", "pause_writing", "resume_writing", "timeout_keep_alive_handler"],
+    )
     def test_methods_of_http_we_lean_on_exist(self, name: str) -> None:
         """Deadlines hang on them."""
         assert callable(getattr(HttpToolsProtocol, name))
 
-    @pytest.mark.parametrize("name", ["cycle", "scope", "flow", "loop", "timeout_keep_alive_task"])
+    @pytest.mark.parametrize(
+        "name",
+        ["cycle", "scope", "flow", "loop", "pipeline", "server_state", "timeout_keep_alive", "timeout_keep_alive_task"],
+    )
     def test_attributes_of_http_we_lean_on_exist(self, name: str) -> None:
         """What is being answered and whether more is read is uvicorn's."""
         assert f"self.{name}" in inspect.getsource(HttpToolsProtocol)
@@ -195,6 +255,137 @@ HANDSHAKE = (
 )
 POST = b"POST /echo HTTP/1.1\r\nHost: arena\r\n"
 WHOLE = POST + b"Content-Length: 2\r\n\r\nhi"
+
+
+class TestAtSight:
+    async def test_what_is_alike_is_answered_at_sight(self) -> None:
+        """The first request goes the ordinary way, those like it do not; the last head that passed is the one known."""
+        hot = Echo()
+        server = Server(hot)
+        reader, writer = await asyncio.open_connection(*server.address)
+        other = WHOLE.replace(b"arena", b"other")
+        bodies = []
+        for request in (WHOLE, WHOLE, WHOLE[:-2] + b"yo", other, other, WHOLE, WHOLE):
+            writer.write(request)
+            answered = asyncio.ensure_future(body_of(reader))
+            await until(lambda answered=answered: bool(hot.waiting) or answered.done())  # type: ignore[misc]
+            hot.answer()
+            bodies.append(await answered)
+
+        assert bodies == [b"hi", b"1: hi", b"2: yo", b"hi", b"3: hi", b"hi", b"4: hi"]
+        writer.close()
+        await server.stop()
+
+    async def test_what_comes_meanwhile_is_answered_afterwards(self) -> None:
+        """An ordinary request that is sent while one is being answered at sight waits for its turn."""
+        hot = Echo()
+        server = Server(hot)
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(WHOLE)
+        first = await body_of(reader)
+        writer.write(WHOLE)
+        await until(lambda: bool(hot.waiting))
+
+        writer.write(WHOLE + WHOLE[:-2])
+        await until(lambda: bool(server.protocol.pipeline))
+        hot.answer()
+        writer.write(b"yo")
+
+        assert [first, *[await body_of(reader) for _ in range(3)]] == [b"hi", b"1: hi", b"hi", b"yo"]
+        writer.close()
+        await server.stop()
+
+    async def test_line_ends_before_a_request_start_no_deadline_that_outlives_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They begin the wait for a request's headers, which ends with the request, whichever way it goes."""
+        monkeypatch.setattr(protocols, "HEAD_S", 0.05)
+        hot = Echo()
+        server = Server(hot)
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(WHOLE)
+        await body_of(reader)
+        writer.write(b"\r\n")
+        await until(lambda: server.protocol._deadline is not None)
+
+        writer.write(WHOLE)
+        first = await body_of(reader)
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(4 * protocols.HEAD_S, passed.set)
+        await passed.wait()
+        writer.write(WHOLE)
+        await until(lambda: bool(hot.waiting))
+        hot.answer()
+
+        assert [first, await body_of(reader)] == [b"hi", b"1: hi"]
+        writer.close()
+        await server.stop()
+
+    async def test_idle_connections_are_closed_and_answers_at_sight_count(self) -> None:
+        """The time is counted from the last answer, though its timer was set by an earlier one."""
+        hot, idle_s = Echo(), 0.2
+        server = Server(hot, timeout_keep_alive=idle_s)
+        reader, writer = await asyncio.open_connection(*server.address)
+        loop = asyncio.get_running_loop()
+        writer.write(WHOLE)
+        await body_of(reader)
+        passed = asyncio.Event()
+        loop.call_later(idle_s / 2, passed.set)
+        await passed.wait()
+
+        writer.write(WHOLE)
+        await until(lambda: bool(hot.waiting))
+        answered = loop.time()
+        hot.answer()
+        body = await body_of(reader)
+        rest = await asyncio.wait_for(reader.read(), seconds(10.0))
+
+        assert (body, rest) == (b"1: hi", b"")
+        assert loop.time() - answered > idle_s * 0.9
+        writer.close()
+        await server.stop()
+
+    async def test_no_answer_at_sight_keeps_its_connection_open(self) -> None:
+        """Whoever waits for an answer is not idle."""
+        hot, idle_s = Echo(), 0.05
+        server = Server(hot, timeout_keep_alive=idle_s)
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(WHOLE)
+        await body_of(reader)
+        writer.write(WHOLE)
+        await until(lambda: bool(hot.waiting))
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(4 * idle_s, passed.set)
+        await passed.wait()
+
+        hot.answer()
+
+        assert await body_of(reader) == b"1: hi"
+        writer.close()
+        await server.stop()
+
+    async def test_a_client_that_has_gone_is_not_written_to(self) -> None:
+        """The answer comes too late for it, and hurts nobody."""
+        hot = Echo()
+        server = Server(hot)
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(WHOLE)
+        await body_of(reader)
+        writer.write(WHOLE)
+        await until(lambda: bool(hot.waiting))
+        writer.transport.abort()
+        await asyncio.wait_for(server.lost.wait(), seconds(10.0))
+
+        hot.answer()
+
+        await server.stop()
+
+
+async def body_of(reader: asyncio.StreamReader) -> bytes:
+    """Return the body of the next answer."""
+    async with asyncio.timeout(seconds(10.0)):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        return await reader.readexactly(int(re.search(r"content-length: ([0-9]+)", head)[1]))  # type: ignore[index]
 
 
 class TestSlowClients:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from server.live.journal import DiskFile
 
 
@@ -81,3 +83,31 @@ class GatedFile:
 def failing(at: int, error: int = errno.EIO) -> Callable[[Path], FailingFile]:
     """Return what opens a file that fails at its n-th call."""
     return lambda path: FailingFile(path, at, error)
+
+
+class Disk:
+    """The system's fdatasync, which can be made to wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_busy = False
+        """Whether somebody waits for it."""
+        self._gate = threading.Event()
+        self._gate.set()
+        sync = os.fdatasync
+
+        def gated(descriptor: int) -> None:
+            self.is_busy = not self._gate.is_set()
+            self._gate.wait()
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", gated)
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """Let no sync end inside the block."""
+        self.is_busy = False
+        self._gate.clear()
+        try:
+            yield
+        finally:
+            self._gate.set()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2
@@ -26,9 +24,11 @@ from engine.tick import PHASES
 from server.clock import ManualClock
 from server.live import topics
 from server.live.journal import scan_segment, segment_paths
+from server.live.recorder import Submitted
 from server.live.view import View
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
+from tests.support.disks import Disk
 from tests.support.streams import Watcher, until
 from tests.support.watching import watch
 from tests.support.worlds import small_config
@@ -291,12 +291,13 @@ class Trace:
         self.seen: list[tuple[str, list[Any]]] = []
         self.phases: list[str] = []
         parts, economy = arena.parts, arena.economy
-        submit, extend = parts.admission.submit, parts.world.queue.extend
+        submit, extend = parts.recorder.submit, parts.world.queue.extend
         advance, publish = economy.advance, parts.hub.publish
 
-        def watched_submit(agent: int, action: Any) -> Any:
-            self._note("validation", [action.client_action_id])
-            return submit(agent, action)
+        def watched_submit(row: NDArray[np.void], client_action_id: str, fingerprint: bytes) -> Submitted:
+            # what validation has let pass
+            self._note("validation", [client_action_id])
+            return submit(row, client_action_id, fingerprint)
 
         def watched_extend(rows: NDArray[np.void]) -> None:
             self._note("market queue", rows["seq"].tolist())
@@ -320,7 +321,7 @@ class Trace:
             self._note("event emission", view.report.outcomes["seq"].tolist())
             publish(view)
 
-        monkeypatch.setattr(parts.admission, "submit", watched_submit)
+        monkeypatch.setattr(parts.recorder, "submit", watched_submit)
         monkeypatch.setattr(parts.world.queue, "extend", watched_extend)
         monkeypatch.setattr(economy, "advance", watched_advance)
         told = arena.ticker._on_publish
@@ -335,33 +336,6 @@ class Trace:
     def _note(self, stage: str, what: list[Any]) -> None:
         if what:
             self.seen.append((stage, what))
-
-
-class Disk:
-    """The system's fdatasync, which can be made to wait."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_busy = False
-        self._gate = threading.Event()
-        self._gate.set()
-        sync = os.fdatasync
-
-        def gated(descriptor: int) -> None:
-            self.is_busy = not self._gate.is_set()
-            self._gate.wait()
-            sync(descriptor)
-
-        monkeypatch.setattr(os, "fdatasync", gated)
-
-    @contextmanager
-    def shut(self) -> Iterator[None]:
-        """Let no sync end inside the block."""
-        self.is_busy = False
-        self._gate.clear()
-        try:
-            yield
-        finally:
-            self._gate.set()
 
 
 async def raw(watcher: Watcher) -> bytes | str:

@@ -10,12 +10,17 @@ import pytest
 
 from engine.events import PublicState, TickReport
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status
-from engine.receipt_table import Verdict
+from engine.receipt_table import RECEIPT, Verdict
 from server.live.errors import ReceiptsFull
 from server.live.receipt_index import write_generation
-from server.live.receipts import RETENTION_TICKS, Receipts, credits, names_of
+from server.live.receipts import RETENTION_TICKS, Entry, Receipt, Receipts, credits, entry_of, names_of
 
 PRINT = b"0123456789abcdef"
+
+
+def keep(receipts: Receipts, agent: int, name: str, seq: int, fingerprint: bytes, valid_until: int) -> Receipt:
+    """Keep and return the receipt of an action."""
+    return receipts.add(receipts.key_of(agent, name), name, seq, fingerprint, valid_until)
 
 
 def report(
@@ -36,7 +41,7 @@ def test_a_receipt_has_no_outcome_until_its_tick_is_published() -> None:
     """Accepted means accepted: what becomes of it is not known yet."""
     receipts = Receipts(9)
 
-    receipt = receipts.add(1, "a-1", 5, PRINT, 600)
+    receipt = keep(receipts, 1, "a-1", 5, PRINT, 600)
 
     found = receipts.get(1, "a-1")
     assert found is not None
@@ -52,10 +57,34 @@ def test_a_receipt_has_no_outcome_until_its_tick_is_published() -> None:
     }
 
 
+def test_an_entry_is_a_row_in_plain_numbers() -> None:
+    """The same fields in the same order."""
+    row = np.zeros(1, RECEIPT)
+    for i, name in enumerate(RECEIPT.names or ()):
+        row[name] = i + 1
+
+    assert Entry._fields == RECEIPT.names
+    assert entry_of(row, 0) == tuple(range(1, len(Entry._fields) + 1))
+
+
+@pytest.mark.parametrize("name", ["a", "a-1", "order-17", "a" * 63, "a" * 64])
+def test_what_was_kept_among_many_is_found_alone(name: str) -> None:
+    """An id alone has the key it has in a column of them."""
+    receipts = Receipts(9)
+    names = names_of([name, "another"])
+
+    receipts.add_all(np.array([1, 1]), names, np.array([5, 6]), np.ones((2, 2), np.uint64), np.array([600, 600]))
+
+    found = receipts.get(1, name)
+    assert found is not None
+    assert found.seq == 5
+    assert receipts.get(1, "") is None
+
+
 def test_a_resting_order_is_followed_to_its_end() -> None:
     """Fills of later ticks add up in the receipt of the action that placed the order."""
     receipts = Receipts(9)
-    receipt = receipts.add(1, "a-1", 5, PRINT, 600)
+    receipt = keep(receipts, 1, "a-1", 5, PRINT, 600)
 
     placed = {"seq": 5, "agent_id": 1, "order_id": 5, "open": 10, "kind": Kind.LIMIT, "status": Status.RESTING}
     receipts.apply(report(10, [placed]))
@@ -84,8 +113,8 @@ def test_a_resting_order_is_followed_to_its_end() -> None:
 def test_a_cancelled_order_keeps_what_it_had_traded() -> None:
     """A cancel changes the status of the order's own receipt; what was filled stays."""
     receipts = Receipts(9)
-    order = receipts.add(1, "order", 5, PRINT, 600)
-    cancel = receipts.add(1, "cancel", 6, PRINT, 600)
+    order = keep(receipts, 1, "order", 5, PRINT, 600)
+    cancel = keep(receipts, 1, "cancel", 6, PRINT, 600)
     placed = {"seq": 5, "order_id": 5, "filled": 3, "open": 7, "kind": Kind.LIMIT, "status": Status.PARTIAL}
     receipts.apply(report(10, [placed]))
 
@@ -105,7 +134,7 @@ def test_a_cancelled_order_keeps_what_it_had_traded() -> None:
 def test_a_refusal_says_what_was_needed_in_its_own_unit(code: Reject, needed: Any, available: Any) -> None:
     """Money is in credits with six places, lots and ticks are whole numbers."""
     receipts = Receipts(9)
-    receipt = receipts.add(1, "a-1", 5, PRINT, 600)
+    receipt = keep(receipts, 1, "a-1", 5, PRINT, 600)
 
     refused = {"seq": 5, "code": code, "status": Status.REJECTED, "needed": 12_500_000, "available": 3_100_000}
     receipts.apply(report(10, [refused]))
@@ -120,8 +149,8 @@ def test_a_refusal_says_what_was_needed_in_its_own_unit(code: Reject, needed: An
 def test_a_receipt_is_kept_6000_ticks_longer_than_its_action_is_valid() -> None:
     """It is there at the last tick of its time and gone after it, even if its order still rests."""
     receipts = Receipts(0)
-    receipts.add(1, "short", 5, PRINT, 3)
-    receipts.add(1, "long", 6, PRINT, 4)
+    keep(receipts, 1, "short", 5, PRINT, 3)
+    keep(receipts, 1, "long", 6, PRINT, 4)
     receipts.apply(report(1, [{"seq": 5, "order_id": 5, "open": 1, "status": Status.RESTING}]))
 
     for tick in range(2, 3 + RETENTION_TICKS + 1):
@@ -138,8 +167,8 @@ def test_a_receipt_is_kept_6000_ticks_longer_than_its_action_is_valid() -> None:
 def test_when_memory_is_full_nothing_more_is_accepted() -> None:
     """No receipt goes before its time: an action that could not be told from a retry of it might happen twice."""
     receipts = Receipts(0, limit=2)
-    receipts.add(1, "one", 1, PRINT, 1)
-    receipts.add(1, "two", 2, PRINT, 600)
+    keep(receipts, 1, "one", 1, PRINT, 1)
+    keep(receipts, 1, "two", 2, PRINT, 600)
     receipts.apply(report(1, [{"seq": 1, "status": Status.DONE}]))
 
     with pytest.raises(ReceiptsFull, match="2 receipts"):
@@ -154,7 +183,7 @@ def test_an_action_that_comes_expired_is_remembered_all_the_same() -> None:
     """Its receipt tells of the refusal for as long as others' do."""
     receipts = Receipts(100)
 
-    receipts.add(1, "late", 1, PRINT, 5)
+    keep(receipts, 1, "late", 1, PRINT, 5)
     for tick in range(101, 200):
         receipts.apply(report(tick))
 
@@ -180,8 +209,8 @@ def test_amounts_are_exact(amount: int, text: str) -> None:
 def test_what_can_be_no_id_has_no_receipt(name: str) -> None:
     """An id is looked for whole: neither its beginning nor its end is another one's."""
     receipts = Receipts(9)
-    receipts.add(1, "a", 5, PRINT, 600)
-    receipts.add(1, "a" * 64, 6, PRINT, 600)
+    keep(receipts, 1, "a", 5, PRINT, 600)
+    keep(receipts, 1, "a" * 64, 6, PRINT, 600)
 
     assert receipts.get(1, name) is None
 
@@ -197,7 +226,7 @@ def test_names_are_hashed_with_a_secret() -> None:
 def test_a_receipt_on_disk_says_what_it_said_before(code: Reject, tmp_path: Path) -> None:
     """Whoever asks later gets the same document, print and sequence; memory has one receipt less."""
     receipts = Receipts(9)
-    receipt = receipts.add(1, "a-1", 5, PRINT, 600)
+    receipt = keep(receipts, 1, "a-1", 5, PRINT, 600)
     outcome = {"seq": 5, "order_id": 5, "filled": 4, "value": -(1 << 60), "price": 1 << 40, "status": Status.FILLED}
     if code:
         outcome = {"seq": 5, "code": code, "needed": 1 << 62, "available": 3, "status": Status.REJECTED}
@@ -218,7 +247,7 @@ def test_a_receipt_is_never_missing_on_its_way_to_the_disk(tmp_path: Path) -> No
     """While it is written, when it is on disk, when it has left the memory: it is there, and counted once."""
     receipts = Receipts(9)
     for i in range(3):
-        receipts.add(1, f"a-{i}", 5 + i, PRINT, 600)
+        keep(receipts, 1, f"a-{i}", 5 + i, PRINT, 600)
     receipts.apply(report(10, [{"seq": 5 + i, "status": Status.DONE} for i in range(2)]))
     stages: list[tuple[int, int]] = []
 
@@ -242,7 +271,7 @@ def test_what_the_disk_did_not_take_is_taken_by_the_next_flush(tmp_path: Path) -
     """Nothing is lost, nothing is written twice."""
     receipts = Receipts(9)
     for i in range(4):
-        receipts.add(1, f"a-{i}", 5 + i, PRINT, 600)
+        keep(receipts, 1, f"a-{i}", 5 + i, PRINT, 600)
     receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}, {"seq": 6, "status": Status.DONE}]))
     receipts.flush()
     receipts.apply(report(11, [{"seq": 7, "status": Status.DONE}]))
@@ -256,7 +285,7 @@ def test_a_batch_meets_what_is_in_memory_and_what_is_on_disk(tmp_path: Path) -> 
     """The same action is a duplicate, another one a conflict, wherever the first one's receipt is."""
     receipts = Receipts(9)
     for i, name in enumerate(("disk", "memory")):
-        receipts.add(1, name, 5 + i, PRINT, 600)
+        keep(receipts, 1, name, 5 + i, PRINT, 600)
     receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}]))
     flush(receipts, tmp_path)
     receipts.apply(report(11))
@@ -280,8 +309,8 @@ def test_a_batch_meets_what_is_in_memory_and_what_is_on_disk(tmp_path: Path) -> 
 def test_when_as_many_are_kept_as_may_be_nothing_more_is_accepted(tmp_path: Path) -> None:
     """The bound counts those on disk; who asks again is still answered."""
     receipts = Receipts(9, kept_max=2)
-    receipts.add(1, "one", 5, PRINT, 600)
-    receipts.add(1, "two", 6, PRINT, 600)
+    keep(receipts, 1, "one", 5, PRINT, 600)
+    keep(receipts, 1, "two", 6, PRINT, 600)
     receipts.apply(report(10, [{"seq": 5, "status": Status.DONE}]))
     flush(receipts, tmp_path)
 
