@@ -16,6 +16,7 @@ MARKETS = [*range(RAW_FIRST, RAW_LAST + 1), *range(SHARE_FIRST, CONSOL + 1)]
 SHARES = (0.01, 0.3)
 """Of the daily volume."""
 DAY = 24
+STARTS = 16
 
 
 class Trial:
@@ -70,26 +71,31 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def moves() -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return mean moves in bp, by size of the order and day, over eight starts and the 15 asset markets."""
+def moves() -> np.ndarray[tuple[int, int, int, int], np.dtype[np.float64]]:
+    """Return moves in bp by start, size of the order, day and asset market."""
     trial, found = Trial(), []
-    for _ in range(8):
-        found.append([trial.moves(share).mean(axis=1) for share in SHARES])
+    for _ in range(STARTS):
+        found.append([trial.moves(share) for share in SHARES])
         for _ in range(30):
             trial.economy.advance()
-    return np.array(found).mean(axis=0)
+    return np.array(found)
 
 
 def test_impact_grows_with_the_square_root_of_an_order(
-    moves: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    moves: np.ndarray[tuple[int, int, int, int], np.dtype[np.float64]],
 ) -> None:
     """Exponent .4 to .7 from 1 to 30 % of a daily volume; without residents who read the tape it is 1.05."""
-    small, large = moves[:, 0]
+    small, large = moves[:, :, 0].mean(axis=(0, 2))
 
     assert small > 0
     assert 0.4 <= np.log(large / small) / np.log(SHARES[1] / SHARES[0]) <= 0.7
 
 
-def test_impact_fades(moves: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
-    """Three days after its end the large order's move is a tenth smaller at least; alone it would be permanent."""
-    assert moves[1, 1] < 0.9 * moves[1, 0]
+def test_impact_fades(moves: np.ndarray[tuple[int, int, int, int], np.dtype[np.float64]]) -> None:
+    """Three days after its end the large order's move is a tenth smaller at least; alone it would be permanent.
+
+    Medians: in four days a world may tip into a panic that its twin does not have, and one such start outweighs ten.
+    """
+    ended, later = np.median(moves[:, 1], axis=(0, 2))
+
+    assert later < 0.9 * ended
