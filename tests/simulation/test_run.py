@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Seeds that have found something, with what; they stay.
 FOUND: dict[int, str] = {}
 MINUTES = 0.4
-SEEDS = range(1, 9)
+SEEDS = range(219, 227)
 
 
 @pytest.fixture(autouse=True)
