@@ -417,6 +417,7 @@ def warm() -> None:
     keys = receipts.keys(agents, names)
     prints = receipts.fingerprints(np.zeros(2, ACTION), ends)
     receipts.admit(keys, prints, ends, np.zeros(2, np.int32), 1, 1)
+    receipts.rows(keys)
     outcomes, updates = np.zeros(1, OUTCOME), np.zeros(1, ORDER_UPDATE)
     receipt_table.decide(receipts._table, outcomes, 1)
     receipt_table.follow(receipts._table, updates)

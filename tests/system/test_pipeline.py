@@ -310,7 +310,9 @@ class Trace:
                 self.phases.append(name)
                 outcomes = economy.state.outcomes
                 if name == "intake":
-                    self._note("processing", outcomes["seq"].tolist())
+                    # an order has no outcome yet: it waits for the auction in a row of its own
+                    orders = economy.state.new_order["id"][: economy.state.new_order_count[0]]
+                    self._note("processing", outcomes["seq"].tolist() + orders.tolist())
                 elif name == "prices":
                     self._note("price update", outcomes["seq"][outcomes["filled"] > 0].tolist())
                 observe(name)
