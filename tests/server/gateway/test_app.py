@@ -430,10 +430,10 @@ async def test_without_redis_frames_come_from_the_engine(valkey: Valkey) -> None
         valkey.kill()
         await until(lambda: gateway.count("gateway_redis_up") == 0 and not arena.parts.publisher.is_connected)
         made = await anybody.post("/api/agents/register", json={})
-        read = await anybody.get("/api/indicators")
         status = (await anybody.get("/api/status")).json()
         target = arena.tick + 10
         seen = [await next_frame(watcher) for _ in range(target - first["seq"])]
+        read = await anybody.get("/api/indicators")
 
         assert made.status_code == 201
         assert read.json()["tick"] > first["seq"]
