@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from loadtest import scrape
+
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.005
 LIFTED = ("--address-rate-limit", "10000000", "--registration-rate-limit", "10000000")
@@ -98,9 +100,7 @@ class ServerProcess:
 
     def samples(self) -> dict[str, float]:
         """Return the samples of /metrics by name with labels, as they are exposed."""
-        text = self.get("/metrics")[1].decode()
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
+        return scrape.parse(self.get("/metrics")[1].decode())
 
     def rss_bytes(self) -> int:
         """Return the resident memory of the process."""

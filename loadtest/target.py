@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from loadtest.process import ServerProcess
-
-FIRST_START_S = 600.0
-START_S = 60.0
+from loadtest.process import warm_server
 
 
 @contextmanager
@@ -22,11 +17,5 @@ def target(url: str | None, *flags: str) -> Iterator[str]:
     if url is not None:
         yield url.rstrip("/")
         return
-    with tempfile.TemporaryDirectory(prefix="arena-loadtest-") as folder:
-        data = Path(folder) / "world"
-        with ServerProcess(data, *flags) as first:
-            first.wait_ready(FIRST_START_S)
-            first.stop()
-        with ServerProcess(data, *flags) as server:
-            server.wait_ready(START_S)
-            yield server.url
+    with warm_server(*flags) as server:
+        yield server.url
