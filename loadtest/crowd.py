@@ -71,7 +71,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         finally:
             sender.kill()
             sender.wait()
-        whole = server.samples()
+        whole = _after_a_tick(server)
         stopping = time.monotonic()
         status = server.stop()
         stopped_s = time.monotonic() - stopping
@@ -96,6 +96,14 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "restart_s": restart_s,
         "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
     }
+
+
+def _after_a_tick(server: ServerProcess) -> Mapping[str, float]:
+    """Return the metrics after one more tick has begun and ended: what is counted tick by tick is whole then."""
+    first = server.samples()["arena_ticks_total"]
+    while (samples := server.samples())["arena_ticks_total"] < first + 2:
+        time.sleep(SAMPLE_EVERY_S)
+    return samples
 
 
 def _seen(before: Mapping[str, float], after: Mapping[str, float], wall: float) -> Document:

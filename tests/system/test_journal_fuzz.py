@@ -15,24 +15,39 @@ from engine.messages import Kind
 from server.live import world
 from server.live.journal import read_segments, scan_segment, segment_paths
 from server.live.verify_cmd import DAMAGED, OK, main
-from tests.support.live import live_world, open_small, soon
+from tests.support.disks import GatedFile
+from tests.support.live import live_world, open_small, soon, until
 
 EVERY = 8
 FLIPS = 1_000
 
 
 async def live(folder: Path) -> int:
-    """Leave a killed world of several segments, some of them archived; return where its last batch begins."""
-    async with live_world(folder / "running", snapshot_ticks=EVERY, resume_frames=2) as arena:
+    """Leave a killed world of several segments, some of them archived; return where its last batch begins.
+
+    An action of no tick yet lies before that batch, and two are in it.
+    """
+    files: list[GatedFile] = []
+
+    def open_file(path: Path) -> GatedFile:
+        files.append(GatedFile(path))
+        return files[-1]
+
+    async with live_world(folder / "running", open_file=open_file, snapshot_ticks=EVERY, resume_frames=2) as arena:
         agent = (await arena.register()).agent
         for i in range(5 * EVERY):
             arena.act(agent, f"a-{i}", Kind.SET_SENTIMENT, mood=(1, 2, 3, i))
             await arena.tick()
             await soon(arena.world.snapshots.idle())
-        begin = segment_paths(folder / "running")[-1].stat().st_size
-        # one batch: what is appended before the writer gets to run
-        for i in range(2):
-            arena.act(agent, f"b-{i}", Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
+        with files[-1].shut():
+            path = segment_paths(folder / "running")[-1]
+            size = path.stat().st_size
+            arena.act(agent, "b-before", Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
+            await until(lambda: path.stat().st_size > size)
+            begin = path.stat().st_size
+            # one batch: what is appended while the one before is synced
+            for i in range(2):
+                arena.act(agent, f"b-{i}", Kind.SET_SENTIMENT, mood=(1, 2, 3, 4))
         await soon(arena.recorder.durable(arena.world.journal.next_seq - 1))
         shutil.copytree(folder / "running", folder / "killed")
     return begin
@@ -59,7 +74,7 @@ async def test_truncated_at_every_byte_of_its_last_batch_it_starts(tmp_path: Pat
             assert torn.torn is not None
             assert torn.torn.sequence == records[0].sequence + kept
         opened = open_small(folder, snapshot_ticks=EVERY, resume_frames=2)
-        assert len(opened.queue) == kept, length
+        assert len(opened.queue) == 1 + kept, length
         assert opened.journal.next_seq == records[0].sequence + kept
         opened.events.close()
         opened.journal._writer._file.close()
