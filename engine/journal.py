@@ -217,9 +217,9 @@ def decode_key(payload: memoryview) -> KeyRecord:
     return KeyRecord(*_KEY.unpack(payload))
 
 
-def encode_action(row: NDArray[np.void], fingerprint: bytes, client_action_id: str) -> bytes:
-    """Return the payload of ACTION. row: shape (1,), dtype ACTION; fingerprint: 16 bytes."""
-    return row.tobytes() + fingerprint + client_action_id.encode()
+def encode_action(row: bytes, fingerprint: bytes, client_action_id: str) -> bytes:
+    """Return the payload of ACTION. row: bytes of dtype ACTION; fingerprint: 16 bytes."""
+    return row + fingerprint + client_action_id.encode()
 
 
 def encode_actions(actions: Actions) -> bytes:

@@ -21,7 +21,7 @@ class MarketQueue:
         self.capacity = capacity
         self._filling: NDArray[np.void] = np.zeros(capacity, ACTION)
         self._drained: NDArray[np.void] = np.zeros(capacity, ACTION)
-        self._bytes = self._filling.view(np.uint8)
+        self._bytes = self._filling.view(np.uint8).data
         self._count = 0
 
     def __len__(self) -> int:
@@ -37,16 +37,24 @@ class MarketQueue:
         """Copy actions, dtype ACTION, behind those that wait. Raises QueueFull when not all of them have room."""
         if len(rows) > self.room:
             raise QueueFull(f"{self._count} actions wait for the next tick already, {self.capacity} may")
-        # as bytes: assigning to rows of an array takes ten times as long for one of them
-        size = ACTION.itemsize
-        begin, end = self._count * size, (self._count + len(rows)) * size
-        self._bytes[begin:end] = np.ascontiguousarray(rows).view(np.uint8)
-        self._count += len(rows)
+        self._put(np.ascontiguousarray(rows).view(np.uint8).data, len(rows))
+
+    def add(self, row: bytes) -> None:
+        """Put one action, bytes of dtype ACTION, behind those that wait. Raises QueueFull when there is no room."""
+        if self._count >= self.capacity:
+            raise QueueFull(f"{self._count} actions wait for the next tick already, as many as may")
+        self._put(row, 1)
 
     def drain(self) -> NDArray[np.void]:
         """Return all waiting actions, oldest first, and wait for new ones. Valid until the next drain."""
         rows = self._filling[: self._count]
         self._filling, self._drained = self._drained, self._filling
-        self._bytes = self._filling.view(np.uint8)
+        self._bytes = self._filling.view(np.uint8).data
         self._count = 0
         return rows
+
+    def _put(self, rows: bytes | memoryview, count: int) -> None:
+        # as bytes: assigning to rows of an array takes ten times as long for one of them
+        begin = self._count * ACTION.itemsize
+        self._bytes[begin : begin + len(rows)] = rows
+        self._count += count

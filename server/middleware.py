@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server import keys
 from server.clock import Clock
 from server.errors import CODE_TEXT, MEDIA_TYPE, Code, Problem, Unavailable
+from server.logs import DEBUG
 from server.metrics import Metrics
 
 EXCHANGE = "arena.exchange"
@@ -92,8 +93,9 @@ class Tally:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        # bound once: finding the log's configuration takes longer than not writing a line
+        # bound once: finding the log's configuration takes longer than not writing a line, as does making one up
         self._log = log.bind()
+        self._is_debug = self._log.is_enabled_for(DEBUG)
 
     def add(
         self, method: str, route: str, status: int, seconds: float, request_id: str, *, is_stream: bool = False
@@ -106,6 +108,8 @@ class Tally:
             self._metrics.http_seconds.add(route, seconds)
         # why everybody gets a 503 (opening, frozen, stopping) has a line of its own: not one more per request
         is_quiet = status < 400 or status == HTTPStatus.SERVICE_UNAVAILABLE
+        if is_quiet and not self._is_debug:
+            return
         write = self._log.debug if is_quiet else self._log.info if status < 500 else self._log.warning
         write("request", method=method, route=route, status=status, ms=round(seconds * 1_000, 3), request_id=request_id)
 

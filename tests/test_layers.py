@@ -105,6 +105,7 @@ ORDER = {
         "errors config rng arithmetic canonical ladder markets agent_index siphash",
         "layout messages events public",
         "receipt_table",
+        "receipt_door",
         "state",
         "auction order_book resources market_queue columns",
         "phases",

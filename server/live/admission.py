@@ -30,7 +30,7 @@ from server.errors import BadRequest, Code, NotFound, Problem, Unauthorized
 from server.live.errors import Full, LiveError
 from server.live.quick_check import quick_check
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
-from server.live.recorder import Recorder, Submitted, Taken
+from server.live.recorder import Input, Recorder, Submitted, Taken
 from server.metrics import Metrics
 
 BURST_SHARE = 10
@@ -260,10 +260,8 @@ class Admission:
         if action is None:
             self.limits.keys.give_back(key_hash)
             return None
-        row = np.frombuffer(bytearray(action.row), ACTION)
-        fingerprint = self._receipts.fingerprints(row, np.array([action.asked_until])).tobytes()
         try:
-            return Sighted(rate, self._recorder.submit(row, action.client_action_id, fingerprint))
+            return Sighted(rate, self._recorder.take(action))
         except LiveError as error:
             return Sighted(rate, error)
 
@@ -301,11 +299,13 @@ class Admission:
         """Hand an action to the recorder; acknowledge it only when recorder.durable(receipt.seq) has returned.
 
         Raises NotFound for an agent that has left, BadRequest for a shape that depends on more than one field, and
-        what Recorder.submit raises.
+        what Recorder.take raises.
         """
         self.check_present(agent, action.client_action_id)
         row = self.row(agent, action)
-        return self._recorder.submit(row, action.client_action_id, self.fingerprint(row, action))
+        asked = -1 if action.valid_until_tick is None else action.valid_until_tick
+        kind, until = Kind(int(row["kind"][0])), int(row["valid_until"][0])
+        return self._recorder.take(Input(kind, action.client_action_id, asked, until, row.tobytes()))
 
     def row(self, agent: int, action: schemas.Action) -> NDArray[np.void]:
         """Return an action as the world takes it: dtype ACTION, shape (1,), seq not filled."""
@@ -345,11 +345,6 @@ class Admission:
                 verdicts[i] = Verdict.LEFT
         verdicts[~is_right] = Verdict.REFUSED
         return self._recorder.submit_batch(rows, columns.names, columns.valid_until_tick, verdicts)
-
-    def fingerprint(self, row: NDArray[np.void], action: schemas.Action) -> bytes:
-        """Return 16 bytes that are equal for the same action however it was written, and only then."""
-        asked = -1 if action.valid_until_tick is None else action.valid_until_tick
-        return self._receipts.fingerprints(row, np.array([asked])).tobytes()
 
     def receipt(self, agent: int, client_action_id: str) -> Receipt:
         """Return the receipt under that id. Raises NotFound."""

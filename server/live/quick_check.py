@@ -21,6 +21,7 @@ from engine.markets import FINAL, ID
 from engine.messages import Kind, TimeInForce
 from server.bodies import INTEGER_MAX
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
+from server.live.recorder import Input
 from server.schemas import GOODS, PRICE_HIGHEST, PRICE_LOWEST, QUANTITY_MAX
 
 PACKED = Struct("<8q5iBbbB")
@@ -43,20 +44,12 @@ _SIDES = {"buy": 1, "sell": -1}
 _TIMES = {time.name.lower(): time for time in TimeInForce}
 
 
-_Content = tuple[int, int, int, int, int, int, int, int]
+_Content = tuple[Kind, int, int, int, int, int, int, int]
 """What an action says beside its name and its validity: kind, quantity, order_id, order_until, level, market, side,
 time_in_force. A tuple without names: making one with them took a tenth of a check."""
 
 
-class Checked(NamedTuple):
-    """An action that is right. asked_until: its valid_until_tick, NOT_ASKED without; row: bytes of dtype ACTION."""
-
-    client_action_id: str
-    asked_until: int
-    row: bytes
-
-
-def quick_check(body: bytes, agent: int, now: int) -> Checked | None:
+def quick_check(body: bytes, agent: int, now: int) -> Input | None:
     """Return the action a JSON body stands for, None for one that bodies.decode and schemas.parse_action look at.
 
     now: the last published tick, from which its validity counts.
@@ -65,7 +58,7 @@ def quick_check(body: bytes, agent: int, now: int) -> Checked | None:
     return None if value is None else check(value, agent, now)
 
 
-def check(value: dict[str, Any], agent: int, now: int) -> Checked | None:
+def check(value: dict[str, Any], agent: int, now: int) -> Input | None:
     """Return the action that a decoded object stands for, None for one that schemas.parse_action looks at.
 
     value: plain, as the decoders of server.bodies leave it: numbers with a fraction are Decimals.
@@ -86,7 +79,8 @@ def check(value: dict[str, Any], agent: int, now: int) -> Checked | None:
     content = known.read(value)
     if content is None:
         return None
-    return Checked(client_action_id, asked, _packed(agent, valid_until, content))
+    # the kind is the first of the content
+    return Input(content[0], client_action_id, asked, valid_until, _packed(agent, valid_until, content))
 
 
 def _flat(body: bytes) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from engine import receipt_table
 from engine.events import TickReport
 from engine.ladder import UCR
 from engine.messages import ACTION, ORDER_UPDATE, OUTCOME, REJECT_TEXT, Reject, Status
+from engine.receipt_door import NAME_SIZE, SEQ_WORD, UNTIL_WORD, Answer, Door
 from engine.receipt_table import FREE, OPEN, RECEIPT, SETTLED, USED, Verdict
 from engine.siphash import KEY_SIZE, hash_but_two, hash_names, key_words, longest
 from server.live import receipt_index
@@ -48,14 +49,10 @@ SWEEP_TICKS = 600
 """In so many ticks every receipt is looked at once whether it is past its time."""
 OPEN_ROWS = "receipts.open"
 """Array of open receipts in a snapshot: the bytes of their rows."""
-ID_SIZE = 64
-"""Most characters of a client_action_id."""
 
-_FIELDS: Mapping[str, Any] = ACTION.fields or {}
 _WORDS = Struct("<QQ")
 _UNDECIDED = (0,) * 10
 """The fields of an Entry behind `ends` before its tick."""
-_SEQ_WORD, _UNTIL_WORD = (_FIELDS[name][1] // 8 for name in ("seq", "valid_until"))
 _MONEY_CODES = frozenset({Reject.NO_FUNDS, Reject.CREDIT_LIMIT, Reject.REPAY_OVER_DEBT})
 
 
@@ -103,10 +100,9 @@ class Entry(NamedTuple):
 class Receipt:
     """One accepted action, as it stands whenever it is asked. seq: of its record."""
 
-    __slots__ = ("_entry", "_looked_at", "_receipts", "client_action_id", "key", "seq")
+    __slots__ = ("_entry", "_looked_at", "_receipts", "client_action_id", "seq")
 
-    def __init__(self, receipts: Receipts, key: Words, client_action_id: str, entry: Entry) -> None:
-        self.key = key
+    def __init__(self, receipts: Receipts, client_action_id: str, entry: Entry) -> None:
         self.client_action_id = client_action_id
         self.seq = entry.seq
         self._receipts = receipts
@@ -146,7 +142,7 @@ class Receipt:
         # only a tick changes it, and most are asked for in the tick they came in
         if self._looked_at != self._receipts.tick and self._entry.may_change:
             self._looked_at = self._receipts.tick
-            self._entry = self._receipts.newer(self.key, self._entry)
+            self._entry = self._receipts.newer(self._entry)
         return self._entry
 
 
@@ -194,6 +190,7 @@ class Receipts:
         self.index = index or ReceiptIndex()
         self._key = key_words(blake2b(secret, digest_size=KEY_SIZE, person=b"receipts").digest())
         self._table = receipt_table.new_table(limit)
+        self._door = Door(self._table, self._key)
         self._writing: deque[NDArray[np.int32]] = deque()
         """Slots of receipts on their way to the disk, those that left first in front."""
         self._written: deque[NDArray[np.int32]] = deque()
@@ -238,13 +235,13 @@ class Receipts:
         """
         words = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, ACTION.itemsize // 8)
         prints = np.empty((len(rows), 2), np.uint64)
-        hash_but_two(self._key, words, _SEQ_WORD, _UNTIL_WORD, asked_until, prints)
+        hash_but_two(self._key, words, SEQ_WORD, UNTIL_WORD, asked_until, prints)
         return prints
 
     # --- one -----------------------------------------------------------------------------------------------------
     def get(self, agent: int, client_action_id: str) -> Receipt | None:
         """Return the receipt under that id, None when there is none (any more). Raises ReceiptDamaged."""
-        if not (client_action_id.isascii() and 0 < len(client_action_id) <= ID_SIZE and "\0" not in client_action_id):
+        if not (client_action_id.isascii() and 0 < len(client_action_id) <= NAME_SIZE and "\0" not in client_action_id):
             return None
         return self.find(self.key_of(agent, client_action_id), client_action_id)
 
@@ -257,14 +254,20 @@ class Receipts:
     def find(self, key: Words, client_action_id: str) -> Receipt | None:
         """Return the receipt under the key of an id, None when there is none (any more). Raises ReceiptDamaged."""
         entry = self._find(key)
-        return None if entry is None else Receipt(self, key, client_action_id, entry)
+        return None if entry is None else Receipt(self, client_action_id, entry)
+
+    def fullness(self) -> ReceiptsFull | None:
+        """Return why not one more receipt can be kept, None when it can."""
+        if self.in_memory >= self.limit:
+            return ReceiptsFull(f"{self.limit} receipts are in memory, as many as may; the disk takes none")
+        if len(self) >= self.kept_max:
+            return ReceiptsFull(f"{self.kept_max} receipts are kept, as many as may")
+        return None
 
     def make_room(self) -> None:
         """See to it that one more receipt can be kept. Raises ReceiptsFull."""
-        if self.in_memory >= self.limit:
-            raise ReceiptsFull(f"{self.limit} receipts are in memory, as many as may; the disk takes none")
-        if len(self) >= self.kept_max:
-            raise ReceiptsFull(f"{self.kept_max} receipts are kept, as many as may")
+        if (full := self.fullness()) is not None:
+            raise full
 
     def add(self, key: Words, client_action_id: str, seq: int, fingerprint: bytes, valid_until: int) -> Receipt:
         """Keep and return the receipt of an action just accepted. key: of its id."""
@@ -274,11 +277,37 @@ class Receipts:
         if not receipt_table.keep(self._table, key, prints, np.array([seq]), np.array([ends])):
             raise self._no_room()
         words = (*key[0].tolist(), *_WORDS.unpack(fingerprint))
-        return Receipt(self, key, client_action_id, Entry._make((*words, seq, ends, *_UNDECIDED)))
+        return Receipt(self, client_action_id, Entry._make((*words, seq, ends, *_UNDECIDED)))
 
-    def newer(self, key: Words, entry: Entry) -> Entry:
+    def take(
+        self, row: bytes, client_action_id: str, asked_until: int, valid_until: int, next_seq: int, room: int
+    ) -> tuple[Verdict, Receipt | None]:
+        """Decide on one action and keep its receipt when it is accepted; the receipt is None when there is none.
+
+        row: bytes of dtype ACTION; asked_until: -1 for none; next_seq: its sequence when it is accepted;
+        room: 0 when it cannot be. Raises ReceiptDamaged; then nothing has happened.
+        """
+        ends, on_disk = max(valid_until, self.tick), len(self.index)
+        # all that fit into memory are counted first: how many those are takes longer to say
+        if on_disk + self.limit > self.kept_max and len(self) >= self.kept_max:
+            room = 0
+        asked = (row, client_action_id, asked_until, ends, self.oldest, next_seq)
+        # what is not in memory is looked for on the disk before it is kept
+        answer = self._door.ask(*asked, 0 if on_disk else room)
+        if on_disk and answer.verdict == Verdict.FULL:
+            known = self.find(_key(answer), client_action_id)
+            if known is not None:
+                is_same = known.fingerprint == _WORDS.pack(answer.print_high, answer.print_low)
+                return Verdict.DUPLICATE if is_same else Verdict.CONFLICT, known
+            answer = self._door.ask(*asked, room)
+        if answer.verdict == Verdict.ACCEPTED:
+            entry = Entry._make((*answer[1:5], answer.seq, ends, *_UNDECIDED))
+            return Verdict.ACCEPTED, Receipt(self, client_action_id, entry)
+        return Verdict(answer.verdict), self.find(_key(answer), client_action_id)
+
+    def newer(self, entry: Entry) -> Entry:
         """Return a receipt as it stands now; as it stood when it is not kept any more."""
-        found = self._find(key)
+        found = self._find(_key(entry))
         return entry if found is None or found.seq != entry.seq else found
 
     # --- many ----------------------------------------------------------------------------------------------------
@@ -425,19 +454,25 @@ def warm() -> None:
     receipt_table.release(receipts._table, np.zeros(0, np.int32))
     receipts.restore(open_arrays(receipts.open_before(99)))
     receipts.add_all(agents, names, np.array([7, 8]), prints, ends)
+    receipts.take(bytes(ACTION.itemsize), "c", -1, 5, 9, 1)
     longest(names)
     receipt_index.warm()
 
 
 def names_of(client_action_ids: Sequence[str]) -> NDArray[np.uint8]:
-    """Return ids of at most ID_SIZE characters of ASCII as rows of bytes, filled up with zeros."""
-    joined = np.array(client_action_ids, f"S{ID_SIZE}")
-    return joined.view(np.uint8).reshape(len(joined), ID_SIZE)
+    """Return ids of at most NAME_SIZE characters of ASCII as rows of bytes, filled up with zeros."""
+    joined = np.array(client_action_ids, f"S{NAME_SIZE}")
+    return joined.view(np.uint8).reshape(len(joined), NAME_SIZE)
 
 
 def open_arrays(opened: Rows) -> dict[str, NDArray[Any]]:
     """Return open receipts as arrays, for a snapshot; Receipts.restore takes them back."""
     return {OPEN_ROWS: opened.view(np.uint8).reshape(len(opened), RECEIPT.itemsize)}
+
+
+def _key(words: Entry | Answer) -> Words:
+    """Return what a receipt is kept under, shape (1, 2)."""
+    return np.array([[words.high, words.low]], np.uint64)
 
 
 def entry_of(rows: Rows, i: int) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from struct import Struct
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ from server.metrics import Metrics
 NO_FINGERPRINT = bytes(FINGERPRINT_SIZE)
 COMMANDS_MAX = 64
 """Commands that may wait for the next tick."""
+_SEQ = Struct("<q")
+"""The first field of a row of dtype ACTION."""
 
 
 class Registration(NamedTuple):
@@ -65,6 +68,16 @@ class Taken(NamedTuple):
         """The highest sequence that a receipt of it has, 0 for none."""
         is_known = np.isin(self.admitted.verdicts, (Verdict.ACCEPTED, Verdict.DUPLICATE))
         return int(self.admitted.seqs[is_known].max(initial=0))
+
+
+class Input(NamedTuple):
+    """An action that is right. asked_until: its valid_until_tick, -1 without; row: bytes of dtype ACTION, seq open."""
+
+    kind: Kind
+    client_action_id: str
+    asked_until: int
+    valid_until: int
+    row: bytes
 
 
 class Recorder:
@@ -139,6 +152,34 @@ class Recorder:
         receipt = self.receipts.add(key, client_action_id, seq, fingerprint, int(row["valid_until"][0]))
         self._tell(row, np.frombuffer(client_action_id.encode(), np.uint8)[None])
         return Submitted(receipt, False)
+
+    def take(self, given: Input) -> Submitted:
+        """Accept an action of an agent, or recognise it.
+
+        Raises IdReused, Full, ReceiptsFull, ReadOnly, ReceiptDamaged; after any of them nothing has happened.
+        """
+        kind, client_action_id, asked_until, valid_until, row = given
+        full, seq = self._fullness(), self.journal.next_seq
+        room = 0 if full is not None else 1
+        verdict, receipt = self.receipts.take(row, client_action_id, asked_until, valid_until, seq, room)
+        if receipt is None:
+            refusal = full or self.receipts.fullness()
+            assert refusal is not None
+            if not isinstance(refusal, ReadOnly):
+                self._counters[kind, "refused_full"].inc()
+            raise refusal
+        self._counters[kind, _COUNTED[verdict]].inc()
+        if verdict is Verdict.CONFLICT:
+            raise IdReused(client_action_id, receipt.seq)
+        if verdict is Verdict.ACCEPTED:
+            # whether it takes anything was asked before, and nothing came in between: no receipt is without its record
+            row = _SEQ.pack(seq) + row[_SEQ.size :]
+            taken = self._append(RecordKind.ACTION, encode_action(row, receipt.fingerprint, client_action_id))
+            assert taken == seq == receipt.seq
+            self.queue.add(row)
+            if self.followers:
+                self._tell(np.frombuffer(row, ACTION), np.frombuffer(client_action_id.encode(), np.uint8)[None])
+        return Submitted(receipt, verdict is Verdict.DUPLICATE)
 
     def submit_batch(
         self,
@@ -251,7 +292,7 @@ class Recorder:
     def _record(self, row: NDArray[np.void], fingerprint: bytes, client_action_id: str) -> int:
         """Journal an action and queue it for the next tick; the order of the two is the order of the world."""
         row["seq"] = self.journal.next_seq
-        seq = self._append(RecordKind.ACTION, encode_action(row, fingerprint, client_action_id))
+        seq = self._append(RecordKind.ACTION, encode_action(row.tobytes(), fingerprint, client_action_id))
         self.queue.extend(row)
         return seq
 

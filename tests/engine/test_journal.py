@@ -85,7 +85,7 @@ def test_action_comes_back(quantity: int, level: int, fingerprint: bytes, client
     """Whatever an action holds, the record gives it back."""
     row = action_row(7, quantity=quantity, level=level)
 
-    payload = memoryview(encode_action(row, fingerprint, client_action_id))
+    payload = memoryview(encode_action(row.tobytes(), fingerprint, client_action_id))
     back = decode_actions(Record(1, RecordKind.ACTION, payload, 0))
 
     assert back.rows == row
@@ -153,7 +153,7 @@ def test_the_bytes_on_disk_do_not_change() -> None:
         "55000000ab72c513090000000000000004b80b00000000000000002a36fe9c971702000000ae0b000000000000"
         "000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
     )
-    assert len(encode_action(action_row(), bytes(16), "")) == 88 + 16
+    assert len(encode_action(action_row().tobytes(), bytes(16), "")) == 88 + 16
     actions = some_actions(np.concatenate([action_row(7), action_row(8)]), "a", "bcd")
     assert encode_actions(actions) == b"".join(
         (

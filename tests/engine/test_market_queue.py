@@ -53,6 +53,8 @@ def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
 
     with pytest.raises(QueueFull, match="2 actions"):
         queue.extend(row(3))
+    with pytest.raises(QueueFull, match="2 actions"):
+        queue.add(row(3).tobytes())
 
     assert queue.drain()["seq"].tolist() == [1, 2]
     queue.extend(row(3))
@@ -92,16 +94,20 @@ def test_a_queue_without_room_is_a_wrong_setting() -> None:
         MarketQueue(0)
 
 
-@given(st.lists(st.one_of(st.none(), st.integers(0, 10**18)), max_size=60))
-def test_nothing_is_lost_doubled_or_reordered(steps: list[int | None]) -> None:
-    """Whatever the mix of rows and drains (None), the rows come out as they went in."""
+@given(st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 10**18), st.booleans())), max_size=60))
+def test_nothing_is_lost_doubled_or_reordered(steps: list[tuple[int, bool] | None]) -> None:
+    """Whatever the mix of rows, as arrays or as bytes, and drains (None), the rows come out as they went in."""
     queue = MarketQueue(7)
     taken, out = [], []
-    for seq in steps:
-        if seq is None:
+    for step in steps:
+        if step is None:
             out += queue.drain()["seq"].tolist()
         elif len(queue) < 7:
-            queue.extend(row(seq))
+            seq, is_bytes = step
+            if is_bytes:
+                queue.add(row(seq).tobytes())
+            else:
+                queue.extend(row(seq))
             taken.append(seq)
 
     assert out + queue.drain()["seq"].tolist() == taken

@@ -50,7 +50,7 @@ class JournalBytes:
         """Append an action."""
         row = action_row(agent) if row is None else row
         row["seq"] = self.next_sequence
-        return self.add(RecordKind.ACTION, encode_action(row, bytes(16), client_action_id))
+        return self.add(RecordKind.ACTION, encode_action(row.tobytes(), bytes(16), client_action_id))
 
     def actions(self, rows: NDArray[np.void], *client_action_ids: str) -> int:
         """Append one record of several actions and return the sequence of the first."""

@@ -19,12 +19,13 @@ from engine.commands import Command
 from engine.events import TickReport
 from engine.journal import Mark, RecordKind, decode_actions, decode_mark, is_input
 from engine.markets import ID
+from engine.messages import ACTION
 from engine.phases.psychology import volatility_multiplier
 from engine.tick import PHASES
 from server.clock import ManualClock
 from server.live import topics
 from server.live.journal import scan_segment, segment_paths
-from server.live.recorder import Submitted
+from server.live.recorder import Input, Submitted
 from server.live.view import View
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
@@ -291,17 +292,17 @@ class Trace:
         self.seen: list[tuple[str, list[Any]]] = []
         self.phases: list[str] = []
         parts, economy = arena.parts, arena.economy
-        submit, extend = parts.recorder.submit, parts.world.queue.extend
+        take, add = parts.recorder.take, parts.world.queue.add
         advance, publish = economy.advance, parts.hub.publish
 
-        def watched_submit(row: NDArray[np.void], client_action_id: str, fingerprint: bytes) -> Submitted:
+        def watched_take(given: Input) -> Submitted:
             # what validation has let pass
-            self._note("validation", [client_action_id])
-            return submit(row, client_action_id, fingerprint)
+            self._note("validation", [given.client_action_id])
+            return take(given)
 
-        def watched_extend(rows: NDArray[np.void]) -> None:
-            self._note("market queue", rows["seq"].tolist())
-            extend(rows)
+        def watched_add(row: bytes) -> None:
+            self._note("market queue", np.frombuffer(row, ACTION)["seq"].tolist())
+            add(row)
 
         def watched_advance(
             actions: NDArray[np.void], observe: Callable[[str], None], commands: Sequence[Command]
@@ -323,8 +324,8 @@ class Trace:
             self._note("event emission", view.report.outcomes["seq"].tolist())
             publish(view)
 
-        monkeypatch.setattr(parts.recorder, "submit", watched_submit)
-        monkeypatch.setattr(parts.world.queue, "extend", watched_extend)
+        monkeypatch.setattr(parts.recorder, "take", watched_take)
+        monkeypatch.setattr(parts.world.queue, "add", watched_add)
         monkeypatch.setattr(economy, "advance", watched_advance)
         told = arena.ticker._on_publish
         assert publish in told

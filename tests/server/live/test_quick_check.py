@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.markets import FINAL, NAMES
-from engine.messages import ACTION
+from engine.messages import ACTION, Kind
 from server import bodies
 from server.errors import Problem
 from server.live.admission import to_row, valid_until
-from server.live.quick_check import NOT_ASKED, PACKED, Checked, check, quick_check
+from server.live.quick_check import NOT_ASKED, PACKED, check, quick_check
+from server.live.recorder import Input
 from server.schemas import GOODS, parse_action
 
 AGENT, NOW = 17, 1_000
@@ -26,7 +27,7 @@ LIMIT: dict[str, Any] = {
 QUICK_KINDS = ("limit", "market", "cancel", "replace", "produce", "consume")
 
 
-def slowly(value: Any) -> Checked | None:
+def slowly(value: Any) -> Input | None:
     """Return what the models make of a decoded body, None for what they refuse."""
     try:
         action = parse_action(value)
@@ -35,10 +36,11 @@ def slowly(value: Any) -> Checked | None:
     except (ValidationError, Problem):
         return None
     asked = NOT_ASKED if action.valid_until_tick is None else action.valid_until_tick
-    return Checked(action.client_action_id, asked, row.tobytes())
+    kind, until = Kind(int(row["kind"][0])), int(row["valid_until"][0])
+    return Input(kind, action.client_action_id, asked, until, row.tobytes())
 
 
-def slowly_read(body: bytes) -> Checked | None:
+def slowly_read(body: bytes) -> Input | None:
     """Return what the strict decoder and the models make of a body, None for what they refuse."""
     try:
         return slowly(bodies.decode(body, bodies.JSON))

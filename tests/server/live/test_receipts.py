@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.events import PublicState, TickReport
-from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Reject, Status
+from engine.messages import ACTION, ORDER_UPDATE, OUTCOME, Kind, Reject, Status
 from engine.receipt_table import RECEIPT, Verdict
 from server.live.errors import ReceiptsFull
 from server.live.receipt_index import write_generation
@@ -79,6 +79,38 @@ def test_what_was_kept_among_many_is_found_alone(name: str) -> None:
     assert found is not None
     assert found.seq == 5
     assert receipts.get(1, "") is None
+
+
+def test_an_action_is_decided_alone_as_among_others(tmp_path: Path) -> None:
+    """New, known, taken and refused; what is on disk is known as well as what is in memory."""
+    receipts = Receipts(9, kept_max=3)
+    rows = [np.zeros(1, ACTION) for _ in range(2)]
+    rows[1]["quantity"] = 5
+
+    first = receipts.take(rows[0].tobytes(), "a", -1, 600, 5, 1)
+    assert first[0] is Verdict.ACCEPTED
+    assert first[1] is not None
+    again = receipts.take(rows[0].tobytes(), "a", -1, 900, 6, 0)
+    other = receipts.take(rows[1].tobytes(), "a", -1, 600, 6, 1)
+    full = receipts.take(rows[1].tobytes(), "b", -1, 600, 6, 0)
+    done = {"seq": 5, "agent_id": 0, "order_id": 5, "kind": Kind.LIMIT, "status": Status.FILLED}
+    receipts.apply(report(10, [done]))
+    receipts.adopt(write_generation(tmp_path, 1, receipts.flush().rows()))
+    receipts.apply(report(11))
+    receipts.apply(report(12))
+    in_memory = receipts.in_memory
+    later = [receipts.take(row.tobytes(), "a", -1, 600, 6, 1) for row in rows]
+    more = [receipts.take(rows[1].tobytes(), name, -1, 600, 6 + i, 1) for i, name in enumerate("bcd")]
+
+    for verdict, known in (again, later[0]):
+        assert known is not None
+        assert (verdict, known.seq) == (Verdict.DUPLICATE, 5)
+    assert (other[0], later[1][0]) == (Verdict.CONFLICT, Verdict.CONFLICT)
+    assert full == (Verdict.FULL, None)
+    assert in_memory == 0, "it was only on disk"
+    assert [verdict for verdict, _ in more] == [Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.FULL]
+    assert receipts.fullness() is not None
+    assert first[1].document(False) == receipts.get(0, "a").document(False)  # type: ignore[union-attr]
 
 
 def test_a_resting_order_is_followed_to_its_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine.receipt_table import Verdict
 from server.live.errors import Full, IdReused, OwnerFull, ReadOnly, ReceiptsFull, WorldFull
 from server.live.journal import scan_segment, segment_paths
 from server.live.receipts import Receipts, names_of
-from server.live.recorder import Recorder, Taken
+from server.live.recorder import Input, Recorder, Submitted, Taken
 from server.live.world import World
 from server.metrics import Metrics
 from tests.support.disks import failing
@@ -39,11 +40,29 @@ def count(metrics: Metrics, kind: str, outcome: str) -> float | None:
     return metrics.registry.get_sample_value("arena_actions_total", {"kind": kind, "outcome": outcome})
 
 
-def test_journal_queue_and_receipts_agree_on_the_order(tmp_path: Path) -> None:
+Way = Callable[..., Submitted]
+
+
+def submitted(recorder: Recorder, name: str, agent: int = 1, *, is_other: bool = False) -> Submitted:
+    """Hand an action over with its fingerprint."""
+    return recorder.submit(action_row(agent), name, OTHER_PRINT if is_other else PRINT)
+
+
+def taken_at_once(recorder: Recorder, name: str, agent: int = 1, *, is_other: bool = False) -> Submitted:
+    """Hand the bytes of an action over, as the door does."""
+    row = action_row(agent, quantity=2 if is_other else 1)
+    return recorder.take(Input(Kind.LIMIT, name, -1, int(row["valid_until"][0]), row.tobytes()))
+
+
+either_way = pytest.mark.parametrize("ask", [submitted, taken_at_once])
+
+
+@either_way
+def test_journal_queue_and_receipts_agree_on_the_order(ask: Way, tmp_path: Path) -> None:
     """Sequence in the journal, place in the queue and number on the receipt are one."""
     world, recorder, metrics = make(tmp_path)
 
-    taken = [recorder.submit(action_row(agent), f"a-{agent}", PRINT) for agent in (3, 1, 2)]
+    taken = [ask(recorder, f"a-{agent}", agent) for agent in (3, 1, 2)]
 
     assert [item.receipt.seq for item in taken] == [2, 3, 4]
     rows = world.queue.drain()
@@ -54,12 +73,13 @@ def test_journal_queue_and_receipts_agree_on_the_order(tmp_path: Path) -> None:
     world.lock.release()
 
 
-def test_the_same_action_again_gets_the_first_receipt(tmp_path: Path) -> None:
+@either_way
+def test_the_same_action_again_gets_the_first_receipt(ask: Way, tmp_path: Path) -> None:
     """A repeated action is recognised by id and content; nothing is journaled or queued a second time."""
     world, recorder, metrics = make(tmp_path)
 
-    first = recorder.submit(action_row(), "a-1", PRINT)
-    again = recorder.submit(action_row(), "a-1", PRINT)
+    first = ask(recorder, "a-1")
+    again = ask(recorder, "a-1")
 
     assert (again.receipt.document(False), again.duplicate) == (first.receipt.document(False), True)
     assert not first.duplicate
@@ -68,37 +88,39 @@ def test_the_same_action_again_gets_the_first_receipt(tmp_path: Path) -> None:
     world.lock.release()
 
 
-def test_another_action_under_a_used_id_is_a_conflict(tmp_path: Path) -> None:
+@either_way
+def test_another_action_under_a_used_id_is_a_conflict(ask: Way, tmp_path: Path) -> None:
     """The id is taken; the agent learns which action took it."""
     world, recorder, metrics = make(tmp_path)
-    recorder.submit(action_row(), "a-1", PRINT)
+    ask(recorder, "a-1")
 
     with pytest.raises(IdReused, match="accepted as 2"):
-        recorder.submit(action_row(), "a-1", OTHER_PRINT)
-    recorder.submit(action_row(agent=2), "a-1", OTHER_PRINT)
+        ask(recorder, "a-1", is_other=True)
+    ask(recorder, "a-1", 2, is_other=True)
 
     assert len(world.queue) == 2
     assert count(metrics, "limit", "conflict") == 1
     world.lock.release()
 
 
+@either_way
 @pytest.mark.parametrize(
     ("limits", "error"), [({"queue": 2}, Full), ({"receipts": 2}, ReceiptsFull)], ids=["queue", "receipts"]
 )
 def test_a_refusal_for_want_of_room_changes_nothing(
-    tmp_path: Path, limits: dict[str, int], error: type[Exception]
+    ask: Way, tmp_path: Path, limits: dict[str, int], error: type[Exception]
 ) -> None:
     """What is refused is surely not applied: no record, no place in the queue, no receipt; duplicates still answer."""
     world, recorder, metrics = make(tmp_path, **limits)
     for name in ("a-1", "a-2"):
-        recorder.submit(action_row(), name, PRINT)
+        ask(recorder, name)
     before = (world.journal.next_seq, len(world.queue), len(world.receipts))
 
     with pytest.raises(error):
-        recorder.submit(action_row(), "a-3", PRINT)
+        ask(recorder, "a-3")
 
     assert (world.journal.next_seq, len(world.queue), len(world.receipts)) == before
-    assert recorder.submit(action_row(), "a-2", PRINT).duplicate
+    assert ask(recorder, "a-2").duplicate
     assert count(metrics, "limit", "refused_full") == 1
     world.lock.release()
 
@@ -245,35 +267,38 @@ def test_leaving_is_an_action_with_a_receipt(tmp_path: Path) -> None:
     world.lock.release()
 
 
-def test_a_frozen_world_takes_nothing_but_knows_its_receipts(tmp_path: Path) -> None:
+@either_way
+def test_a_frozen_world_takes_nothing_but_knows_its_receipts(ask: Way, tmp_path: Path) -> None:
     """Refusals name the reason; what was accepted before is still answered for."""
     world, recorder, _ = make(tmp_path)
-    recorder.submit(action_row(), "a-1", PRINT)
+    ask(recorder, "a-1")
 
     recorder.freeze("money does not add up")
 
     assert recorder.read_only == "money does not add up"
     with pytest.raises(ReadOnly, match="add up"):
-        recorder.submit(action_row(), "a-2", PRINT)
+        ask(recorder, "a-2")
     with pytest.raises(ReadOnly, match="add up"):
         recorder.register(None, b"a" * 32, None)
-    assert recorder.submit(action_row(), "a-1", PRINT).duplicate
+    assert ask(recorder, "a-1").duplicate
     assert world.journal.next_seq == 3
     world.lock.release()
 
 
-async def test_after_a_failed_disk_everything_is_refused(tmp_path: Path) -> None:
+@either_way
+async def test_after_a_failed_disk_everything_is_refused(ask: Way, tmp_path: Path) -> None:
     """Read-only without a word from the ticker: the journal itself says so."""
     world, recorder, _ = make(tmp_path, open_file=failing(1))
     world.journal.start()
-    taken = recorder.submit(action_row(), "a-1", PRINT)
+    taken = ask(recorder, "a-1")
 
     with pytest.raises(Exception, match="cannot be written"):
         await soon(recorder.durable(taken.receipt.seq))
 
     assert recorder.read_only is not None
     with pytest.raises(ReadOnly):
-        recorder.submit(action_row(), "a-2", PRINT)
+        ask(recorder, "a-2")
+    assert len(world.receipts) == 1, "none without a record"
     world.lock.release()
 
 
