@@ -56,7 +56,7 @@ def tick_keys(seed: bytes, tick: int, out: NDArray[np.uint32]) -> None:
         out[row] = key(seed, tick, stream)
 
 
-@njit(inline="always")
+@njit(inline="always", cache=True)
 def mix32(n: Whole) -> np.uint32:
     """Return the 32-bit murmur3 finaliser of n modulo 2^32, n in [0, 2^64); mix32(1) = 0x514E28B7."""
     h = np.uint32(np.uint64(n) & _WORD)

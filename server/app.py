@@ -68,6 +68,7 @@ from server.live.view import Published, View
 from server.live.watchdog import Watchdog
 from server.live.workers import SYSTEM, Workers
 from server.live.world import Known, World, open_world
+from server.memory import give_back
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import HOT, websocket_options
@@ -356,7 +357,9 @@ async def _run(
         log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
         warm_kernels()
         columnar.load()
-        return build(settings, metrics, clock, warm_up_ticks)
+        opened = build(settings, metrics, clock, warm_up_ticks)
+        give_back()
+        return opened
 
     arena, watchdog, collector = await _in_thread(open_arena)
     app.router.routes.extend(routes_of(arena))

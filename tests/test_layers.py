@@ -122,7 +122,7 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors memory",
         "logs metrics protocols bodies middleware redis_door",
         "schemas live batches",
         "documents",

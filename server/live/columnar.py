@@ -116,4 +116,6 @@ class ParquetExport:
 
 def _times(pa: Any, unix_ms: NDArray[np.int64]) -> Any:
     """Return times as Arrow has them; 0 was not observed."""
-    return pa.array(np.ascontiguousarray(unix_ms), mask=unix_ms == 0).cast(pa.timestamp("ms", "UTC"))
+    # as dates from the start: a cast loads what pyarrow can compute with, which takes 13 MB and 50 ms
+    dates = np.ascontiguousarray(unix_ms).view("datetime64[ms]")
+    return pa.array(dates, pa.timestamp("ms", "UTC"), mask=unix_ms == 0)

@@ -124,3 +124,27 @@ def test_only_a_few_folders_are_kept(sources: Path) -> None:
     folders = list(present.parent.glob(f"{kernel_cache.PREFIX}*"))
     assert present in folders
     assert len(folders) == kernel_cache.KEPT
+
+
+def test_a_later_start_compiles_nothing() -> None:
+    """Every kernel that a start loads is kept: one that is not brings the whole compiler into memory."""
+    script = (
+        "from server.kernel_cache import choose; choose()\n"
+        "from numba.core import event\n"
+        "from server.app import warm_kernels\n"
+        "with event.install_recorder('numba:compile') as compiled: warm_kernels()\n"
+        "print(sorted({str(one.data['dispatcher']) for _, one in compiled.buffer}))"
+    )
+    # the first one may have to
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'clients' / 'python'}"},
+            capture_output=True,
+            text=True,
+            timeout=seconds(180),
+            check=True,
+        )
+
+    assert done.stdout.strip() == "[]"

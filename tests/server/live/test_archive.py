@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from server.clock import ManualClock
+from server.live import columnar
 from server.live.archive import DAY_S, Archive, Write
 from server.live.disk import write_whole
 from server.live.history import SERIES, SPAN, SPARE, History
@@ -21,6 +22,7 @@ from server.live.series import HEAD, UNIX_MS, WIDTH
 from server.metrics import Metrics
 from tests.support.logged import logged
 from tests.support.published import EPOCH, World
+from tests.support.resident import resident_code
 
 TICK_MS = 1_000
 
@@ -81,6 +83,19 @@ def test_a_span_that_has_ended_is_a_file(tmp_path: Path) -> None:
     assert table.schema.metadata[b"epoch"] == EPOCH.encode()
     assert kept.count("history_archive_files") == kept.count("history_archive_spans", "written") == 2
     assert kept.count("history_archive_bytes") == sum(path.stat().st_size for path in kept.folder.iterdir())
+
+
+def test_what_writing_a_span_took_is_given_back(tmp_path: Path) -> None:
+    """Of the libraries that write Parquet next to nothing stays in memory until the next span."""
+    kept = Kept(tmp_path / "archive")
+    kept.live(SPAN - 100)
+    columnar.span_bytes(kept.rows, {})
+    before = resident_code()
+
+    kept.live(100)
+
+    assert before > 5_000_000
+    assert resident_code() < before / 5
 
 
 def test_without_pyarrow_it_is_numpys_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
