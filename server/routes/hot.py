@@ -17,6 +17,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -80,6 +81,8 @@ class HotAction:
         self._published = published
         self._clock = clock
         self._tally = Tally(metrics)
+        self._leaving: list[Callable[[], None]] = []
+        """Answers of this turn of the event loop."""
 
     def begin(self, key_hash: bytes, agent: int, body: bytes, request_id: str, answer: Answer) -> bool:
         """Take an action, to be answered once it is durable; False when the ordinary route has to be asked.
@@ -116,7 +119,7 @@ class HotAction:
     def serve(self, likeness: Likeness, data: bytes, answer: Answer) -> bool:
         """Take a whole request that is like one before it; False when it is not, or the ordinary way has to be gone.
 
-        The answer's lines are all but those of the protocol itself.
+        It is answered in a later turn of the event loop. The answer's lines are all but those of the protocol itself.
         """
         line = _LINE.match(data)
         if line is None or not data.startswith(likeness.before_length, line.end()):
@@ -132,14 +135,26 @@ class HotAction:
         def complete(status: int, lines: bytes, body: bytes) -> None:
             self._tally.add("POST", OPERATION.path, status, self._clock.monotonic() - began, request_id)
             tick = self._published.view.tick
-            answer(
-                status,
-                b"%bx-request-id: %b\r\nx-content-type-options: nosniff\r\narena-tick: %d\r\n"
-                % (lines, request_id.encode(), tick),
-                body,
-            )
+            head = b"%bx-request-id: %b\r\nx-content-type-options: nosniff\r\narena-tick: %d\r\n" % (
+                lines, request_id.encode(), tick,
+            )  # fmt: skip
+            self._leave(partial(answer, status, head, body))
 
         return self.begin(likeness.key_hash, int(line[1]), body, request_id, complete)
+
+    def _leave(self, answer: Callable[[], None]) -> None:
+        """Let an answer leave with all others of this turn, one behind the other.
+
+        Written between two requests each of them woke a client that had gone to sleep: 22 us of 60 for an action.
+        """
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._let_go)
+        self._leaving.append(answer)
+
+    def _let_go(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for answer in leaving:
+            answer()
 
     def _refuse(
         self, agent: int, request_id: str, answer: Answer, rate: Rate | None, error: Problem | LiveError
