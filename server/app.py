@@ -39,6 +39,7 @@ from engine.order_book import estate_offer
 from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
 from server import __version__, batches, bodies, descriptors, keys, logs
+from server.acceptor import take_over
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
@@ -171,9 +172,15 @@ def serve(settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_S)
     if shortage := descriptors.shortage(descriptors.raise_limit(), settings.sockets_max):
         log.warning("descriptors_too_few", hint=shortage)
-    opening = Opening()
-    app = create_app(settings, opening=opening, on_ended=lambda: server.stop(), on_operator_key=_show_operator_key)
-    server = Server(server_config(app, settings), opening, operator_config(app, settings))
+    opening, metrics = Opening(), Metrics()
+    app = create_app(
+        settings,
+        metrics=metrics,
+        opening=opening,
+        on_ended=lambda: server.stop(),
+        on_operator_key=_show_operator_key,
+    )
+    server = Server(server_config(app, settings), opening, metrics, operator_config(app, settings))
     server.run()
     if opening.failure is not None:
         raise opening.failure
@@ -252,14 +259,17 @@ def _application(
 
 
 class Server(uvicorn.Server):
-    """uvicorn, ending with our exit status instead of the signal that stopped it.
+    """uvicorn, accepting in our way, and ending with our exit status instead of the signal that stopped it.
 
     operator: how the operator's surface is served, None when it is not.
     """
 
-    def __init__(self, config: uvicorn.Config, opening: Opening, operator: uvicorn.Config | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, opening: Opening, metrics: Metrics, operator: uvicorn.Config | None = None
+    ) -> None:
         super().__init__(config)
         self._operator = operator
+        self._metrics = metrics
         self.is_listening = asyncio.Event()
         """Set when connections are taken."""
         self._opening = opening
@@ -267,15 +277,24 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the lifespan and listen."""
         await super().startup(sockets)
+        self._accept_at_public_port()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         if self._operator is not None:
             await self._listen_for_operator(self._operator, port)
         self.is_listening.set()
 
-    async def _listen_for_operator(self, config: uvicorn.Config, port: int) -> None:
-        """Listen on the operator's port as well; its connections are drained with the others. port: the public one."""
-        config.load()
+    def _accept_at_public_port(self) -> None:
+        # the event loop of Windows has no readers to accept with, and uvicorn's servers stay
+        if sys.platform != "win32":
+            room = descriptors.room_of_connections()
+            connections = self.server_state.connections
+            make = self._protocol_of(self.config)
+            acceptor = take_over(self.servers, make, lambda: len(connections), room, self._metrics)
+            self.servers = [cast(asyncio.Server, acceptor)]
+
+    def _protocol_of(self, config: uvicorn.Config) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of a connection."""
 
         def connected() -> asyncio.Protocol:
             made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn itself does
@@ -283,9 +302,15 @@ class Server(uvicorn.Server):
             )
             return made
 
+        return connected
+
+    async def _listen_for_operator(self, config: uvicorn.Config, port: int) -> None:
+        """Listen on the operator's port as well; its connections are drained with the others. port: the public one."""
+        config.load()
         # where the public port is any free one, so is this
         wanted = config.port or (port + 1 if self.config.port else 0)
         try:
+            connected = self._protocol_of(config)
             server = await asyncio.get_running_loop().create_server(connected, LOOPBACK, wanted, backlog=BACKLOG)
         except (OSError, OverflowError) as error:
             hint = "choose another with --operator-port, or --operator false"

@@ -24,6 +24,10 @@ class Clock(Protocol):
         """Return at monotonic() >= deadline; lets other tasks run at least once."""
 
 
+ROUNDED_S = 0.0005
+"""Timers of an event loop round to the nearest millisecond: so much later they do not fire too early."""
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -42,9 +46,9 @@ class SystemClock:
     async def sleep_until(self, deadline: float) -> None:
         """Return at monotonic() >= deadline, within about a millisecond on an idle event loop."""
         await asyncio.sleep(0)
-        # again and again, because timers of an event loop round to a millisecond and may fire early
+        # once more if it was too early all the same; each time is a turn of the event loop more under load
         while (left := deadline - time.monotonic()) > 0:  # noqa: ASYNC110 - it waits for time, not for an event
-            await asyncio.sleep(left)
+            await asyncio.sleep(left + ROUNDED_S)
 
 
 class ManualClock:

@@ -27,6 +27,16 @@ def raise_limit() -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
+def room_of_connections() -> int | None:
+    """Return how many descriptors connections may take, a reserve left to everything else; None for any number."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
+
+
 def shortage(limit: int | None, sockets_max: int) -> str | None:
     """Return what to say when so many descriptors do not suffice for so many sockets; None when they do."""
     wanted = sockets_max + RESERVE

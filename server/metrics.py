@@ -222,6 +222,12 @@ class Metrics:
         self.sockets_closed = self._counter(
             "sockets_closed", "streams closed, by close code of the protocol page, or other", "code"
         )
+        self.sockets_waiting = self._gauge(
+            "sockets_waiting", "connections of any kind that were taken in and wait for their turn to begin"
+        )
+        self.sockets_held_off = self._counter(
+            "sockets_held_off", "times that no connection was taken in for 50 ms: too few descriptors are left"
+        )
         self.sockets_stuck = self._counter(
             "sockets_stuck", "clients that stopped reading: cut 10 s later unless they read again"
         )

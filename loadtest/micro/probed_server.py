@@ -73,9 +73,9 @@ async def serve(settings: Settings) -> None:
     from server.app import SWITCH_S, Opening, Server, create_app, server_config
 
     sys.setswitchinterval(SWITCH_S)
-    opening = Opening()
-    app = create_app(settings, opening=opening, on_ended=lambda: server.stop())
-    server = Server(server_config(app, settings), opening)
+    opening, metrics = Opening(), Metrics()
+    app = create_app(settings, metrics=metrics, opening=opening, on_ended=lambda: server.stop())
+    server = Server(server_config(app, settings), opening, metrics)
     serving = asyncio.create_task(server.serve())
     await opening.is_open.wait()
     await server.is_listening.wait()

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from server import logs
+from server import descriptors, logs
 from server.app import Opening, Server, server_config
 from server.clock import Clock, SystemClock
 from server.config import GatewaySettings, Settings
@@ -76,11 +76,13 @@ class Gateway:
 def serve(settings: GatewaySettings) -> int:
     """Run a gateway until it is told to stop; return 0. Raises what ended it."""
     logs.configure(settings.log, settings.log_level)
+    if shortage := descriptors.shortage(descriptors.raise_limit(), settings.sockets_max):
+        log.warning("descriptors_too_few", hint=shortage)
     # compiled, or loaded, before the first frame waits for it
     send_to_each([-1], b"")
     gateway = build(settings, Metrics(is_gateway=True), SystemClock())
     app = create_app(gateway, on_ended=lambda: server.stop())
-    server = Server(server_config(app, Settings(host=settings.host, port=settings.port)), Opening())
+    server = Server(server_config(app, Settings(host=settings.host, port=settings.port)), Opening(), gateway.metrics)
     server.run()
     if gateway.failure is not None:
         raise gateway.failure

@@ -23,6 +23,7 @@ from server.app import Opening, Server, create_app, operator_config, server_conf
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.series import SERIES
+from server.metrics import Metrics
 from server.registry import OPERATIONS
 from server.routes import Resource
 from tests.support.arena import Bot, run_server
@@ -194,7 +195,7 @@ async def test_a_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> N
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = Settings(data=tmp_path, port=taken.getsockname()[1], seed=1, engine=small_config())
-        server = Server(server_config(create_app(settings, warm_up_ticks=26), settings), Opening())
+        server = Server(server_config(create_app(settings, warm_up_ticks=26), settings), Opening(), Metrics())
 
         with pytest.raises(SystemExit) as caught:
             await server.serve()
@@ -227,7 +228,7 @@ async def test_an_operators_port_in_use_ends_the_server_with_a_failure(tmp_path:
         taken.listen()
         settings = Settings(data=tmp_path, port=0, operator_port=taken.getsockname()[1], seed=1, engine=small_config())
         app = create_app(settings, warm_up_ticks=26)
-        server = Server(server_config(app, settings), Opening(), operator_config(app, settings))
+        server = Server(server_config(app, settings), Opening(), Metrics(), operator_config(app, settings))
 
         with pytest.raises(SystemExit) as caught:
             await server.serve()

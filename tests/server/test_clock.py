@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
+
+import uvloop
 
 from server.clock import ManualClock, SystemClock
 from tests.support.live import until
@@ -19,6 +22,28 @@ async def test_system_clock_wakes_at_the_deadline_and_not_before() -> None:
 
     assert woken >= deadline
     assert clock.unix_ns() > 1_700_000_000_000_000_000
+
+
+def test_a_wait_takes_one_timer() -> None:
+    """A timer that rounds down fires early, and the rest of the wait takes another turn of the event loop."""
+
+    class CountingLoop(uvloop.Loop):
+        timers = 0
+
+        def call_later(self, *arguments: Any, **options: Any) -> Any:
+            self.timers += 1
+            return super().call_later(*arguments, **options)
+
+    async def wait() -> None:
+        clock = SystemClock()
+        for i in range(20):
+            await clock.sleep_until(clock.monotonic() + 0.002 + i * 0.000_05)
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        loop = cast(CountingLoop, runner.get_loop())
+        runner.run(wait())
+
+    assert loop.timers == 20
 
 
 async def test_waiting_is_no_work() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server.descriptors import RESERVE, raise_limit, shortage
+from server.descriptors import RESERVE, raise_limit, room_of_connections, shortage
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -38,3 +38,10 @@ def test_too_few_are_said_with_the_way_out() -> None:
 
     assert said is not None
     assert all(part in said for part in ("20000", "1024", "824", "LimitNOFILE", "sockets_max"))
+
+
+def test_connections_leave_the_rest_what_it_needs() -> None:
+    """The journal, the history and requests have a reserve that no connection takes."""
+    limit = raise_limit()
+
+    assert room_of_connections() == (None if limit is None else limit - RESERVE)

@@ -27,6 +27,7 @@ from server.config import Settings
 from server.live.hub import Hub
 from server.live.recorder import Recorder
 from server.live.ticker import Ticker
+from server.metrics import Metrics
 from tests.support.deadlines import seconds
 from tests.support.worlds import small_config
 
@@ -182,17 +183,18 @@ async def run_server(
         }
         chosen = Settings(**given)
         clock = ManualClock() if by_hand else SystemClock()
-        opening = Opening()
+        opening, metrics = Opening(), Metrics()
         shown: list[str] = []
         app = create_app(
             chosen,
+            metrics=metrics,
             clock=clock,
             opening=opening,
             on_ended=lambda: server.stop(),
             on_operator_key=shown.append,
             warm_up_ticks=warm_up_ticks,
         )
-        server = Server(server_config(app, chosen), opening, operator_config(app, chosen))
+        server = Server(server_config(app, chosen), opening, metrics, operator_config(app, chosen))
         serving = asyncio.create_task(server.serve())
         try:
             async with asyncio.timeout(seconds(START_S)):

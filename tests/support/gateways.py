@@ -62,7 +62,7 @@ async def run_gateway(
     given: dict[str, Any] = {"port": 0, "engine": f"127.0.0.1:{port}", "redis": redis, "gateway_secret": SECRET}
     gateway = build(GatewaySettings(**(given | settings)), Metrics(is_gateway=True), SystemClock())
     app = create_app(gateway, on_ended=lambda: server.stop())
-    server = Server(server_config(app, Settings(port=0)), Opening())
+    server = Server(server_config(app, Settings(port=0)), Opening(), gateway.metrics)
     serving = asyncio.create_task(server.serve())
     try:
         async with asyncio.timeout(seconds(IN_STEP_S)):

@@ -309,6 +309,34 @@ async def test_stopping_finishes_the_tick_under_way(tmp_path: Path) -> None:
     assert [record.kind.name for record in scan_segment(path)] == ["GENESIS", "MARK", "CLEAN_STOP"]
 
 
+async def test_a_tick_begins_in_the_turn_of_the_loop_in_which_it_is_due(tmp_path: Path) -> None:
+    """Each turn more is milliseconds late while thousands connect."""
+    async with live_world(tmp_path) as arena:
+        await arena.tick()
+        await idle(arena)
+        before = len(arena.ticker.starts)
+
+        arena.clock.advance(PERIOD_S)
+        await asyncio.sleep(0)
+
+        assert len(arena.ticker.starts) == before + 1
+
+
+async def test_what_an_operator_says_twice_ends_the_wait_once(tmp_path: Path) -> None:
+    """Two commands of one turn are both looked at, and the world ticks on after them."""
+    async with live_world(tmp_path) as arena:
+        shown = await arena.tick()
+        await idle(arena)
+
+        arena.ticker.pause()
+        arena.ticker.resume()
+        await idle(arena)
+        arena.clock.advance(PERIOD_S)
+        await soon(arena.ticker.wait_tick(shown.tick + 1))
+
+        assert not arena.ticker.is_paused
+
+
 async def test_every_start_is_on_record(tmp_path: Path) -> None:
     """Tick, deadline and lateness of each start can be read by whoever measures, and are in the metrics."""
     async with live_world(tmp_path) as arena:
