@@ -313,7 +313,7 @@ class RegistryCopy(NamedTuple):
         agents, keys = self.agents, self.keys
         left = [(tick, number, self.owner_of_left[number]) for tick, number in self.left]
         return {
-            "registry.agents": np.array([(one.number, one.owner) for one in agents], np.int64).reshape(-1, 2),
+            "registry.agents": _pairs(agents),
             "registry.agent_keys": _bytes_array([one.key_hash for one in agents]),
             "registry.idempotency": _bytes_array(
                 [bytes.fromhex(one.idempotency) if one.idempotency else NO_KEY for one in agents]
@@ -324,6 +324,11 @@ class RegistryCopy(NamedTuple):
             "registry.idle": np.array(self.idle, np.int64),
             "registry.operator": _bytes_array([self.operator_hash]),
         }
+
+
+def _pairs(agents: list[Agent]) -> NDArray[np.int64]:
+    """Return number and owner of each agent; taken one by one, others run in between: np.array() holds them all up."""
+    return np.fromiter((value for one in agents for value in (one.number, one.owner)), np.int64).reshape(-1, 2)
 
 
 def _bytes_array(values: list[bytes]) -> NDArray[np.uint8]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 
 import pytest
 
-from server.live.workers import NICE, SYSTEM
+from server.live.workers import NICER, SYSTEM
 from tests.support.deadlines import seconds
+
+LOWEST = -20
+"""There is no nice value below."""
 
 
 def test_a_thread_runs_beside_its_caller() -> None:
@@ -51,25 +55,48 @@ def test_an_event_is_waited_for_no_longer_than_asked() -> None:
     assert not event.is_set()
 
 
-def priority_of_a_thread() -> int:
-    """Return the nice value a new thread runs with."""
+def priority_of(name: str) -> int:
+    """Return the nice value a new thread of that name runs with."""
     found: list[int] = []
-    SYSTEM.thread("test", lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))).join()
+    SYSTEM.thread(name, lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))).join()
     return found[0]
 
 
-def test_a_thread_has_the_priority_the_system_lets_it_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_urgent_thread_has_the_priority_the_system_lets_it_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused or granted: it runs, and the rest of the process is as it was."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    granted = priority_of_a_thread()
+    granted = priority_of("journal")
 
     def refuse(*_: int) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     with monkeypatch.context() as without:
         without.setattr(os, "setpriority", refuse)
-        refused = priority_of_a_thread()
+        refused = priority_of("journal")
 
-    assert granted in (NICE, before)
+    assert granted in (max(LOWEST, before - NICER), before)
     assert refused == before
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_what_nobody_waits_for_has_no_priority() -> None:
+    """The past is packed beside the world, not before it."""
+    assert priority_of("history") == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_an_urgent_thread_comes_first_in_a_server_with_a_priority_of_its_own() -> None:
+    """One that was started as more urgent, or as less, than others has a journal that is more urgent than itself."""
+    # elsewhere than on Linux it would be the priority of the whole process
+    higher = 7 if sys.platform == "linux" else 0
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    found: list[int] = []
+
+    def start() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, before + higher)
+        found.append(priority_of("journal"))
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    starting.join()
+
+    assert found[0] in (before + higher - NICER, before + higher)
