@@ -73,7 +73,7 @@ from server.live.journal import (
 )
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.receipt_index import write_generation
-from server.live.receipts import RETENTION_TICKS, Receipts
+from server.live.receipts import RETENTION_TICKS, Receipts, in_memory_max
 from server.live.registry import AgentRegistry
 from server.live.snapshots import Snapshot, Snapshots, Standing, list_snapshots, named_receipts
 from server.live.view import iso_time
@@ -328,13 +328,14 @@ def _warm_up(config: Config, ticks: int, threads: int, parallel: Parallel) -> tu
 class Begin(NamedTuple):
     """Where a replay begins. snapshot: None for the start of the world; records: all that follow it.
 
-    engine_version: in force behind the last record. root: see Snapshots.
+    engine_version: in force behind the last record. root: see Snapshots. last_mark: of records, None: they have none.
     """
 
     snapshot: Snapshot | None
     records: Segments
     engine_version: int
     root: int | None
+    last_mark: Record | None
 
 
 def _open(
@@ -358,7 +359,8 @@ def _open(
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
             registry = AgentRegistry(economy.config)
-            receipts = Receipts(economy.tick, kept_max=settings.receipts_max, secret=bytes.fromhex(genesis.seed))
+            limit = in_memory_max(settings.receipts_max, economy.config.order_book_max)
+            receipts = Receipts(economy.tick, None, limit, settings.receipts_max, bytes.fromhex(genesis.seed))
             past_events = _restore(begin, folder, economy, receipts, registry, agents, events)
         except (NotWhole, OSError, ValueError, KeyError) as error:
             if begin.snapshot is None:
@@ -435,7 +437,7 @@ def _take_over(epoch: str, at: Standing, engine_version: int, clock: Clock) -> N
 def _standing(begin: Begin, config: Config, is_paused: bool) -> Standing | None:
     """Return where a world stands once everything behind its beginning is replayed; None before its first tick."""
     now = config, is_paused
-    if (record := last_mark(begin.records)) is not None:
+    if (record := begin.last_mark) is not None:
         mark = decode_mark(record.payload)
         return Standing(mark.tick, mark.unix_ns, SegmentStart(record.sequence + 1, chain_behind(record)), *now)
     if (snapshot := begin.snapshot) is None:
@@ -473,7 +475,7 @@ def _begins(folder: Path, genesis: Genesis, ticks: int, known: Known | None) -> 
             foreign = foreign or behind
             continue
         root = behind.root if behind.root is not None else snapshot.root
-        begin = Begin(snapshot, records, behind.engine_version, root)
+        begin = Begin(snapshot, records, behind.engine_version, root, behind.last_mark)
         last = behind.last
         first = max(last - ticks, genesis.start_tick if root is None else root) + 1
         # under another engine the timeline has another name: nobody resumes from what was before
@@ -488,7 +490,7 @@ def _begins(folder: Path, genesis: Genesis, ticks: int, known: Known | None) -> 
     records = read_segments(paths)
     behind = _look_behind(records, genesis.start_tick, genesis.engine_version)
     if behind.foreign is None and behind.engine_version == ENGINE_VERSION:
-        yield Begin(None, records, behind.engine_version, None)
+        yield Begin(None, records, behind.engine_version, None, behind.last_mark)
         return
     yield from reversed(passed_over)
     raise WorldRefused(_another_engines(folder, foreign or behind))
@@ -511,7 +513,7 @@ def _another_engines(folder: Path, behind: _Behind) -> str:
 
 
 class _Behind(NamedTuple):
-    """What follows a beginning. last: tick of the last mark; engine_version: in force at the end.
+    """What follows a beginning. last: tick of the last mark, last_mark; engine_version: in force at the end.
 
     foreign: engine version of a tick that another engine than ours computed, None when there is none. root: tick after
     which our engine took over, None when it did not here.
@@ -521,16 +523,19 @@ class _Behind(NamedTuple):
     engine_version: int
     foreign: int | None
     root: int | None
+    last_mark: Record | None
 
 
 def _look_behind(records: Segments, tick: int, engine_version: int) -> _Behind:
     """Read what follows a tick. engine_version: in force behind it."""
-    found = _Behind(tick, engine_version, None, None)
+    found = _Behind(tick, engine_version, None, None, None)
     for record in records:
         if record.kind is RecordKind.MARK:
             is_foreign = found.engine_version != ENGINE_VERSION
             found = found._replace(
-                last=decode_mark(record.payload).tick, foreign=found.engine_version if is_foreign else found.foreign
+                last=decode_mark(record.payload).tick,
+                foreign=found.engine_version if is_foreign else found.foreign,
+                last_mark=record,
             )
         elif record.kind is RecordKind.EPOCH:
             version = decode_epoch(record.payload).engine_version
@@ -538,21 +543,6 @@ def _look_behind(records: Segments, tick: int, engine_version: int) -> _Behind:
                 root = found.last if version == ENGINE_VERSION else None
                 found = found._replace(engine_version=version, root=root)
     return found
-
-
-def last_mark(records: Segments) -> Record | None:
-    """Return the last mark, None when there is none."""
-    last = None
-    for record in records:
-        if record.kind is RecordKind.MARK:
-            last = record
-    return last
-
-
-def last_tick(records: Segments, before: int) -> int:
-    """Return the tick of the last mark, before when there is none."""
-    last = last_mark(records)
-    return before if last is None else decode_mark(last.payload).tick
 
 
 def economy_of(snapshot: Snapshot | None, genesis: Genesis, folder: Path, threads: int = 1) -> Economy:
@@ -588,7 +578,8 @@ def _restore(
         registry.restore(snapshot.arrays, economy.state)
         receipts.restore(snapshot.arrays)
         agents.restore(snapshot.tick, agent_store.from_arrays(snapshot.arrays))
-        ended = last_tick(begin.records, snapshot.tick) - RETENTION_TICKS
+        last = snapshot.tick if begin.last_mark is None else decode_mark(begin.last_mark.payload).tick
+        ended = last - RETENTION_TICKS
         # one whose receipts have all ended meanwhile may be gone already
         files = [kept / name for name, ends in snapshot.receipt_files if ends >= ended or (kept / name).exists()]
         receipts.index.open(files)

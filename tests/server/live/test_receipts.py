@@ -13,7 +13,19 @@ from engine.messages import ACTION, ORDER_UPDATE, OUTCOME, Kind, Reject, Status
 from engine.receipt_table import RECEIPT, Verdict
 from server.live.errors import ReceiptsFull
 from server.live.receipt_index import write_generation
-from server.live.receipts import RETENTION_TICKS, Entry, Receipt, Receipts, credits, entry_of, names_of
+from server.live.receipts import (
+    FLUSH_AT,
+    KEPT_MAX,
+    RECEIPTS_MAX,
+    RETENTION_TICKS,
+    Entry,
+    Receipt,
+    Receipts,
+    credits,
+    entry_of,
+    in_memory_max,
+    names_of,
+)
 
 PRINT = b"0123456789abcdef"
 
@@ -209,6 +221,12 @@ def test_when_memory_is_full_nothing_more_is_accepted() -> None:
     receipts.flush()
     with pytest.raises(ReceiptsFull, match="2 receipts"):
         receipts.make_room()
+
+
+def test_tables_follow_the_most_that_may_be_kept() -> None:
+    """A small world takes little memory, one as large as may be no more than ever; what rests has room in any case."""
+    assert in_memory_max(KEPT_MAX, 1_048_576) == RECEIPTS_MAX
+    assert in_memory_max(20_000, 4_096) == 20_000 + 4_096 + FLUSH_AT
 
 
 def test_an_action_that_comes_expired_is_remembered_all_the_same() -> None:
