@@ -36,7 +36,7 @@ PACKAGES = {
     # no customers: they run the server itself, under virtual time and to be killed, and read what it leaves
     "loadtest.simulation": (
         "loadtest/simulation",
-        STANDARD | {"loadtest", "engine", "server", "starlette", "orjson", "arena_client"},
+        STANDARD | {"loadtest", "engine", "server", "starlette", "orjson", "greenlet", "arena_client"},
     ),
     "loadtest.kills": ("loadtest/kills", STANDARD | {"loadtest", "engine", "server"}),
     "loadtest.gateways": ("loadtest/gateways", STANDARD | {"loadtest", "engine", "server", "arena_client"}),

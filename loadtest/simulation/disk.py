@@ -105,7 +105,8 @@ class Disk:
     operations: int = 0
 
     def __post_init__(self) -> None:
-        self.folder = Path(os.path.realpath(self.folder))
+        self._name = os.path.realpath(self.folder)
+        self.folder = Path(self._name)
         self._real = _Real()
         self._lock = threading.RLock()
         self._root = Folder()
@@ -277,8 +278,9 @@ class Disk:
         """Return a path of the folder or in it, None for any other."""
         if isinstance(path, int):
             return None
-        full = Path(os.path.abspath(os.fspath(path)))
-        return full if full == self.folder or self.folder in full.parents else None
+        full = os.path.abspath(os.fspath(path))
+        # as text: each write and sync asks, and the parents of a Path are made one by one
+        return Path(full) if full == self._name or full.startswith(self._name + os.sep) else None
 
     def _discover(self) -> None:
         """Take in the names that were made since the last look: opening a file is nothing we are told of."""

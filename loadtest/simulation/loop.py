@@ -1,17 +1,19 @@
 """Virtual time: an event loop whose clock jumps to the next timer, and threads that run only when it lets them.
 
-The threads are real, but exactly one of them or the loop runs at any moment: a thread runs from one wait to the next
-and hands the turn back. When it goes on is a timer of the loop, so one seed decides every interleaving.
+Exactly one thread or the loop runs at any moment: a thread runs from one wait to the next and hands the turn back. When
+it goes on is a timer of the loop, so one seed decides every interleaving. They are greenlets: each has a stack of its
+own, and a hand-over costs less than a microsecond; between threads of the system it took 40 us, a third of a run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
+
+import greenlet
 
 Delay = Callable[[], float]
 """Draws a number of seconds."""
@@ -137,21 +139,20 @@ class VirtualWorkers:
         self.current: VirtualThread | None = None
         self.is_dead = False
         self.failures: list[BaseException] = []
-        # a lock that another thread opens: half the cost of a semaphore
-        self.handed_back = threading.Lock()
-        self.handed_back.acquire()
+        self.outside = greenlet.getcurrent()
+        """What threads hand the turn back to: whoever runs the loop."""
         self._threads: list[VirtualThread] = []
         loop.workers = self
 
     def thread(self, name: str, run: Callable[[], None]) -> VirtualThread:
         """Start a thread."""
-        thread = VirtualThread(self, name, run)
+        thread = VirtualThread(self, run)
         self._threads.append(thread)
         return thread
 
     def executor(self, name: str) -> Executor:
         """Return an executor of one thread."""
-        return _Executor(self, name)
+        return _Executor(self)
 
     def event(self) -> VirtualEvent:
         """Return an event that is not set."""
@@ -173,18 +174,16 @@ class VirtualWorkers:
 
 
 class VirtualThread:
-    """A real thread that runs only between resume() and its next pause()."""
+    """A stack of its own that runs only between resume() and its next pause()."""
 
-    def __init__(self, workers: VirtualWorkers, name: str, run: Callable[[], None]) -> None:
+    def __init__(self, workers: VirtualWorkers, run: Callable[[], None]) -> None:
         self.is_done = False
         self.pauses = 0
         """Waits so far: a wake-up is for one of them only."""
         self._workers = workers
         self._run = run
-        self._turn = threading.Lock()
-        self._turn.acquire()
+        self._stack = greenlet.greenlet(self._main, workers.outside)
         self._joining: list[VirtualThread] = []
-        threading.Thread(target=self._main, name=name, daemon=True).start()
         self.wake()
 
     def wake(self, when: float | None = None) -> None:
@@ -198,8 +197,7 @@ class VirtualThread:
             return
         workers = self._workers
         workers.current = self
-        self._turn.release()
-        workers.handed_back.acquire()
+        self._stack.switch()
         workers.current = None
 
     def pause(self, until: float | None = None) -> None:
@@ -208,8 +206,7 @@ class VirtualThread:
             raise Crashed
         if until is not None:
             self.wake(until)
-        self._workers.handed_back.release()
-        self._turn.acquire()
+        self._workers.outside.switch()
         self.pauses += 1
         if self._workers.is_dead:
             raise Crashed
@@ -224,7 +221,6 @@ class VirtualThread:
 
     def _main(self) -> None:
         workers = self._workers
-        self._turn.acquire()
         try:
             if not workers.is_dead:
                 self._run()
@@ -236,7 +232,6 @@ class VirtualThread:
         if not workers.is_dead:
             for thread in self._joining:
                 thread.wake()
-        workers.handed_back.release()
 
 
 class VirtualEvent:
@@ -280,9 +275,8 @@ class VirtualEvent:
 class _Executor(Executor):
     """Jobs one after another in a virtual thread of their own, each taking its time."""
 
-    def __init__(self, workers: VirtualWorkers, name: str) -> None:
+    def __init__(self, workers: VirtualWorkers) -> None:
         self._workers = workers
-        self._name = name
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._wanted = workers.event()
         self._thread: VirtualThread | None = None
@@ -296,7 +290,7 @@ class _Executor(Executor):
         self._jobs.append((future, lambda: fn(*args, **kwargs)))
         self._wanted.set()
         if self._thread is None:
-            self._thread = self._workers.thread(self._name, self._run)
+            self._thread = self._workers.thread("executor", self._run)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.commands import Command, Pause, Resume, decode_command
 from engine.events import TickReport
-from engine.journal import Mark, decode_actions, is_input
+from engine.journal import Mark, RecordKind, decode_actions, is_input
 from engine.messages import Kind
 from engine.replay import Watch
 from loadtest.simulation.process import WARM_UP_TICKS, digest
 from loadtest.simulation.witness import Witness
 from server.clock import SystemClock
 from server.config import Settings
-from server.live.journal import read_segments, segment_paths
+from server.live.journal import read_segments, scan_segment, segment_paths
 from server.live.registry import idempotency_hash
 from server.live.world import WARM_NAME, World, open_world, read_genesis, run_replay, start_economy
 from server.metrics import Metrics
@@ -40,31 +42,62 @@ class NullFile:
 
 
 class Accepted(NamedTuple):
-    """What a journal holds. actions: sequences by agent_id and client_action_id; agents: agent_ids by key's hash."""
+    """What a journal holds. actions: sequences by agent_id and client_action_id; agents: agent_ids by key's hash.
+
+    commands: of the operator, by sequence, in their order.
+    """
 
     actions: dict[tuple[str, str], list[int]]
     agents: dict[str, list[str]]
+    commands: dict[int, Command]
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the operator has paused the world last."""
+        pauses = [isinstance(one, Pause) for one in self.commands.values() if isinstance(one, (Pause, Resume))]
+        return bool(pauses) and pauses[-1]
 
 
 def accepted(folder: Path) -> Accepted:
     """Return every accepted input of a world."""
-    found = Accepted(defaultdict(list), defaultdict(list))
-    for record in read_segments(segment_paths(folder)):
-        if not is_input(record):
-            continue
-        actions = decode_actions(record)
-        columns = (actions.rows[name].tolist() for name in ("agent_id", "kind", "seq"))
-        for agent, kind, seq, name in zip(*columns, actions.client_action_ids, strict=True):
+    found = Accepted(defaultdict(list), defaultdict(list), {})
+    for path in segment_paths(folder):
+        inputs, commands = _inputs_of(path, path.read_bytes())
+        found.commands.update(commands)
+        for agent_id, kind, seq, name in inputs:
             if kind == Kind.REGISTER:
-                found.agents[name].append(f"a{agent}")
+                found.agents[name].append(agent_id)
             else:
-                found.actions[f"a{agent}", name].append(seq)
+                found.actions[agent_id, name].append(seq)
     return found
 
 
+@lru_cache(maxsize=1_024)
+def _inputs_of(path: Path, content: bytes) -> tuple[list[tuple[str, int, int, str]], dict[int, Command]]:
+    """Return agent_id, kind, sequence and name of each input in a segment, and the commands. content: of its file.
+
+    Kept, because most segments are the same to the last byte after the next life.
+    """
+    found: list[tuple[str, int, int, str]] = []
+    commands: dict[int, Command] = {}
+    for record in scan_segment(path):
+        if record.kind is RecordKind.COMMAND:
+            commands[record.sequence] = decode_command(record.payload)
+        elif is_input(record):
+            actions = decode_actions(record)
+            agents, kinds, seqs = (actions.rows[name].tolist() for name in ("agent_id", "kind", "seq"))
+            names = actions.client_action_ids
+            agent_ids = [f"a{agent}" for agent in agents]
+            found += zip(agent_ids, kinds, seqs, names, strict=True)
+    return found, commands
+
+
 def check_journal(folder: Path, witness: Witness) -> list[str]:
-    """Return what contradicts the witness: acknowledged actions missing, doubled or renumbered, refused ones there."""
-    found, registered = accepted(folder)
+    """Return what contradicts the witness: acknowledged actions missing, doubled or renumbered, refused ones there.
+
+    What the operator was promised must be there as well.
+    """
+    found, registered, commands = accepted(folder)
     wrong = [f"{key} is in the journal as {sequences}" for key, sequences in found.items() if len(sequences) > 1]
     wrong += [f"one Idempotency-Key made {agents}" for key, agents in registered.items() if key and len(agents) > 1]
     for key, intent in witness.intents.items():
@@ -77,7 +110,17 @@ def check_journal(folder: Path, witness: Witness) -> list[str]:
         agents = registered.get(idempotency_hash(None, word), [])
         if agents != [agent_id]:
             wrong.append(f"{agent_id} was registered, the journal has {agents}")
+    for seq, command in witness.commands.items():
+        if commands.get(seq) != command:
+            wrong.append(f"{command} was acknowledged as {seq}, the journal has {commands.get(seq)}")
     return wrong
+
+
+def check_pause(folder: Path, world: World) -> list[str]:
+    """Return in what a world just opened differs from the last word the operator has had on whether it ticks."""
+    if world.is_paused is accepted(folder).is_paused:
+        return []
+    return [f"the world has come back {'paused' if world.is_paused else 'running'}, its journal says the opposite"]
 
 
 def check_twin(copy: Path, settings: Settings, world: World, witness: Witness) -> list[str]:
@@ -101,6 +144,8 @@ def check_twin(copy: Path, settings: Settings, world: World, witness: Witness) -
         "next sequence": (twin.journal.next_seq, world.journal.next_seq),
         "waiting actions": (len(twin.queue), len(world.queue)),
         "receipts": (len(twin.receipts), len(world.receipts)),
+        "waiting commands": (twin.replayed.commands, world.replayed.commands),
+        "pause": (twin.is_paused, world.is_paused),
     }
     wrong += [f"{name}: a twin has {one}, the world {two}" for name, (one, two) in pairs.items() if one != two]
     newest = max(witness.ticks, default=-1)

@@ -25,6 +25,7 @@ from loadtest.simulation.clients import Client
 from loadtest.simulation.disk import Behaviour, Disk, Operation
 from loadtest.simulation.loop import Crashed, VirtualClock, VirtualLoop, VirtualWorkers
 from loadtest.simulation.network import Conditions, Network, Request
+from loadtest.simulation.operator import Operator
 from loadtest.simulation.process import Process
 from loadtest.simulation.witness import Witness
 from server.config import Settings
@@ -36,6 +37,13 @@ FOLDER = Path("/dev/shm")
 UNIX_NS = 1_700_000_000_000_000_000
 ENDS = ("kill", "kill", "kill", "power", "power", "power", "stop", "disk")
 TICK_RATES_MS = (20, 50, 100, 100, 250, 1_000)
+OPERATOR_S = (2.0, 10.0, 10.0, 1e9)
+"""Mean times between two commands of the operator while the world runs."""
+SNAPSHOT_TICKS = (0, 5, 5, 5, 10, 10, 25, 600)
+"""Drawn for each life, as a start may have another setting: some replay long journals, most only what is new to them.
+
+Drawn once for a run, in two of five runs every life replayed all lives before it: more than half of all time.
+"""
 
 
 class Failed(AssertionError):
@@ -89,6 +97,7 @@ class Run:
         self._plans = iter(plans)
         self._draw = random.Random(f"{seed} run")
         self._disk_draw = random.Random(f"{seed} disk")
+        self._settings_draw = random.Random(f"{seed} settings")
         self._seconds = 60.0 * minutes
         self._now = 1_000.0
         self._folder = folder
@@ -109,6 +118,8 @@ class Run:
             )
             for i in range(draw.randint(1, 6))
         ]
+        operator = random.Random(f"{seed} operator")
+        self._operator = Operator(operator, operator.choice(OPERATOR_S))
         self._settings = Settings(
             data=folder / "world",
             seed=seed,
@@ -117,9 +128,10 @@ class Run:
             address_rate_limit=10_000_000,
             registration_rate_limit=10_000_000,
             history_limit=50,
-            resume_frames=20,
-            snapshot_ticks=draw.choice((0, 10, 25, 60, 600)),
+            resume_frames=draw.choice((4, 4, 4, 20, 20)),
             queue_actions_max=draw.choice((16, 16, 1_024)),
+            # the tables of receipts follow it, and each start makes new ones
+            receipts_max=20_000,
             engine=Config(residents=2_000, max_agents=64, order_book_max=4_096),
         )
 
@@ -173,7 +185,7 @@ class Run:
         gc.collect(1)
 
     def _open_and_live(self, life: _Life) -> str:
-        settings = self._settings
+        settings = replace(self._settings, snapshot_ticks=self._settings_draw.choice(SNAPSHOT_TICKS))
         has_world = any(settings.data.glob("journal-*"))
         copy = self._folder / "twin"
         if has_world:
@@ -190,11 +202,12 @@ class Run:
         where = f"after recovery {self.summary.lives}"
         self._note(f"{where}: tick {process.arena.world.economy.tick}, next {process.arena.world.journal.next_seq}")
         self._check(where, referee.check_journal(settings.data, self.witness))
+        self._check(where, referee.check_pause(settings.data, process.arena.world))
         if has_world:
             self._check(where, referee.check_twin(copy, settings, process.arena.world, self.witness))
             self.summary.twins += 1
         self._network.open(life.loop, process.handle)
-        return life.loop.run_until_complete(life.live(self._clients))
+        return life.loop.run_until_complete(life.live(self._clients, self._operator))
 
     def _plan(self) -> Plan:
         draw = self._draw
@@ -257,13 +270,13 @@ class _Life:
         loop.set_exception_handler(self._unhandled)
         disk.behaviour = Behaviour(self._delay, self._failure, workers.sleep, self._before, self._after)
 
-    async def live(self, clients: list[Client]) -> str:
-        """Serve clients until the plan's end; return how it ended."""
+    async def live(self, clients: list[Client], operator: Operator) -> str:
+        """Serve clients and operator until the plan's end; return how it ended."""
         process, plan = self.process, self._plan
         assert process is not None
         running = asyncio.ensure_future(process.run())
         faults = (self._stall(), self._slow(), self._jump())
-        works = (process.watch(), *faults, *(client.live() for client in clients))
+        works = (process.watch(), operator.live(process), *faults, *(client.live() for client in clients))
         self._others = [asyncio.ensure_future(work) for work in works]
         is_crash = plan.end in ("kill", "power")
         if is_crash:

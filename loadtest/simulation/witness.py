@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from engine.commands import Command
 from loadtest.simulation.forms import Result, results
 from loadtest.simulation.network import Answer, Request
 
@@ -54,11 +55,13 @@ class Intent:
 class Witness:
     """Everything that was told to anybody, in the order in which the server told it.
 
-    intents: by agent_id and client_action_id. agents: agent_id by Idempotency-Key. contradictions: what should not
-    have been told, in words. first_tick: of the first that has one time for ever; the start of a world has none.
+    intents: by agent_id and client_action_id. commands: acknowledged ones by sequence. agents: agent_id by
+    Idempotency-Key. contradictions: what should not have been told, in words. first_tick: of the first that has one
+    time for ever; the start of a world has none.
     """
 
     intents: dict[tuple[str, str], Intent] = field(default_factory=dict)
+    commands: dict[int, Command] = field(default_factory=dict)
     agents: dict[str, str] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     contradictions: list[str] = field(default_factory=list)
@@ -115,6 +118,16 @@ class Witness:
             _, _, _, agent_id, _, client_action_id = path.split("/")
             self._durable(client_action_id, answer.document["seq"], durable_seq)
             self.receipt(self.intents[agent_id, client_action_id], answer.document, is_answer=False)
+
+    def commanded(self, command: Command, answer: Answer, durable_seq: float) -> None:
+        """Take the answer to a command of the operator."""
+        self.statuses[f"operator {answer.status}"] += 1
+        if answer.status == 500:
+            self.contradictions.append(f"{command} was answered 500")
+        elif answer.status in (200, 202):
+            seq = answer.document["seq"]
+            self._durable(str(command), seq, durable_seq)
+            self.commands[seq] = command
 
     def _answer(self, intent: Intent, status: int, receipt: dict[str, Any] | None, durable_seq: float) -> None:
         intent.answers.append(status)

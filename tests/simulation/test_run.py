@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
+from engine import replay
+from engine.commands import Command, Pause
 from engine.journal import Actions, RecordKind
 from loadtest.simulation.run import Failed, fail_everywhere, run_seed
 from server.live import disk, recorder, world
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Seeds that have found something, with what; they stay.
 FOUND: dict[int, str] = {}
 MINUTES = 0.4
-SEEDS = range(219, 227)
+SEEDS = range(232, 240)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,7 @@ def test_what_was_acknowledged_is_kept() -> None:
     assert any("opening" in end for end in ends)
     assert any("disk" in end for end in ends)
     assert {"200", "201", "202", "409", "422", "429", "503", "504", "lost"} <= statuses.keys()
+    assert {"operator 200", "operator 202"} <= statuses.keys()
 
 
 ONE_RUN = """
@@ -136,6 +139,19 @@ def test_forgotten_receipts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     said = finds()
     assert any(word in said for word in ("taken", "twice", "gone", "versions", "is in the journal as"))
+
+
+def test_a_forgotten_pause_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a start passes over the operator's word that the world stands still."""
+    take = replay._take
+
+    def forget(done: replay.Replayed, command: Command) -> None:
+        if not isinstance(command, Pause):
+            take(done, command)
+
+    monkeypatch.setattr(replay, "_take", forget)
+
+    assert "come back running" in finds()
 
 
 def test_a_name_that_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
