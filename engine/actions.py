@@ -38,6 +38,7 @@ from engine.order_book import (
     crosses_own_order,
     find_order,
     last_id,
+    of_side,
     order_at,
     place_of,
     rebuild_lists,
@@ -234,7 +235,8 @@ def apply(
         last = min(len(actions), first + AHEAD)
         _look_ahead(actions, first, last, ahead, accounts)
         for i in range(first, last):
-            action, outcome, slot = actions[i], outcomes[i], ahead[np.uintp(i - first)]
+            at = np.uintp(i)
+            action, outcome, slot = actions[at], outcomes[at], ahead[np.uintp(i - first)]
             # mostly the one; not when it is further on in the table, or joined or left since the look ahead
             if slot < 0 or accounts.id[np.uintp(slot)] != action["agent_id"] or action["agent_id"] == 0:
                 slot = find(accounts.by_number, accounts.id, action["agent_id"])
@@ -289,8 +291,8 @@ def _look_ahead(actions: Rows, first: int, last: int, ahead: Ints, accounts: Acc
     """
     ends = len(actions) - 1
     for i in range(first, last):
-        action = actions[i]
-        prefetch(accounts.by_number, home(accounts.by_number, actions[min(i + AHEAD, ends)]["agent_id"]))
+        action = actions[np.uintp(i)]
+        prefetch(accounts.by_number, home(accounts.by_number, actions[np.uintp(min(i + AHEAD, ends))]["agent_id"]))
         found = guess(accounts.by_number, action["agent_id"])
         ahead[np.uintp(i - first)] = found
         slot = np.uintp(max(found, 0))
@@ -344,7 +346,7 @@ def _place_loose(
         (accounts.last_tick[at] != rules.tick)
         & (orders < rules.open_orders_max)
         & is_safe
-        & ((quantity <= held) if side < 0 else (price * (quantity * is_safe) <= cash))
+        & (of_side(side, price * (quantity * is_safe), quantity) <= of_side(side, cash, held))
         & (book.counters[ORDER_COUNT] + book.new_count[0] < len(book.id))
         & (last_id(book) < action["seq"])
     ):

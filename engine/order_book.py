@@ -336,6 +336,17 @@ def _crosses_new(
 
 
 @kernel
+def of_side(side: int, of_buy: int, of_sell: int) -> int:
+    """Return the number for that side, +1 or -1; both are worked out.
+
+    Which side is next is no pattern a branch could learn, and a wrong guess costs as much as sixty instructions. The
+    compiler makes branches of conditional expressions, and of products with a condition; of this it cannot (settling
+    an order, with the bits in _fill: 26 -> 22 ns).
+    """
+    return of_buy ^ ((of_buy ^ of_sell) & (side >> 1))
+
+
+@kernel
 def window_slot(side: int, level: int, reference: int, down: int, up: int) -> int:
     """Return the histogram slot an order counts at, OUT_OF_WINDOW when it does not take part.
 
@@ -343,7 +354,8 @@ def window_slot(side: int, level: int, reference: int, down: int, up: int) -> in
     """
     # seen from its own side, so that both sides take the same path
     offset = side * (level - reference)
-    ahead, behind = (up, down) if side > 0 else (down, up)
+    ahead = of_side(side, up, down)
+    behind = up + down - ahead
     return CENTRE + side * min(offset, ahead) if offset >= -behind else OUT_OF_WINDOW
 
 
@@ -470,7 +482,7 @@ def _settle_new(
             # brought into the cache together: waiting for each in its turn takes longer than all the rest
             prefetch(accounts.cash, slot)
             prefetch(accounts.id, slot)
-            prefetch(accounts.holdings, (slot * np.uintp(MARKETS) + m) * np.uintp(fill > 0))
+            prefetch(accounts.holdings, (slot * np.uintp(MARKETS) + m) * np.uintp(min(fill, 1)))
             prefetch(outcomes, np.uintp(new["row"]))
         for k in range(first, last):
             _finish(book, accounts, auction, k, fills[np.uintp(k - first)], tick, hours_lapse, outcomes)
@@ -521,7 +533,7 @@ def _counted(auction: Auction, m: Index, side: int, level: int, down: int, up: i
     Outside it on the other side, or in a closed market, it is behind every margin.
     """
     reference = auction.level[m] - auction.market_return[m]
-    return int(min(level, reference + up) if side > 0 else max(level, reference - down))
+    return of_side(side, min(level, reference + up), max(level, reference - down))
 
 
 @kernel
@@ -529,10 +541,12 @@ def _fill(
     auction: Auction, m: Index, side: int, level: int, quantity: int, is_carried: bool, running: Ints, given: Ints
 ) -> int:
     """Return the lots an order gets (ECONOMY A6.4): carried-over ones first, new ones by cumulative rounding."""
-    s = np.uintp(side < 0)
+    # 0 or 1 as in side < 0, of which the compiler would make a branch: see of_side
+    s = np.uintp((1 - side) >> 1)
     ahead = side * (level - auction.margin_level[s, m])
     if ahead != 0:
-        return int(quantity * (ahead > 0))
+        # all of it or nothing, which is no pattern either: -ahead >> 62 is -1 where ahead is positive, 0 elsewhere
+        return int(quantity & (-ahead >> 62))
     if is_carried:
         fill = min(quantity, auction.margin_ration[s, m])
         auction.margin_ration[s, m] -= fill
