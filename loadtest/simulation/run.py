@@ -214,9 +214,9 @@ class Run:
         end = draw.choice(ENDS)
         is_first = self.summary.lives == 0
         # most lives are short: what goes wrong goes wrong around starts and ends
-        seconds = draw.choice((0.5, 3.0, 10.0, 30.0)) * draw.random()
+        seconds = draw.choice((0.5, 3.0, 10.0, 30.0, 120.0)) * draw.random()
         at_operation = end in ("kill", "power") and draw.random() < 0.5
-        operations = int(draw.choice((8, 40, 400)) * draw.random()) + 1
+        operations = int(draw.choice((8, 40, 400, 4_000)) * draw.random()) + 1
         return Plan(
             seconds=seconds,
             end="stop" if is_first and end == "disk" else end,
