@@ -1,7 +1,8 @@
 """One action at the door in one call: its name and its content are hashed, then it is recognised or kept.
 
 For a single action calls and the arrays for them cost more than what is done: one call, and one block of numbers that
-is filled again and again, take 2 us instead of 26. Source: DESIGN D2, D23, R2.
+is filled again and again, take 2 us instead of 26. Where older receipts are on disk, the caller asks twice: it looks
+there before it keeps one. Source: DESIGN D2, D23, R2.
 """
 
 from __future__ import annotations

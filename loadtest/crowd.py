@@ -100,8 +100,10 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
 
 def _after_a_tick(server: ServerProcess) -> Mapping[str, float]:
     """Return the metrics after one more tick has begun and ended: what is counted tick by tick is whole then."""
-    first = server.samples()["arena_ticks_total"]
+    first, deadline = server.samples()["arena_ticks_total"], time.monotonic() + START_S
     while (samples := server.samples())["arena_ticks_total"] < first + 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no tick in {START_S} s; the server says: {server.last_lines()}")
         time.sleep(SAMPLE_EVERY_S)
     return samples
 

@@ -10,6 +10,7 @@ after 18 to 20 s (loadtest.storm). Taken in they wait where there is room, and t
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
@@ -30,6 +31,8 @@ Of 10,000 that came back with 4 all were in step after 11 to 16 s and 1 tick in 
 """
 HOLD_OFF_S: Final = 0.05
 """Until it is looked again whether there are descriptors for more."""
+WANT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What accepting says when descriptors or memory are short, of the process or of the whole machine."""
 
 log = structlog.get_logger("arena.acceptor")
 
@@ -38,8 +41,8 @@ class Acceptor:
     """Stands in for the servers of an event loop: accepts at their sockets, from construction until `close`.
 
     listeners: bound, listening; they are not closed by it until `close`. make: the protocol of a connection. held: how
-    many connections there are that have begun. room: descriptors that connections may have in all, None for any number;
-    where they are used up, who comes waits in the kernel's queue until somebody goes.
+    many connections there are that have begun. room: descriptors that connections may have in all; where they are used
+    up, who comes waits in the kernel's queue until somebody goes.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         make: Callable[[], asyncio.Protocol],
         held: Callable[[], int],
-        room: int | None,
+        room: int,
         metrics: Metrics,
     ) -> None:
         self.sockets = tuple(listeners)
@@ -60,12 +63,16 @@ class Acceptor:
         self._beginning: set[asyncio.Task[None]] = set()
         self._is_serving = False
         self._is_closed = False
+        self._is_in_want = False
         for listener in self.sockets:
             listener.setblocking(False)
         self._listen()
 
     def close(self) -> None:
-        """Take in nobody any more; whoever has not begun is dropped, as those in the kernel's queue are."""
+        """Take in nobody any more; whoever has not begun is dropped, as those in the kernel's queue are.
+
+        The last few may be beginning still: see `begun`.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -74,6 +81,12 @@ class Acceptor:
             listener.close()
         while self._waiting:
             self._waiting.popleft().close()
+        self._metrics.sockets_waiting.set(0)
+
+    async def begun(self) -> None:
+        """Return when whoever was beginning has its protocol: after `close` nobody comes then."""
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     async def wait_closed(self) -> None:
         """Return: connections that have begun are waited for by the web server itself."""
@@ -100,14 +113,16 @@ class Acceptor:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
                 break
-            except ConnectionError:
-                # gone before its turn came
-                continue
             except OSError as error:
-                # no descriptor, no memory: of the process, or of the whole machine
-                log.warning("connection_not_accepted", error=str(error))
+                if error.errno not in WANT:
+                    # of that one: gone before its turn came, or its network is; Linux tells whoever accepts next
+                    continue
+                if not self._is_in_want:
+                    log.warning("connection_not_accepted", error=str(error))
+                self._is_in_want = True
                 self._hold_off()
                 break
+            self._is_in_want = False
             connection.setblocking(False)
             self._waiting.append(connection)
         self._metrics.sockets_waiting.set(len(self._waiting))
@@ -116,7 +131,7 @@ class Acceptor:
 
     def _is_full(self) -> bool:
         taken = len(self._waiting) + len(self._beginning)
-        return self._room is not None and self._held() + taken >= self._room
+        return self._held() + taken >= self._room
 
     def _begin(self) -> None:
         """Begin the next few, and let others have their turn."""
@@ -141,7 +156,7 @@ def take_over(
     servers: Sequence[asyncio.Server],
     make: Callable[[], asyncio.Protocol],
     held: Callable[[], int],
-    room: int | None,
+    room: int,
     metrics: Metrics,
 ) -> Acceptor:
     """Return what accepts instead of servers of the event loop, at the sockets that they have bound."""

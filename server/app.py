@@ -39,7 +39,7 @@ from engine.order_book import estate_offer
 from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
 from server import __version__, batches, bodies, descriptors, keys, logs
-from server.acceptor import take_over
+from server.acceptor import Acceptor, take_over
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
@@ -309,8 +309,8 @@ class Server(uvicorn.Server):
         config.load()
         # where the public port is any free one, so is this
         wanted = config.port or (port + 1 if self.config.port else 0)
+        connected = self._protocol_of(config)
         try:
-            connected = self._protocol_of(config)
             server = await asyncio.get_running_loop().create_server(connected, LOOPBACK, wanted, backlog=BACKLOG)
         except (OSError, OverflowError) as error:
             hint = "choose another with --operator-port, or --operator false"
@@ -335,6 +335,11 @@ class Server(uvicorn.Server):
         # would be closed, as the kill driver saw on a machine that had not let this process run
         for _ in range(UNREAD_ROUNDS):
             await asyncio.sleep(0)
+        # who is beginning must be among the connections that are told to go: nobody else would tell it
+        for server in self.servers:
+            server.close()
+            if isinstance(server, Acceptor):
+                await server.begun()
         await super().shutdown(sockets)
 
     def stop(self) -> None:

@@ -6,7 +6,10 @@ import sys
 from typing import Final
 
 RESERVE: Final = 200
-"""Descriptors for everything that is no subscriber: the journal, history, requests, the event loop."""
+"""Descriptors for everything that is no connection: the journal, history, the event loop."""
+
+UNLIMITED: Final = 1 << 20
+"""Connections where the system sets no limit: as many files as Linux lets a process open unless told otherwise."""
 
 
 def raise_limit() -> int | None:
@@ -27,14 +30,14 @@ def raise_limit() -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
-def room_of_connections() -> int | None:
-    """Return how many descriptors connections may take, a reserve left to everything else; None for any number."""
+def room_of_connections() -> int:
+    """Return how many descriptors connections may take, a reserve left to everything else."""
     if sys.platform == "win32":
-        return None
+        return UNLIMITED
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
 
 
 def shortage(limit: int | None, sockets_max: int) -> str | None:
@@ -43,7 +46,7 @@ def shortage(limit: int | None, sockets_max: int) -> str | None:
     if limit is None or limit >= wanted:
         return None
     return (
-        f"sockets_max is {sockets_max}, but this process may open {limit} files and sockets: connections beyond about"
-        f" {max(0, limit - RESERVE)} will fail. Allow {wanted} (ulimit -n, LimitNOFILE= in the unit, --ulimit nofile="
-        " of the container) or lower sockets_max"
+        f"sockets_max is {sockets_max}, but this process may open {limit} files and sockets: connections beyond"
+        f" {max(1, limit - RESERVE)} will wait until others go. Allow {wanted} (ulimit -n, LimitNOFILE= in the unit,"
+        " --ulimit nofile= of the container) or lower sockets_max"
     )

@@ -15,19 +15,22 @@ from typing import Final
 LIBRARIES: Final = ("libllvmlite", "libarrow", "libparquet")
 """Whose code a world that ticks seldom needs."""
 _MAPS: Final = Path("/proc/self/maps")
-_CODE: Final = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) r-xp .*/(?:{'|'.join(LIBRARIES)})[^/]*")
+# bytes: a path is in whatever encoding its file system has it
+_CODE: Final = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) r-xp .*/(?:{'|'.join(LIBRARIES)})[^/]*".encode())
 _MADV_DONTNEED: Final = 4
 
 
 def give_back() -> None:
     """Return what the start needed to the system. Code that is needed again comes back by itself, from the file.
 
-    Does nothing where there is no /proc (macOS, Windows), and leaves the allocator alone where it is not glibc's.
+    Does nothing where /proc cannot be read (macOS, Windows), and leaves the allocator alone where it is not glibc's.
     """
-    if not _MAPS.exists():
+    try:
+        code = list(code_of_libraries())
+    except OSError:
         return
     system = ctypes.CDLL(None)
-    for begin, end in code_of_libraries():
+    for begin, end in code:
         # only pages that nobody can have written to: they are as they are in the file
         system.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
     if hasattr(system, "malloc_trim"):
@@ -35,7 +38,7 @@ def give_back() -> None:
 
 
 def code_of_libraries() -> Iterator[tuple[int, int]]:
-    """Yield the begin and end of all code of LIBRARIES in this process."""
-    for line in _MAPS.read_text().splitlines():
+    """Yield the begin and end of all code of LIBRARIES in this process. Raises OSError where that cannot be read."""
+    for line in _MAPS.read_bytes().splitlines():
         if (found := _CODE.fullmatch(line)) is not None:
             yield int(found[1], 16), int(found[2], 16)

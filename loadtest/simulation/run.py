@@ -416,7 +416,10 @@ def scratch() -> Iterator[Path]:
 def run_seed(seed: int, minutes: float) -> Summary:
     """Run a seed in a folder of its own. Raises Failed."""
     with scratch() as folder:
-        return Run(seed, minutes, folder).run()
+        try:
+            return Run(seed, minutes, folder).run()
+        finally:
+            referee.forget()
 
 
 def fail_everywhere(seed: int, error: int, *, is_lasting: bool, first: int = 1, step: int = 1) -> int:

@@ -56,13 +56,14 @@ _UNDECIDED = (0,) * 10
 _MONEY_CODES = frozenset({Reject.NO_FUNDS, Reject.CREDIT_LIMIT, Reject.REPAY_OVER_DEBT})
 
 
-def in_memory_max(kept_max: int, order_book_max: int) -> int:
+def in_memory_max(kept_max: int, order_book_max: int, queue_max: int) -> int:
     """Return how many receipts must fit into memory where no more than kept_max are accepted in all.
 
-    Room for more than that is for what a journal may hold that was written under a larger kept_max: orders that rest,
-    and what is settled until it is written. At the default of kept_max the tables take 33 MB at once, at 20,000 4 MB.
+    Room for more than that is for what a journal may hold that was written under a larger kept_max: orders that rest, a
+    tick's actions, what is settled until it is written and what leaves memory meanwhile. At the default of kept_max the
+    tables take 33 MB at once.
     """
-    return min(RECEIPTS_MAX, kept_max + order_book_max + FLUSH_AT)
+    return min(RECEIPTS_MAX, kept_max + order_book_max + queue_max + 2 * FLUSH_AT)
 
 
 class Outcome(NamedTuple):
@@ -304,8 +305,9 @@ class Receipts:
         # what is not in memory is looked for on the disk before it is kept
         answer = self._door.ask(*asked, 0 if on_disk else room)
         if on_disk and answer.verdict == Verdict.FULL:
-            known = self.find(_key(answer), client_action_id)
-            if known is not None:
+            entry = self._find_on_disk(_key(answer))
+            if entry is not None:
+                known = Receipt(self, client_action_id, entry)
                 is_same = known.fingerprint == _WORDS.pack(answer.print_high, answer.print_low)
                 return Verdict.DUPLICATE if is_same else Verdict.CONFLICT, known
             answer = self._door.ask(*asked, room)
@@ -414,6 +416,9 @@ class Receipts:
         if self._slot[0] >= 0:
             entry = entry_of(self._table.rows, int(self._slot[0]))
             return entry if entry.ends >= self.oldest else None
+        return self._find_on_disk(key)
+
+    def _find_on_disk(self, key: Words) -> Entry | None:
         if not len(self.index):
             return None
         _, rows = self.index.get(key, self.oldest)

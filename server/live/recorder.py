@@ -163,8 +163,8 @@ class Recorder:
         room = 0 if full is not None else 1
         verdict, receipt = self.receipts.take(row, client_action_id, asked_until, valid_until, seq, room)
         if receipt is None:
-            refusal = full or self.receipts.fullness()
-            assert refusal is not None
+            # none of either: while this one was asked for, a receipt that held its place was forgotten
+            refusal = full or self.receipts.fullness() or ReceiptsFull("as many receipts are kept as may; try again")
             if not isinstance(refusal, ReadOnly):
                 self._counters[kind, "refused_full"].inc()
             raise refusal

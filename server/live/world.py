@@ -359,7 +359,7 @@ def _open(
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
             registry = AgentRegistry(economy.config)
-            limit = in_memory_max(settings.receipts_max, economy.config.order_book_max)
+            limit = in_memory_max(settings.receipts_max, economy.config.order_book_max, settings.queue_actions_max)
             receipts = Receipts(economy.tick, None, limit, settings.receipts_max, bytes.fromhex(genesis.seed))
             past_events = _restore(begin, folder, economy, receipts, registry, agents, events)
         except (NotWhole, OSError, ValueError, KeyError) as error:

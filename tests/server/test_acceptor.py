@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import pairwise
 from typing import cast
 
 import pytest
-import uvloop
 
 from server.acceptor import BEGUN_A_TURN, TAKEN_A_TURN, Acceptor, take_over
 from server.metrics import Metrics
@@ -18,9 +18,15 @@ from tests.support.deadlines import seconds
 from tests.support.live import soon, until
 
 GREETING = b"welcome"
+MANY = 1_000
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
+with suppress(ImportError):  # it has no wheel for Windows
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
 
 
-@pytest.fixture(params=[uvloop.new_event_loop, asyncio.SelectorEventLoop], ids=["uvloop", "asyncio"])
+@pytest.fixture(params=LOOPS.values(), ids=LOOPS.keys())
 def event_loop_of(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
     """Give the event loop that is used where there is one, and Python's own."""
     with asyncio.Runner(loop_factory=request.param) as runner:
@@ -30,11 +36,10 @@ def event_loop_of(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
 class Door:
     """A port and who came through it. begun: their transports, in order, those that have gone left out."""
 
-    def __init__(self, room: int | None = None) -> None:
+    def __init__(self, room: int, listener: socket.socket) -> None:
         self.metrics = Metrics()
         self.begun: list[asyncio.Transport] = []
         self.count = 0
-        listener = socket.create_server(("127.0.0.1", 0), backlog=4_096)
         self.address = listener.getsockname()
         self.acceptor = Acceptor([listener], lambda: Greeter(self), lambda: len(self.begun), room, self.metrics)
 
@@ -68,9 +73,9 @@ class Greeter(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def opened(room: int | None = None) -> AsyncIterator[Door]:
+async def opened(room: int = MANY, listener: socket.socket | None = None) -> AsyncIterator[Door]:
     """Give a door, and close it and whatever came through it."""
-    door = Door(room)
+    door = Door(room, listener or socket.create_server(("127.0.0.1", 0), backlog=4_096))
     try:
         yield door
     finally:
@@ -158,10 +163,10 @@ def test_the_sockets_of_a_server_are_taken_over_while_it_listens(event_loop_of: 
     """The port stays the same and open; from then on another protocol answers at it."""
 
     async def check() -> None:
-        door = Door()
+        door = Door(MANY, socket.create_server(("127.0.0.1", 0)))
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
-        acceptor = take_over([server], lambda: Greeter(door), lambda: 0, None, door.metrics)
+        acceptor = take_over([server], lambda: Greeter(door), lambda: 0, MANY, door.metrics)
         with knocking(address, 2) as clients:
             told = [await greeted(one) for one in clients]
         await until(lambda: not door.begun)
@@ -186,10 +191,44 @@ def test_whoever_has_not_begun_is_dropped_when_it_closes(event_loop_of: asyncio.
                     if door.waiting:
                         break
                 door.acceptor.close()
+                await soon(door.acceptor.begun())
+                count = door.count
                 told = await asyncio.gather(*(greeted(one) for one in clients), return_exceptions=True)
 
             assert GREETING in told
             assert all(one == GREETING or not one or isinstance(one, ConnectionResetError) for one in told)
-            assert told.count(GREETING) < TAKEN_A_TURN
+            assert told.count(GREETING) == count == door.count < TAKEN_A_TURN, "all that begin have begun"
+            assert door.waiting == 0
+
+    event_loop_of.run(check())
+
+
+class Troubled(socket.socket):
+    """A listening socket whose next accept ends with an error: what one peer did, or what the system is short of."""
+
+    error: int = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Fail once, as the system does: whoever it was about is gone, or waits."""
+        if self.error:
+            number, self.error = self.error, 0
+            raise OSError(number, "planted")
+        return super().accept()
+
+
+@pytest.mark.parametrize(("error", "held_off"), [(errno.EHOSTUNREACH, 0), (errno.ECONNABORTED, 0), (errno.EMFILE, 1)])
+def test_what_one_peer_did_holds_nobody_up(event_loop_of: asyncio.Runner, error: int, held_off: int) -> None:
+    """Only when descriptors are short nobody is taken in for a moment; both times the next one is served."""
+
+    async def check() -> None:
+        listener = Troubled(socket.AF_INET)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.error = error
+        async with opened(listener=listener) as door:
+            with knocking(door.address, 1) as [client]:
+                assert await greeted(client) == GREETING
+
+            assert door.held_off == held_off
 
     event_loop_of.run(check())

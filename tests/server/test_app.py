@@ -19,6 +19,7 @@ import websockets
 from starlette.routing import Route
 
 from engine.config import Config
+from server.acceptor import Acceptor
 from server.app import Opening, Server, create_app, operator_config, server_config
 from server.config import Settings
 from server.live.errors import FolderInUse, WorldRefused
@@ -219,6 +220,22 @@ async def test_a_request_that_has_arrived_unread_is_answered_by_a_stop() -> None
         writer.close()
 
     assert rest.count(b"HTTP/1.1 200 OK") == 1
+
+
+async def test_whoever_comes_back_while_it_stops_is_let_go_at_once() -> None:
+    """Not one is left that began behind the others' farewell, and would be waited for until its time is over."""
+    async with run_server() as arena:
+        address = arena.server.servers[0].sockets[0].getsockname()[:2]
+        clients = [socket.create_connection(address, seconds(30.0)) for _ in range(200)]
+        await arena.server.shutdown()
+        arena.server.started = False
+        told = []
+        for client in clients:
+            with client, suppress(ConnectionResetError):
+                told.append(client.recv(1_000))
+
+    assert set(told) == {b""}, "who is told to hurry, or of a restart, was held first"
+    assert isinstance(arena.server.servers[0], Acceptor)
 
 
 async def test_an_operators_port_in_use_ends_the_server_with_a_failure(tmp_path: Path) -> None:

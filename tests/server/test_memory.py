@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from pathlib import Path
+
 from numba import njit
 
 from server.memory import give_back
-from tests.support.resident import resident_code
+from tests.support.resident import IS_TOLD, resident_code
 
 
 def test_the_compiler_goes_and_comes_back() -> None:
@@ -16,7 +20,19 @@ def test_the_compiler_goes_and_comes_back() -> None:
     give_back()
     after = resident_code()
 
-    assert before > 10_000_000
-    assert after < before / 10
+    assert not IS_TOLD or before > 10_000_000
+    assert after <= before / 10
     assert njit(lambda x: x + 2)(1) == 3
-    assert resident_code() > after
+    assert not IS_TOLD or resident_code() > after
+
+
+def test_a_file_with_any_name_may_be_mapped(tmp_path: Path) -> None:
+    """A file system has names in any encoding; giving back is not worth a server that does not start."""
+    path = tmp_path / "odd"
+    if IS_TOLD:  # elsewhere file systems refuse such names
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/rev\xff"))
+    path.write_bytes(b"x" * mmap.PAGESIZE)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        give_back()
+
+        assert mapped[:1] == b"x"

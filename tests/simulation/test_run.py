@@ -15,13 +15,13 @@ import pytest
 import structlog
 
 from engine import replay
-from engine.commands import Command, Pause
+from engine.commands import Command, Pause, Resume
 from engine.journal import Actions, RecordKind
 from loadtest.simulation.run import Failed, fail_everywhere, run_seed
 from server.live import disk, recorder, world
 from server.live.errors import Full
 from server.live.journal import DiskFile, Journal
-from server.live.recorder import Recorder, Submitted
+from server.live.recorder import Input, Recorder, Submitted
 from tests.support.deadlines import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,19 @@ def test_a_forgotten_pause_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(replay, "_take", forget)
 
-    assert "come back running" in finds()
+    assert "come back running" in finds(range(40, 60))
+
+
+def test_a_command_that_is_journaled_as_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the journal has that the world goes on where the operator had it stand still."""
+    encode = recorder.encode_command
+
+    def mistake(command: Command) -> bytes:
+        return encode(Resume() if isinstance(command, Pause) else command)
+
+    monkeypatch.setattr(recorder, "encode_command", mistake)
+
+    assert "was acknowledged as" in finds()
 
 
 def test_a_name_that_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,15 +175,15 @@ def test_a_name_that_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_refusal_after_the_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: an action is journaled, and then refused because there is no room."""
-    submit = Recorder.submit
+    take = Recorder.take
 
-    def refuse_late(self: Recorder, row: Any, client_action_id: str, fingerprint: bytes) -> Submitted:
-        done = submit(self, row, client_action_id, fingerprint)
+    def refuse_late(self: Recorder, given: Input) -> Submitted:
+        done = take(self, given)
         if done.receipt.seq % 7 == 0 and not done.duplicate:
             raise Full("no room")
         return done
 
-    monkeypatch.setattr(recorder.Recorder, "submit", refuse_late)
+    monkeypatch.setattr(recorder.Recorder, "take", refuse_late)
 
     said = finds()
     assert "was only answered" in said

@@ -22,7 +22,7 @@ from server.live.series import HEAD, UNIX_MS, WIDTH
 from server.metrics import Metrics
 from tests.support.logged import logged
 from tests.support.published import EPOCH, World
-from tests.support.resident import resident_code
+from tests.support.resident import IS_TOLD, resident_code
 
 TICK_MS = 1_000
 
@@ -94,8 +94,8 @@ def test_what_writing_a_span_took_is_given_back(tmp_path: Path) -> None:
 
     kept.live(100)
 
-    assert before > 5_000_000
-    assert resident_code() < before / 5
+    assert not IS_TOLD or before > 5_000_000
+    assert resident_code() <= before / 5
 
 
 def test_without_pyarrow_it_is_numpys_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

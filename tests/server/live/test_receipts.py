@@ -225,8 +225,8 @@ def test_when_memory_is_full_nothing_more_is_accepted() -> None:
 
 def test_tables_follow_the_most_that_may_be_kept() -> None:
     """A small world takes little memory, one as large as may be no more than ever; what rests has room in any case."""
-    assert in_memory_max(KEPT_MAX, 1_048_576) == RECEIPTS_MAX
-    assert in_memory_max(20_000, 4_096) == 20_000 + 4_096 + FLUSH_AT
+    assert in_memory_max(KEPT_MAX, 1_048_576, 65_536) == RECEIPTS_MAX
+    assert in_memory_max(20_000, 4_096, 1_024) == 20_000 + 4_096 + 1_024 + 2 * FLUSH_AT
 
 
 def test_an_action_that_comes_expired_is_remembered_all_the_same() -> None:

@@ -182,6 +182,23 @@ async def test_a_used_id_is_a_duplicate_or_a_conflict_whichever_way(bot: Bot) ->
     assert journaled(bot) == before + 1, "the one that made the third connection known"
 
 
+async def test_answers_that_are_ready_in_one_turn_leave_together(bot: Bot) -> None:
+    """One behind the other, in a later turn than the one in which the disk was ready: a client is woken once."""
+    hot = bot.arena.server._opening.hot
+    assert hot is not None
+    order: list[str] = []
+    async with learned(bot) as connection:
+        await connection.ask(request(bot, text(client_action_id="together")))
+        likeness = protocol(bot, connection)._likeness
+        for name in ("one", "two"):
+            body = request(bot, text(client_action_id=f"together-{name}"))
+            assert hot.serve(likeness, body, lambda *_, name=name: order.append(name))
+        bot.arena.recorder.journal.when_durable(journaled(bot) - 1, lambda failure: order.append("durable"))
+        await until(lambda: "two" in order)
+
+    assert order == ["durable", "one", "two"]
+
+
 async def test_msgpack_finds_what_json_left(bot: Bot) -> None:
     """The same action in another encoding is the same action."""
     first = await ask(bot, "protocol", text(client_action_id="packed"))
