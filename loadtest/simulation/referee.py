@@ -13,12 +13,14 @@ from engine.commands import Command, Pause, Resume, decode_command, describe
 from engine.events import TickReport
 from engine.journal import Mark, RecordKind, decode_actions, is_input
 from engine.messages import Kind
+from engine.receipt_table import USED
 from engine.replay import Watch
 from loadtest.simulation.process import WARM_UP_TICKS, digest
 from loadtest.simulation.witness import Witness
 from server.clock import SystemClock
 from server.config import Settings
 from server.live.journal import read_segments, scan_segment, segment_paths
+from server.live.receipts import Receipts
 from server.live.registry import idempotency_hash
 from server.live.world import WARM_NAME, World, open_world, read_genesis, run_replay, start_economy
 from server.metrics import Metrics
@@ -150,7 +152,7 @@ def check_twin(copy: Path, settings: Settings, world: World, witness: Witness) -
         "tick": (twin.economy.tick, world.economy.tick),
         "next sequence": (twin.journal.next_seq, world.journal.next_seq),
         "waiting actions": (len(twin.queue), len(world.queue)),
-        "receipts": (len(twin.receipts), len(world.receipts)),
+        "receipts": _differing(kept(twin.receipts), kept(world.receipts)),
         "waiting commands": (twin.replayed.commands, world.replayed.commands),
         "pause": (twin.is_paused, world.is_paused),
     }
@@ -160,6 +162,29 @@ def check_twin(copy: Path, settings: Settings, world: World, witness: Witness) -
         wrong.append(f"tick {newest} was published, the world came back at {world.economy.tick}")
     shutil.rmtree(copy)
     return wrong
+
+
+def kept(receipts: Receipts) -> dict[tuple[int, int], int]:
+    """Return the sequence of every receipt that is kept, in memory or on the disk, by the words of its key.
+
+    What is past its time is left out: how much of it is still there depends on what was swept and merged meanwhile.
+    """
+    table = receipts._table
+    rows = [generation.read(0, len(generation)) for generation in receipts.index._generations]
+    rows.append(table.rows[: int(table.counters[USED])])
+    # of two under one key the newer is behind
+    return {
+        (high, low): seq
+        for part in rows
+        for high, low, seq in part[(part["ends"] >= receipts.oldest) & (part["seq"] > 0)][
+            ["high", "low", "seq"]
+        ].tolist()
+    }
+
+
+def _differing(one: dict[tuple[int, int], int], other: dict[tuple[int, int], int]) -> tuple[list[int], list[int]]:
+    """Return the sequences of what only one of the two has."""
+    return sorted(dict(one.items() - other.items()).values()), sorted(dict(other.items() - one.items()).values())
 
 
 def check_from_the_start(folder: Path, witness: Witness) -> list[str]:
