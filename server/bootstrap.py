@@ -45,6 +45,7 @@ DEV = (
     "pyarrow",
     "pyrage",
     "coverage",
+    "greenlet",
     "mypy",
     "ruff",
 )
