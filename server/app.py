@@ -333,18 +333,25 @@ class Server(uvicorn.Server):
         self._opening.stop_deadline = self._opening.monotonic() + STOP_S
         # what has arrived is taken in first: a connection that is idle only because its request is still unread
         # would be closed, as the kill driver saw on a machine that had not let this process run
-        for _ in range(UNREAD_ROUNDS):
-            await asyncio.sleep(0)
+        await _turns(UNREAD_ROUNDS)
         # who is beginning must be among the connections that are told to go: nobody else would tell it
         for server in self.servers:
             server.close()
             if isinstance(server, Acceptor):
                 await server.begun()
+        # what the last of them has sent
+        await _turns(UNREAD_ROUNDS)
         await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Begin to shut down: answer what is in flight, close sockets with 1012, end the lifespan."""
         self.should_exit = True
+
+
+async def _turns(count: int) -> None:
+    """Let so many turns of the event loop pass."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
