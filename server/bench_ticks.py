@@ -193,6 +193,9 @@ def outside_rows(ids: list[str], quick: bool) -> list[Row]:
     accepted = filled = 0
     with _collected():
         for _ in range(100 if quick else 500):
+            # with these a round is five ticks long, so that either kind of tick falls on every hour of the day
+            crowd.economy.advance()
+            crowd.economy.advance()
             orders = crowd.orders(ahead=3)
             # making orders and a busy tick leave colder caches behind: the plain tick that counts is the second one
             crowd.economy.advance()
