@@ -19,11 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from engine.errors import SettingError
 from server import bench_peers
 from server.bench_frames import delta_rows
 from server.bench_row import ROOT, Row
 from server.bench_ticks import bytes_rows, large_rows, outside_rows, tick_rows
 from server.provenance import revision, this_machine
+from server.results_folder import make_ready
 
 EXAMPLES = """\
 examples:
@@ -39,6 +41,7 @@ examples:
 def main(args: Sequence[str]) -> int:
     """Measure the rows args names (all when none), print them and return 1 when one misses its bar."""
     given = _parser().parse_args(args)
+    earlier = _earlier(given.out) if given.out else {}
     wanted = list(dict.fromkeys(given.ids)) or _those_that_can_be_measured()
     at, machine = revision(), this_machine()
     rows: list[Row] = []
@@ -52,7 +55,9 @@ def main(args: Sequence[str]) -> int:
     else:
         sys.stdout.write(_tables(rows) + f"\n{machine}\nrevision {at}\n")
     if given.out:
-        _keep(given.out, documents)
+        # each in the place of its earlier value; rows that were not measured now stay
+        kept = earlier | {row["id"]: row for row in documents}
+        given.out.write_text(json.dumps(list(kept.values()), indent=2) + "\n", encoding="utf-8")
     return 0 if rows and all(row.passes for row in rows) else 1
 
 
@@ -63,11 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("ids", nargs="*", choices=[*IDS, []], metavar="ID", help=f"of {', '.join(IDS)}; default all")
+    parser.add_argument("ids", nargs="*", type=_id, metavar="ID", help=f"of {', '.join(IDS)}; default all")
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer samples")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also keep the rows as JSON in this file")
     return parser
+
+
+def _id(text: str) -> str:
+    if text not in IDS:
+        raise argparse.ArgumentTypeError(f"no row {text!r}; there are {', '.join(IDS)}")
+    return text
 
 
 def server_rows(ids: list[str], quick: bool) -> list[Row]:
@@ -154,11 +165,15 @@ PROGRAMS: tuple[tuple[Callable[[list[str], bool], list[Row]], tuple[str, ...]], 
 IDS = tuple(name for _, ids in PROGRAMS for name in ids)
 
 
-def _keep(path: Path, documents: list[dict[str, Any]]) -> None:
-    """Write rows to a file, each in the place of its earlier value; rows that were not measured now stay."""
-    kept = {row["id"]: row for row in (json.loads(path.read_text(encoding="utf-8")) if path.exists() else [])}
-    kept |= {row["id"]: row for row in documents}
-    path.write_text(json.dumps(list(kept.values()), indent=2) + "\n", encoding="utf-8")
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows that a file of --out holds, by id. Raises SettingError when rows could not be kept there."""
+    make_ready(path.parent)
+    try:
+        return {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingError("--out", str(path), "a new file, or one with rows that `arena bench` wrote") from error
 
 
 def _those_that_can_be_measured() -> list[str]:

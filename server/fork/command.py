@@ -15,11 +15,11 @@ from engine.errors import JournalDamaged, SettingError
 from engine.fork import Interventions, Survey, fork, survey
 from engine.replay import HashDiffers
 from engine.state import SLOTS_USED
-from server import keys
+from server import extras, keys
 from server.clock import Clock, SystemClock
 from server.fork import page
 from server.fork.interventions import Document, as_json, build, read_file
-from server.fork.results import CSV, EXTRA, Named, effects_of, manifest, table, write_manifest, write_series
+from server.fork.results import CSV, Named, effects_of, manifest, table, write_manifest, write_series
 from server.live.errors import NotRecorded, WorldRefused
 from server.live.replay_cmd import DAMAGED, DIFFERS, OK, PROGRESS_S, REFUSED
 from server.live.rewind import Rewound, economy_at
@@ -216,7 +216,7 @@ def _summary(told: dict[str, Any], folder: Path, written: Sequence[Path]) -> lis
         lines.append(f"added {one['type']}: {one['count']} {one['outcome']}{why}")
     lines.append(f"written to {folder}: {', '.join([*(path.name for path in written), 'fork.json'])}")
     if written[0].name == CSV:
-        lines.append(f"series as CSV: Parquet needs pyarrow ({EXTRA})")
+        lines.append(f"series as CSV: Parquet needs pyarrow ({extras.how_to_install('pyarrow')})")
     if len(written) < 2:
         lines.append(plots.how_to_install())
     return lines

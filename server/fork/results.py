@@ -26,7 +26,6 @@ COLUMNS = (
     "series", "unit", "tick", "original", "branch", "difference", "difference_low", "difference_high",
     "cumulative", "cumulative_low", "cumulative_high",
 )  # fmt: skip
-EXTRA = "pip install 'living-economy-arena[studies]'"
 SHOWN = 16
 """Effects in the terminal's table."""
 

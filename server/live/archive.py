@@ -82,7 +82,7 @@ class Archive:
     def open(self) -> None:
         """Look at what is there. A folder that cannot be used is said and tried again with every span."""
         if not columnar.is_available():
-            log.info("archive_format", format="npz", reason=f"Parquet {columnar.MISSING}")
+            log.info("archive_format", format="npz", reason=f"Parquet {columnar.missing()}")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self._folder.glob("*.new"):

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from server import extras
 from server.clock import Clock
 from server.live.errors import WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
@@ -287,5 +288,5 @@ def age_library() -> Any:
     try:
         import pyrage
     except ImportError:
-        raise BackupError("encryption needs the extra `backup`: pip install 'living-economy-arena[backup]'") from None
+        raise BackupError(f"encryption needs the extra `backup`: {extras.how_to_install('pyrage')}") from None
     return pyrage

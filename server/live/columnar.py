@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from server import extras
 from server.live.series import HEAD, SERIES, TICK, UNIX_MS, Rows
 
 if TYPE_CHECKING:
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 
 PARQUET: Final = "application/vnd.apache.parquet"
 ARROW: Final = "application/vnd.apache.arrow.stream"
-MISSING: Final = "needs pyarrow, which this server was installed without: pip install 'living-economy-arena[studies]'"
+MISSING: Final = "needs pyarrow, which this server was installed without"
 
 
 def is_available() -> bool:
     """Say whether Parquet and Arrow can be written here."""
     return find_spec("pyarrow") is not None
+
+
+def missing() -> str:
+    """Return what is missing and how to get it, for the operator: it names a path of this machine."""
+    return f"{MISSING}: {extras.how_to_install('pyarrow')}"
 
 
 def load() -> None:

@@ -23,7 +23,7 @@ class HistoryExport:
 
     def __init__(self, path: Path, epoch: str) -> None:
         if not columnar.is_available():
-            raise WorldRefused(f"{path}: writing it {columnar.MISSING}")
+            raise WorldRefused(f"{path}: writing it {columnar.missing()}")
         self._path = path
         self._temporary = path.with_name(path.name + ".new")
         self._file = columnar.ParquetExport(self._temporary, {"epoch": epoch})

@@ -16,15 +16,18 @@ from engine.analysis.figures import BAND_TICKS, fails
 from engine.config import Config
 from engine.errors import SettingError
 from server.clock import Clock, SystemClock
+from server.live.errors import FolderInUse, WorldRefused
 from server.provenance import ROOT
 from server.report import plots
 from server.report.document import Report, as_json, as_table, figure_lines, make_report
 from server.report.history import RECORDING_NAME, History, keep, read_history, run_headless, say
 from server.report.page import render_page
 from server.report.suite import run_suite
+from server.results_folder import make_ready
 
-HOLDS, FAILS, UNPROVEN = 0, 1, 4
-"""Exit status: every band holds; one fails, or the history is too short; a control that does not fail its fact."""
+HOLDS, FAILS, REFUSED, UNPROVEN = 0, 1, 2, 4
+"""Exit status: every band holds; one fails, or the history is too short; there is no history to read; a control that
+does not fail its fact."""
 TICKS_MAX = 1_000_000
 """A recording of so many ticks takes 0.8 GB of memory."""
 SUITE_FOLDER = ROOT / "loadtest" / "results" / "realism"
@@ -40,23 +43,32 @@ examples:
 def main(args: Sequence[str], clock: Clock | None = None) -> int:
     """Run the command and return its exit status.
 
-    Raises SettingError, WorldRefused, FolderInUse, JournalDamaged and OSError for the command line to say.
+    Raises SettingError, JournalDamaged and OSError for the command line to say.
     """
     options = _parser().parse_args(args)
-    clock = clock or SystemClock()
     _check(options)
+    try:
+        return _report(options, clock or SystemClock())
+    except (FolderInUse, WorldRefused) as error:
+        say(f"arena report: {error}")
+        return REFUSED
+
+
+def _report(options: argparse.Namespace, clock: Clock) -> int:
     if options.selftest:
         return _self_test(options)
     if options.suite:
         seeds_hold = run_suite(options.out or SUITE_FOLDER, options.residents, options.jobs, clock, say)
         return HOLDS if seeds_hold else FAILS
     chosen = control(options.control) if options.control else None
+    folder = options.out or Path("arena-report")
+    make_ready(folder)
     history = _history(options, chosen, clock)
     say("measuring")
     report = make_report(history, chosen)
     sys.stdout.write(_json(as_json(report)) if options.json else as_table(report) + "\n")
     sys.stdout.flush()
-    _write(report, options.out or Path("arena-report"))
+    _write(report, folder)
     return status(report)
 
 
@@ -123,7 +135,6 @@ def _history(options: argparse.Namespace, chosen: Control | None, clock: Clock) 
 
 
 def _write(report: Report, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(_json(as_json(report)), encoding="utf-8")
     keep(report.history, folder / RECORDING_NAME)
     written = ["report.json", RECORDING_NAME]

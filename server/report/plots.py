@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from engine.analysis.recording import ASSETS, Recording
 from engine.analysis.statistics import aggregate, autocorrelations, pareto_exponent, slope_and_correlation
 from engine.ladder import prices
 from engine.markets import HOURS, ID, LABOUR, NAMES, RAW_FIRST, RAW_LAST, YEAR
+from server import extras
 from server.report.document import Report
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ def available() -> bool:
 
 def how_to_install() -> str:
     """Return what to do when matplotlib is missing here."""
-    pip = f"{sys.executable} -m pip install" if find_spec("pip") else f"uv pip install --python {sys.executable}"
     needs = "no page: plots need matplotlib, which is in the extra `studies`. Install it with"
-    return f"{needs}\n    {pip} 'matplotlib>=3.10'"
+    return f"{needs}\n    {extras.how_to_install('matplotlib')}"
 
 
 def draw_all(report: Report) -> list[Plot]:

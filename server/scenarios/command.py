@@ -17,6 +17,7 @@ from engine.studies.scenario.run import Result
 from engine.studies.scenario.script import Scenario
 from server.clock import Clock, SystemClock
 from server.provenance import revision, this_machine
+from server.results_folder import make_ready
 from server.scenarios import kept, tables
 from server.scenarios.progress import Progress
 from server.scenarios.reference import reference
@@ -46,6 +47,8 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
         if given.reference:
             _print(reference())
             return OK
+        if given.out:
+            make_ready(given.out)
         if given.sensitivity:
             return _sensitivity(given, progress)
         scenarios = [load(name, given.residents, given.seed) for name in given.names or suite_names()]
@@ -79,10 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 1_000:
-        raise argparse.ArgumentTypeError(f"must be a whole number in [1, 1000], got {text}")
-    return count
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1_000):
+        raise argparse.ArgumentTypeError(f"must be a whole number in [1, 1000], got {text!r}")
+    return int(text)
 
 
 def _run_all(scenarios: list[Scenario], given: argparse.Namespace, progress: Progress) -> int:

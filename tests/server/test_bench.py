@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.economy import Economy
+from engine.errors import SettingError
 from engine.markets import MARKETS
 from engine.state import ORDER_COUNT
 from server import bench, bench_frames, bench_peers, bench_ticks
@@ -241,10 +242,21 @@ def test_what_cannot_be_measured_here_is_left_out_and_said(
     assert "left out: spec_agents" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["no JSON", '{"a": 1}', "[1]"])
+def test_a_file_of_something_else_is_not_written_over(text: str, tmp_path: Path) -> None:
+    """It is refused before anything is measured, and stays as it was."""
+    (tmp_path / "notes.json").write_text(text)
+
+    with pytest.raises(SettingError, match="--out must be a new file, or one with rows"):
+        bench.main(["tick_10m", "--out", str(tmp_path / "notes.json")])
+
+    assert (tmp_path / "notes.json").read_text() == text
+
+
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A row nobody knows ends with usage and the rows there are."""
     with pytest.raises(SystemExit) as ended:
         bench.main(["tick_200k"])
 
     assert ended.value.code == 2
-    assert "tick_100k" in capsys.readouterr().err
+    assert "no row 'tick_200k'; there are tick_100k, pricing_100k, " in capsys.readouterr().err

@@ -17,8 +17,7 @@ from engine.analysis.recording import ASSETS
 from engine.errors import SettingError
 from engine.markets import MARKETS
 from server.clock import ManualClock
-from server.live.errors import WorldRefused
-from server.report.command import FAILS, HOLDS, UNPROVEN, main, status
+from server.report.command import FAILS, HOLDS, REFUSED, UNPROVEN, main, status
 from server.report.document import make_report
 from server.report.history import RECORDING_NAME, History, keep, load
 from tests.support.lively import lively
@@ -111,10 +110,19 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: 
         run(*arguments)
 
 
-def test_a_folder_without_history_is_refused(tmp_path: Path) -> None:
-    """The message names what a history would be."""
-    with pytest.raises(WorldRefused, match="neither a journal nor"):
-        run(str(tmp_path))
+def test_a_folder_without_history_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names what a history would be; the status is not that of a band that fails."""
+    assert run(str(tmp_path), "--out", str(tmp_path / "out")) == REFUSED
+
+    assert "holds neither a journal nor" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path) -> None:
+    """A file stands where the folder should be: that is said before a million ticks are run."""
+    (tmp_path / "taken").touch()
+
+    with pytest.raises(SettingError, match="--out must be a folder that can be written to"):
+        run("--headless", "--ticks", "1000000", "--out", str(tmp_path / "taken" / "out"))
 
 
 def test_without_matplotlib_the_figures_still_print(sound: Path, tmp_path: Path) -> None:

@@ -129,6 +129,25 @@ def test_a_wrong_option_is_refused(arguments: list[str], said: str, capsys: pyte
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["0", "1001", "x", "1.5"])
+def test_a_wrong_number_of_seeds_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Usage, what was given and what is allowed."""
+    with pytest.raises(SystemExit) as ended:
+        main(["market_crash", "--seeds", given])
+
+    assert ended.value.code == 2
+    assert f"--seeds: must be a whole number in [1, 1000], got '{given}'" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands where the folder of the results should be: that is said before minutes are spent."""
+    (tmp_path / "taken").touch()
+
+    assert cli.main(["scenario", "--seeds", "1000", "--out", str(tmp_path / "taken")]) == 2
+
+    assert "--out must be a folder that can be written to" in capsys.readouterr().err
+
+
 def test_a_scenario_that_the_world_cannot_do_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A find above what reserves may hold is dropped by the world, so the scenario is one that cannot be run."""
     text = MINE.replace("{most}", "1").replace(
