@@ -29,7 +29,7 @@ from engine.economy import NO_ACTIONS, Economy
 from engine.effects import Effects, Sampler, catalogue, rows_of
 from engine.errors import SettingError
 from engine.events import TickReport
-from engine.journal import NO_HASH, Record, RecordKind, decode_actions, decode_mark, is_input, row_bytes
+from engine.journal import Record, RecordKind, decode_actions, decode_mark, is_input, row_bytes
 from engine.messages import ACTION, Kind, Status
 from engine.phases.emission import inject_event
 from engine.replay import HashDiffers
@@ -163,7 +163,7 @@ def fork(
     progress: called with the ticks that are done in all worlds, several times in CHUNK_TICKS.
     Raises HashDiffers when the original does not meet a stored hash, ValueError when there is no tick to run.
     """
-    found = surveyed or survey(records, economy.tick)
+    found = surveyed or survey(records, economy.tick, None if ticks is None else economy.tick + ticks)
     ticks = found.last_tick - economy.tick if ticks is None else ticks
     if ticks < 1:
         raise ValueError(f"no tick to run: the record ends at tick {found.last_tick}")
@@ -321,8 +321,11 @@ class _Pair(NamedTuple):
     branch_measured: Sampler
 
 
-def survey(records: Iterable[Record], after: int) -> Survey:
-    """Read what a record holds. after: the tick its first mark follows."""
+def survey(records: Iterable[Record], after: int, until: int | None = None) -> Survey:
+    """Read what a record holds. after: the tick its first mark follows; until: the last one a fork will run, if known.
+
+    Of the stored hashes up to there the last of every CHUNK_TICKS is kept: a short fork is held to one of its own.
+    """
     found = Survey(after + 1, after)
     latest: dict[int, int] = {}
     for record in records:
@@ -333,7 +336,8 @@ def survey(records: Iterable[Record], after: int) -> Survey:
         elif record.kind is RecordKind.MARK:
             mark = decode_mark(record.payload)
             found.last_tick = mark.tick
-            if mark.hashed_tick != NO_HASH and mark.hashed_tick > after:
+            # NO_HASH lies before every tick
+            if after < mark.hashed_tick and (until is None or mark.hashed_tick <= until):
                 last = latest.get(mark.hashed_tick // CHUNK_TICKS)
                 if last is not None:
                     del found.hashes[last]

@@ -168,7 +168,9 @@ class Metrics:
             "scheduler_stalls", "times the machine did not run the watchdog thread when it should have"
         )
         self.tick = self._gauge("tick", "number of the last published tick")
-        self.conservation_checks = self._counter("conservation_checks", "checks that money and goods add up")
+        self.conservation_checks = self._counter(
+            "conservation_checks", "checks that money and goods add up: one a tick"
+        )
 
         # agents and their actions
         self.actions = self._counter(

@@ -125,7 +125,7 @@ def _fork(options: argparse.Namespace, clock: Clock, began: float, say: Say) -> 
     document = _asked(options)
     rewound = economy_at(options.folder, options.at, options.threads, _Progress("rewinding", clock, say).tick_of)
     economy, parent_hash = rewound.economy, rewound.economy.state_hash().hex()
-    found = survey(rewound.records, options.at)
+    found = survey(rewound.records, options.at, options.at + options.ticks if options.ticks else None)
     ticks = options.ticks or found.last_tick - options.at
     if ticks < 1:
         raise SettingError("--ticks", "left out", f"given: the record ends at tick {found.last_tick}")

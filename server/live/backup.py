@@ -270,7 +270,7 @@ def _decrypt(file: IO[bytes], plain: IO[bytes], identity: Path | None, source: P
     pyrage = age_library()
     if identity is None:
         raise BackupError(f"{source} is encrypted: name the file with the secret key with --identity")
-    lines = [line for line in identity.read_text(encoding="utf-8").splitlines() if line.startswith("AGE-SECRET-KEY-")]
+    lines = [line for line in identity.read_text("utf-8", "replace").splitlines() if line.startswith("AGE-SECRET-KEY-")]
     try:
         keys = [pyrage.x25519.Identity.from_str(line) for line in lines]
     except pyrage.IdentityError as error:

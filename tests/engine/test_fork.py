@@ -62,6 +62,15 @@ class TestNothingChanged:
         assert not forked.effects.difference.any()
         assert not forked.effects.cumulative.any()
 
+    def test_a_short_fork_is_held_to_a_hash_of_its_own_ticks(self) -> None:
+        """It ends long before the record does: the last hash it reaches is met, or found to differ."""
+        world = busy()
+        assert world.fork(ticks=25).hashes_checked == 1
+
+        other = Economy(world.config, SEED + 1, start=world.start)
+        with pytest.raises(HashDiffers):
+            fork(other, world.records(), Interventions(), ticks=25)
+
     def test_agents_that_come_and_go_within_ticks_keep_their_slots(self) -> None:
         """Leaving and coming in one tick, a refused owner, a full world: still the recorded hashes."""
         world = Recorded(max_agents=4, agents_per_owner_max=2)

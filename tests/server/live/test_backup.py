@@ -88,10 +88,12 @@ async def test_an_encrypted_backup_opens_with_its_key_only(tmp_path: Path, capsy
     assert seed.hex().encode() not in data
     assert restore_main([file, folder]) == 2
     assert restore_main([file, folder, "--identity", str(tmp_path / "other")]) == 2
+    assert restore_main([file, folder, "--identity", file]) == 2
     assert backup_main([str(tmp_path / "one"), f"{file}.2", "--recipient", "age1nobody"]) == 2
     said = capsys.readouterr().err
     assert "is encrypted: name the file" in said
     assert "cannot be decrypted" in said
+    assert f"{file} holds no age secret key" in said
     assert "age public key" in said
     assert sorted(os.listdir(tmp_path)) == ["file", "key", "one", "other"]
     assert restore_main([file, folder, "--identity", str(tmp_path / "key")]) == 0
