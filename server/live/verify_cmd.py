@@ -33,14 +33,14 @@ from engine.replay import HashDiffers
 from server.clock import SystemClock
 from server.live.array_file import NotWhole
 from server.live.errors import FolderInUse, ReceiptDamaged, WorldRefused
-from server.live.journal import read_segments, segment_paths
+from server.live.journal import first_sequence, read_segments, segment_paths
 from server.live.parts import Part, Parts, begin_part
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.receipt_index import open_generation
 from server.live.registry import OPERATOR
 from server.live.replay_cmd import Until
 from server.live.salvage import salvage
-from server.live.snapshots import list_snapshots, load
+from server.live.snapshots import NEWEST_KEPT, Named, list_snapshots, load
 from server.live.view import iso_time
 from server.live.world import read_genesis, run_replay
 
@@ -68,6 +68,9 @@ def main(args: Sequence[str]) -> int:
             _replay(options.folder, seen.parts.found())
     except JournalDamaged as error:
         _say(f"DAMAGED  {error}")
+        if (begin := _spared(options.folder, error)) is not None:
+            _say(f"a start does not read that: it begins with a later snapshot, the newest is of tick {begin.tick};")
+            _say("only a replay from before needs it, and --salvage would give up everything behind the damage")
         return DAMAGED
     except HashDiffers as error:
         _say(f"DIFFERS  {error}")
@@ -233,6 +236,21 @@ def _snapshots(folder: Path) -> bool:
             _say(f"SNAPSHOT  {named.path.name}: {error}")
     _say(f"{len(known)} snapshots, {good} whole")
     return good == len(known)
+
+
+def _spared(folder: Path, damage: JournalDamaged) -> Named | None:
+    """Return the newest snapshot when a start reads nothing of the damaged segment, whichever one it begins with."""
+    paths, newest = segment_paths(folder), list_snapshots(folder)[-NEWEST_KEPT:]
+    names = [str(path) for path in paths]
+    # the first segment is read by every start, for what the world began with
+    if not newest or damage.path not in names[1:-1]:
+        return None
+    behind = first_sequence(paths[names.index(damage.path) + 1])
+    try:
+        is_spared = all(load(named.path).sequence >= behind for named in newest)
+    except (NotWhole, OSError):
+        return None
+    return newest[-1] if is_spared else None
 
 
 def _receipts(folder: Path, names: Iterable[str]) -> None:

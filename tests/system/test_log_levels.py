@@ -26,7 +26,6 @@ async def test_each_level_tells_what_it_is_for() -> None:
             await arena.step(3)
             async with arena.ticker.settled():
                 arena.economy.state.cash[0] += 1_000_000
-                arena.economy.checks = 1
             with pytest.raises(Frozen):
                 await arena.step()
 

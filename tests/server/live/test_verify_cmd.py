@@ -12,7 +12,7 @@ from engine.messages import Kind
 from server.live.journal import read_segments, scan_segment, segment_paths
 from server.live.snapshots import list_snapshots, load
 from server.live.verify_cmd import BROKEN, DAMAGED, OK, REFUSED, main
-from tests.support.live import live_world, soon
+from tests.support.live import live_world, open_small, soon
 
 EVERY = 6
 
@@ -25,6 +25,13 @@ async def a_world(folder: Path, ticks: int = 5 * EVERY) -> None:
             arena.act(agent, f"a-{i}", Kind.LIMIT, market=12, side=1, quantity=1 + i, level=40_000)
             await arena.tick()
             await soon(arena.world.snapshots.idle())
+
+
+def opened(folder: Path) -> tuple[int, bytes]:
+    """Open a world as a start does and return its tick and state hash."""
+    world = open_small(folder, snapshot_ticks=EVERY, resume_frames=2)
+    world.lock.release()
+    return world.economy.tick, world.economy.state_hash()
 
 
 async def test_it_says_what_a_world_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +116,29 @@ async def test_a_flipped_removed_or_reordered_record_is_found(
             assert "DAMAGED" in capsys.readouterr().out
         path.write_bytes(whole)
     assert main([str(tmp_path)]) == OK
+
+
+async def test_damage_that_no_start_reads_is_said_to_be_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the newest snapshots: the world opens to the same state. Behind one of them: nothing of it is said."""
+    await a_world(tmp_path)
+    sound = opened(tmp_path)
+    paths, said = segment_paths(tmp_path), {}
+    for path in (paths[1], paths[-2]):
+        whole = path.read_bytes()
+        data = bytearray(gzip.decompress(whole) if path.suffix == ".gz" else whole)
+        data[list(scan_segment(path))[1].offset + 20] ^= 4
+        path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+        assert main([str(tmp_path)]) == DAMAGED
+        said[path] = capsys.readouterr().out
+        if path == paths[1]:
+            assert opened(tmp_path) == sound
+        path.write_bytes(whole)
+
+    assert "a start does not read that" in said[paths[1]]
+    assert "--salvage would give up everything" in said[paths[1]]
+    assert "a start" not in said[paths[-2]]
 
 
 async def test_a_removed_segment_is_found(tmp_path: Path) -> None:
