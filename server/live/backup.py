@@ -67,6 +67,8 @@ def backup(folder: Path, target: Path, clock: Clock, recipient: str | None = Non
     """
     if target.exists():
         raise BackupError(f"{target} exists: name another file")
+    if not target.parent.is_dir():
+        raise BackupError(f"{target}: there is no folder {target.parent}")
     draft = target.with_name(target.name + ".new")
     try:
         with _opened(folder) as files, open(draft, "xb") as out:
@@ -175,6 +177,8 @@ def _unpack(source: Path, folder: Path, identity: Path | None) -> int:
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(open(source, "rb"))
         is_encrypted = file.read(len(AGE_MAGIC)) == AGE_MAGIC
+        if identity is not None and not is_encrypted:
+            raise BackupError(f"{source} is not encrypted: leave --identity out if you trust it all the same")
         file.seek(0)
         if is_encrypted:
             plain = stack.enter_context(tempfile.TemporaryFile(dir=folder))

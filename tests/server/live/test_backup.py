@@ -150,4 +150,8 @@ def test_a_folder_in_use_or_none_is_refused(tmp_path: Path) -> None:
         backup(tmp_path / "full", tmp_path / "new", ManualClock())
     with pytest.raises(BackupError, match="exists"):
         backup(tmp_path / "full", tmp_path / "there", ManualClock())
+    with pytest.raises(BackupError, match=f"there is no folder {tmp_path / 'none'}$"):
+        backup(tmp_path / "full", tmp_path / "none" / "new", ManualClock())
+    with pytest.raises(BackupError, match="is not encrypted: leave --identity out"):
+        restore(tmp_path / "there", tmp_path / "new", ManualClock(), tmp_path / "key")
     assert not (tmp_path / "new").exists()
