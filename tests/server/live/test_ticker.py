@@ -256,6 +256,33 @@ async def test_a_frozen_world_gives_the_collector_back(tmp_path: Path) -> None:
         assert arena.ticker.frozen is not None
 
 
+async def test_who_waits_for_a_tick_is_told_before_the_collector_runs(tmp_path: Path) -> None:
+    """A collection takes as long as a tick's publication: it is a turn of the loop of its own."""
+    order: list[str] = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        order.append(f"collection: {phase}")
+
+    async def wait() -> None:
+        await arena.ticker.wait_tick(shown.tick + 1)
+        order.append("told")
+
+    async with live_world(tmp_path) as arena:
+        shown = await arena.tick()
+        await idle(arena)
+        gc.disable()
+        gc.callbacks.append(collected)
+        waiting = asyncio.create_task(wait())
+        try:
+            await arena.tick_without_waiting()
+            await until(lambda: "collection: stop" in order)
+        finally:
+            gc.callbacks.remove(collected)
+        await waiting
+
+    assert order[0] == "told"
+
+
 @pytest.mark.parametrize("call", [1, 2], ids=["write", "sync"])
 async def test_a_failed_disk_stops_the_world_where_it_was_last_seen(tmp_path: Path, call: int) -> None:
     """The tick whose mark did not reach the disk is never shown; published state stays readable."""
