@@ -101,6 +101,16 @@ class Layout:
         return markets
 
     @cached_property
+    def block_longest(self) -> int:
+        """Residents of the largest block."""
+        return int((self.block_end - self.block_start).max())
+
+    @cached_property
+    def segment_longest(self) -> int:
+        """Producers of the largest segment."""
+        return int((self.segment_end - self.segment_start).max())
+
+    @cached_property
     def producer_block_first(self) -> int:
         """Number of household blocks; producer blocks follow."""
         return int(np.count_nonzero(self.block_type == HOUSEHOLD))

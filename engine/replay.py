@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.commands import SHAPING, Command, Pause, Resume, decode_command
-from engine.economy import NO_ACTIONS, Economy, hash_copy
+from engine.economy import NO_ACTIONS, Economy
 from engine.errors import EngineError
 from engine.events import TickReport
 from engine.journal import NO_HASH, Actions, Mark, Record, RecordKind, decode_actions, decode_mark, is_input
+from engine.state_bytes import StateBytes, hash_bytes
 
-Hasher = Callable[[int, list[tuple[str, NDArray[Any]]]], Callable[[], bytes]]
-"""hasher(tick, arrays) starts to hash a copy of the arrays; what it returns gives the hash when called."""
+Hasher = Callable[[memoryview], Callable[[], bytes]]
+"""hasher(data) starts to take a state hash over bytes; what it returns gives the hash when called. They stay
+as they are until then."""
 
 
 class HashDiffers(EngineError):
@@ -40,6 +41,10 @@ class Watch:
 
     def actions(self, actions: Actions) -> None:
         """Take the actions of a record, before the tick they belong to."""
+
+    def wants(self, mark: Mark) -> bool:
+        """Return whether to be told of the tick that a mark began: whoever is not saves its report."""
+        return True
 
     def tick(self, report: TickReport, mark: Mark) -> None:
         """Take the report of a tick and the mark that began it."""
@@ -75,14 +80,15 @@ def replay(
     the stored hashes are compared; without, the end may differ from the recorded one unnoticed.
     Raises HashDiffers at the first stored hash that is not met, ValueError when the ticks are not consecutive.
     """
-    watch = watch or Watch()
+    watch = watch or _Nobody()
     hasher = hasher or _hash_now
     wanted = _hashes(records) if check else {}
     running: list[tuple[int, Callable[[], bytes]]] = []
+    copied = StateBytes(economy.state)
     done = Replayed()
     rows: list[NDArray[np.void]] = []
     if economy.tick in wanted:
-        running.append((economy.tick, hasher(*economy.copy_arrays())))
+        running.append((economy.tick, hasher(copied.take())))
     for record in records:
         if is_input(record):
             actions = decode_actions(record)
@@ -95,15 +101,16 @@ def replay(
                 raise ValueError(
                     f"mark {mark.tick} of {mark.actions} actions, behind tick {economy.tick} and {len(pending)} actions"
                 )
-            report = economy.advance(pending, commands=done.commands)
+            economy.run(pending, commands=done.commands)
             done.marks += 1
             done.actions += len(pending)
             done.commands = []
             if mark.tick in wanted:
-                # one at a time, so that a fast replay does not pile up copies
+                # one at a time: there is one copy
                 _settle(running, wanted, done)
-                running.append((mark.tick, hasher(*economy.copy_arrays())))
-            watch.tick(report, mark)
+                running.append((mark.tick, hasher(copied.take())))
+            if watch.wants(mark):
+                watch.tick(economy.report(), mark)
         else:
             if record.kind is RecordKind.COMMAND:
                 _take(done, decode_command(record.payload))
@@ -111,6 +118,14 @@ def replay(
     _settle(running, wanted, done)
     done.pending = _joined(rows)
     return done
+
+
+class _Nobody(Watch):
+    """Wants to be told nothing."""
+
+    def wants(self, mark: Mark) -> bool:
+        """Return that it does not."""
+        return False
 
 
 def _take(done: Replayed, command: Command) -> None:
@@ -139,6 +154,6 @@ def _joined(rows: list[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate(rows) if rows else NO_ACTIONS
 
 
-def _hash_now(tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> Callable[[], bytes]:
-    value = hash_copy(tick, arrays)
+def _hash_now(data: memoryview) -> Callable[[], bytes]:
+    value = hash_bytes(data)
     return lambda: value

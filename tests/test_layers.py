@@ -115,6 +115,7 @@ ORDER = {
         "commands",
         "economy",
         "journal",
+        "state_bytes",
         "replay",
         "effects",
         "fork",

@@ -98,8 +98,8 @@ def step(state: State, config: Config) -> None:
     whole = _Pass(
         targets,
         *window(config.max_price_change),
-        int((layout.block_end - layout.block_start).max()),
-        int((layout.segment_end - layout.segment_start).max()),
+        layout.block_longest,
+        layout.segment_longest,
     )
     household_blocks, segments, trader_blocks = _ranges(layout, state.threads)
     totals = np.zeros((state.threads, _TOTALS), dtype=np.int64)

@@ -155,7 +155,8 @@ def recovery(folder: Path, quick: bool) -> list[Row]:
             70.0,
             spread=f"{min(replays):.0f} to {max(replays):.0f} of {len(replays)}",
             includes="`arena replay --check` of that world from its first tick: ticks a second by its own count, every"
-            " stored hash compared, over ten a second; 100,000 residents, idle",
+            " stored hash compared (one every ten ticks, taken by a second thread), over ten a second; 100,000"
+            " residents, idle",
             excludes="reading the journal once before, loading kernels and the warm start",
             at_least=True,
         ),

@@ -143,13 +143,17 @@ class _Progress(Watch):
         self._next = clock.monotonic() + PROGRESS_S
         self._export = export
 
-    def tick(self, report: TickReport, mark: Mark) -> None:
-        """Take the next tick."""
-        if self._export is not None:
-            self._export.take(report.public, mark.unix_ns)
+    def wants(self, mark: Mark) -> bool:
+        """Say how far it is when that is due; return whether what is public of the tick is written down."""
         if self._clock.monotonic() >= self._next:
             self._next = self._clock.monotonic() + PROGRESS_S
             _say(f"tick {mark.tick}: {mark.tick - self._first + 1} of {self._marks}")
+        return self._export is not None
+
+    def tick(self, report: TickReport, mark: Mark) -> None:
+        """Write down what is public of the next tick."""
+        assert self._export is not None
+        self._export.take(report.public, mark.unix_ns)
 
 
 def _say(line: str) -> None:

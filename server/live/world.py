@@ -46,6 +46,7 @@ from engine.messages import Kind
 from engine.replay import Replayed, Watch, replay
 from engine.rng import seed_bytes
 from engine.state import LAYOUT_VERSION, Parallel, persistent, serial
+from engine.state_bytes import hash_bytes
 from server import keys
 from server.clock import Clock
 from server.config import Settings
@@ -611,7 +612,7 @@ def run_replay(economy: Economy, records: Recorded, watch: Watch | None = None, 
                 economy,
                 records,
                 watch,
-                hasher=lambda at_tick, arrays: pool.submit(hash_copy, at_tick, arrays).result,
+                hasher=lambda data: pool.submit(hash_bytes, data).result,
                 check=check,
             )
         except ValueError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.economy import Economy, hash_copy
+from engine.economy import Economy
 from engine.events import TickReport
 from engine.journal import (
     Actions,
@@ -24,6 +22,7 @@ from engine.journal import (
     encode_key,
 )
 from engine.replay import HashDiffers, Watch, replay
+from engine.state_bytes import hash_bytes
 from tests.support.journals import JournalBytes, action_row
 from tests.support.worlds import RandomBots, in_threads, small_config
 
@@ -91,13 +90,13 @@ def test_hashing_beside_the_ticks_gives_the_same(past: tuple[JournalBytes, list[
     journal, hashes = past
     open_now: list[int] = []
 
-    def later(tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> Callable[[], bytes]:
-        open_now.append(tick)
+    def later(data: memoryview) -> Callable[[], bytes]:
+        open_now.append(1)
         assert len(open_now) == 1
 
         def value() -> bytes:
-            open_now.remove(tick)
-            return hash_copy(tick, arrays)
+            open_now.pop()
+            return hash_bytes(data)
 
         return value
 
@@ -171,6 +170,26 @@ def test_everything_is_told_in_the_order_of_the_journal(past: tuple[JournalBytes
     assert told[:3] == ["GENESIS", "KEY", "action 3"]
     assert told[9:13] == ["action 10", "tick 0", "action 12", "action 13"]
     assert told[-1] == f"tick {TICKS - 1}"
+
+
+def test_who_does_not_want_a_tick_is_not_told_of_it(past: tuple[JournalBytes, list[bytes]]) -> None:
+    """It is asked at every mark, and the world is the same."""
+    told: list[int] = []
+
+    class Some(Watch):
+        def wants(self, mark: Mark) -> bool:
+            return mark.tick % 7 == 3
+
+        def tick(self, report: TickReport, mark: Mark) -> None:
+            assert report.tick == report.public.tick == mark.tick
+            told.append(mark.tick)
+
+    economy = fresh()
+    done = replay(economy, Scan(past[0].data), Some())
+
+    assert told == [3, 10, 17, 24]
+    assert (done.marks, done.hashes_checked) == (TICKS, 6)
+    assert economy.state_hash() == past[1][-1]
 
 
 @pytest.mark.parametrize(("tick", "actions"), [(1, 0), (0, 2)])

@@ -1,0 +1,29 @@
+"""The bytes of a state: their hash is the state's own, at every tick, while agents and orders come and go."""
+
+from engine.economy import Economy
+from engine.state_bytes import StateBytes, hash_bytes
+from tests.support.worlds import RandomBots, run, small_config
+
+
+def test_their_hash_is_that_of_the_arrays() -> None:
+    """At every tick, from one block: hash_arrays, which goes through the arrays one by one, says the same."""
+    economy = Economy(small_config(), 5)
+    copied = StateBytes(economy.state)
+    orders = set()
+
+    for expected in run(economy, 40, RandomBots(12, 4)):
+        orders.add(len(copied.take()))
+        assert hash_bytes(copied.take()) == expected
+    assert len(orders) > 10
+
+
+def test_later_ticks_do_not_change_them() -> None:
+    """What was taken stays as it was until it is taken again."""
+    economy = Economy(small_config(), 5)
+    copied = StateBytes(economy.state)
+    before, taken = economy.state_hash(), copied.take()
+
+    economy.advance()
+
+    assert hash_bytes(taken) == before
+    assert hash_bytes(copied.take()) == economy.state_hash() != before
