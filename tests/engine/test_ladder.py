@@ -19,6 +19,7 @@ from engine.ladder import (
     prices,
     window,
 )
+from tests.support.naive_ladder import naive_prices
 
 VECTORS = {0: 10_000, 1: 10_001, 2: 10_002, 46_054: 1_000_000, 76_013: 20_000_350, 184_399: 1_018_465_744_168}
 
@@ -37,6 +38,11 @@ def test_every_price_is_the_exact_power_rounded() -> None:
     ratio = Fraction(10_001, 10_000)
 
     assert all(int(table[level]) == round(10_000 * ratio**level) for level in range(0, 2_000, 97))
+
+
+def test_every_price_is_that_of_exact_decimals() -> None:
+    """All of them, against 40 decimal places."""
+    assert prices().tolist() == naive_prices()
 
 
 def test_the_ladder_rises_strictly() -> None:
