@@ -222,8 +222,9 @@ class AgentRegistry:
         """Take in who came and who went in a tick; return why for each agent that went. state: after that tick."""
         self._tick = report.tick
         gone: dict[int, str] = {}
-        outcomes = report.outcomes
-        for row in outcomes[np.isin(outcomes["kind"], (Kind.REGISTER, Kind.UNREGISTER))]:
+        outcomes, kinds = report.outcomes, report.outcomes["kind"]
+        # two comparisons: np.isin takes 12 us for two kinds, in every replayed tick of a start as well
+        for row in outcomes[(kinds == Kind.REGISTER) | (kinds == Kind.UNREGISTER)]:
             number, is_done = int(row["agent_id"]), row["status"] == Status.DONE
             if row["kind"] == Kind.REGISTER and is_done:
                 self._agents[number].is_active = True

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.config import Config
 from engine.economy import Economy
 from engine.errors import JournalDamaged
 from engine.events import TickReport
 from engine.journal import Mark, Record, RecordKind, decode_mark
+from engine.markets import HOURS
 from engine.replay import HashDiffers, Watch
 from server.clock import Clock, SystemClock
 from server.live.errors import FolderInUse, WorldRefused
@@ -94,6 +96,7 @@ def _replay(options: argparse.Namespace, clock: Clock) -> int:
         if other != part:
             _say(f"left out: {other}")
     export = None if options.history is None else HistoryExport(options.history, genesis.epoch)
+    _load_kernels()
     progress = _Progress(economy, to - economy.tick, clock, export)
     began = clock.monotonic()
     try:
@@ -112,6 +115,13 @@ def _replay(options: argparse.Namespace, clock: Clock) -> int:
         _say(f"{export.ticks} ticks of history in {options.history}")
     _say(f"tick {economy.tick}, state hash {economy.state_hash().hex()}")
     return OK
+
+
+def _load_kernels() -> None:
+    """Load every kernel of a day without agents: the ticks a second that are told are those of a long replay."""
+    economy = Economy(Config(residents=2_000, max_agents=16, order_book_max=1_024), 0)
+    for _ in range(HOURS):
+        economy.run()
 
 
 class Until:
