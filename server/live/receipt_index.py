@@ -54,6 +54,7 @@ _MAGIC = b"ARENAR\r\n"
 _TAIL = Struct("<8sIIQqq16s16s")
 """Magic, version, bits of a bucket's number, count, ends, mostly, digest of starts and remainders, of the tail."""
 _CHECK_KEY = key_words(bytes(16))
+_NO_PLACES, _NO_RECEIPTS = np.zeros(0, np.int64), np.zeros(0, RECEIPT)
 
 log = structlog.get_logger("arena.receipts")
 
@@ -112,23 +113,28 @@ class Generation:
 
     def get(self, keys: Words) -> tuple[NDArray[np.int64], Rows]:
         """Return which of keys, shape (n, 2), are in it, and their receipts. Raises ReceiptDamaged."""
-        places = np.empty(len(keys), np.int64)
-        find_candidates(self._starts, self._remainders_array, self.bits, keys, places)
-        at = np.flatnonzero(places >= 0)
-        places = places[at]
-        found, receipts = [np.zeros(0, np.int64)], [np.zeros(0, RECEIPT)]
+        at, places = np.empty((2, len(keys)), np.int64)
+        count = find_candidates(self._starts, self._remainders_array, self.bits, keys, at, places)
+        if not count:
+            # so it is nearly always
+            return _NO_PLACES, _NO_RECEIPTS
+        at, places = at[:count], places[:count]
+        found: list[NDArray[np.int64]] = []
+        receipts: list[Rows] = []
         while len(at):
             rows = self._checked(b"".join(self._bytes(place, place + 1) for place in places.tolist()), len(at))
             is_it = (rows["high"] == keys[at, 0]) & (rows["low"] == keys[at, 1])
-            found.append(at[is_it])
-            receipts.append(rows[is_it])
+            if is_it.any():
+                found.append(at[is_it])
+                receipts.append(rows[is_it])
             # the next receipt may have the same remainder
             at, places = at[~is_it], places[~is_it] + 1
             goes_on = places < len(self)
             at, places = at[goes_on], places[goes_on]
             goes_on = self._remainders_array[places] == self._remainders_array[places - 1]
             at, places = at[goes_on], places[goes_on]
-        return np.concatenate(found), np.concatenate(receipts)
+        # two arrays of receipts take as long to join as a look through a generation
+        return (np.concatenate(found), np.concatenate(receipts)) if found else (_NO_PLACES, _NO_RECEIPTS)
 
     def read(self, first: int, last: int) -> Rows:
         """Return receipts first..last - 1. Raises ReceiptDamaged."""
@@ -190,7 +196,7 @@ class ReceiptIndex:
 
         Raises ReceiptDamaged when it cannot be told.
         """
-        found, rows = np.zeros(0, np.int64), np.zeros(0, RECEIPT)
+        found, rows = _NO_PLACES, _NO_RECEIPTS
         likely: Iterable[Generation] = reversed(self._generations)
         if len(keys) == 1:
             high = int(keys[0, 0])
@@ -310,7 +316,8 @@ def warm() -> None:
     starts = np.cumsum(shape.starts, dtype=np.uint32)
     # what is read from a file cannot be written to, which makes it another type to the compiler
     remainders = np.frombuffer(bytes(16), np.uint16)
-    find_candidates(starts, remainders, shape.bits, np.zeros((1, 2), np.uint64), np.zeros(1, np.int64))
+    at, places = np.empty((2, 1), np.int64)
+    find_candidates(starts, remainders, shape.bits, np.zeros((1, 2), np.uint64), at, places)
 
 
 def checks(rows: Rows) -> NDArray[np.uint32]:

@@ -17,9 +17,15 @@ import structlog
 
 URGENT = frozenset({"journal"})
 """Threads that everybody waits for and that use little of a processor."""
+PATIENT = frozenset({"snapshot", "chores", "hash", "history"})
+"""Threads that nobody waits for: they write snapshots and receipts, merge, pack, hash and keep the past."""
 NICER = 5
 """They come so much before the thread that starts them. An absolute value put the journal behind a server that was
 itself started with a higher priority: it waited for a processor for a quarter of the time (loadtest.crowd)."""
+PATIENCE = 10
+"""They come so much behind the others. As equals they kept the event loop from a processor for 36 ms in one tick of a
+hundred, now for 17 (loadtest.crowd, two cores). The idle class did as well (13 ms), but where others want the whole
+machine nothing of it would ever end, and receipts would wait in memory until no more are accepted."""
 
 log = structlog.get_logger("arena.workers")
 
@@ -64,34 +70,35 @@ class SystemWorkers:
     """Threads of the operating system."""
 
     def thread(self, name: str, run: Callable[[], None]) -> Thread:
-        """Start a daemon thread, an urgent one before the others of this process when the system lets us."""
+        """Start a daemon thread; it comes before or behind the others of this process when the system lets us."""
 
-        def run_first() -> None:
-            _ask_for_priority(name)
+        def run_in_its_place() -> None:
+            _take_its_place(name)
             run()
 
-        thread = threading.Thread(target=run_first if name in URGENT else run, name=name, daemon=True)
+        thread = threading.Thread(target=run_in_its_place, name=name, daemon=True)
         thread.start()
         return thread
 
     def executor(self, name: str) -> Executor:
-        """Return an executor of one thread."""
-        return ThreadPoolExecutor(1, thread_name_prefix=name)
+        """Return an executor of one thread, which comes before or behind the others as a thread does."""
+        return ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_take_its_place, initargs=(name,))
 
     def event(self) -> Event:
         """Return an event that is not set."""
         return threading.Event()
 
 
-def _ask_for_priority(name: str) -> None:
-    """Ask for a higher priority for the calling thread; without the right to have one it does without."""
+def _take_its_place(name: str) -> None:
+    """Give the calling thread the priority its name stands for; without the right to have it it does without."""
+    change = -NICER if name in URGENT else PATIENCE if name in PATIENT else 0
     try:
         # Linux knows priorities of threads under their own id; elsewhere this is refused or means the process
-        if sys.platform == "linux":
-            # the system takes what is below its lowest value for that
-            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - NICER)
+        if change and sys.platform == "linux":
+            # the system takes what is beyond its lowest and highest values for these
+            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + change)
     except OSError as error:
-        log.debug("thread_priority_refused", thread=name, nicer=NICER, error=str(error))
+        log.debug("thread_priority_refused", thread=name, change=change, error=str(error))
 
 
 SYSTEM = SystemWorkers()

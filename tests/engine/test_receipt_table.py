@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine import receipt_table
 from engine.messages import ORDER_UPDATE, OUTCOME, Status
 from engine.receipt_table import FREE, OPEN, RECEIPT, SETTLED, USED, Table, Verdict, new_table
-from tests.support.naive_receipts import Entry, NaiveTable
+from tests.support.naive_receipts import Entry, NaiveTable, candidates
 
 FIELDS = ("seq", "ends", "tick", "order_id", "filled", "value", "open", "price", "code", "status")
 
@@ -209,15 +209,35 @@ def test_candidates_of_sorted_receipts_hold_every_key() -> None:
         receipt_table.add_keys(receipts[:1_000], 0, counts, remainders)
         receipt_table.add_keys(receipts[1_000:], 1_000, counts, remainders)
         starts = np.cumsum(counts, dtype=np.uint32)
-        places = np.empty(3_000, np.int64)
+        at, places = np.empty((2, 3_000), np.int64)
 
-        receipt_table.find_candidates(starts, remainders, bits, keys, places)
+        count = receipt_table.find_candidates(starts, remainders, bits, keys, at, places)
 
-        assert starts[-1] == 3_000
+        assert (starts[-1], count) == (3_000, 3_000)
         own = np.arange(3_000)
+        assert (at == own).all()
         assert (places <= own).all()
         assert (remainders[places] == remainders[own]).all()
         assert np.mean(places == own) > 0.98
+
+
+def test_candidates_of_other_keys_are_those_whose_remainder_is_there() -> None:
+    """As a look through the whole bucket finds them, in the order of the keys."""
+    draw = np.random.default_rng(2)
+    receipts, bits = np.zeros(3_000, RECEIPT), 4
+    receipts["high"] = np.sort(draw.integers(0, 1 << 63, 3_000, np.uint64))
+    counts, remainders = np.zeros((1 << bits) + 1, np.uint32), np.zeros(3_000, np.uint16)
+    receipt_table.add_keys(receipts, 0, counts, remainders)
+    starts = np.cumsum(counts, dtype=np.uint32)
+    keys = draw.integers(0, 1 << 64, (2_000, 2), np.uint64)
+    at, places = np.empty((2, 2_000), np.int64)
+
+    count = receipt_table.find_candidates(starts, remainders, bits, keys, at, places)
+
+    found = dict(zip(at[:count].tolist(), places[:count].tolist(), strict=True))
+    assert list(found) == sorted(found)
+    assert 0 < count < 100
+    assert found == candidates(starts.tolist(), remainders.tolist(), bits, keys[:, 0].tolist())
 
 
 def test_a_receipt_is_104_bytes_without_gaps() -> None:

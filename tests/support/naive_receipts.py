@@ -123,6 +123,20 @@ class NaiveTable:
             self.entries.remove(entry)
 
 
+def candidates(starts: list[int], remainders: list[int], bits: int, highs: list[int]) -> dict[int, int]:
+    """Return which keys may be in a sorted row of receipts and the first place where each may be.
+
+    highs: the first 64 bits of each key. Arrays as in engine.receipt_table.find_candidates.
+    """
+    found = {}
+    for i, high in enumerate(highs):
+        bucket, remainder = high >> (64 - bits), (high >> (48 - bits)) & 0xFFFF
+        places = [place for place in range(starts[bucket], starts[bucket + 1]) if remainders[place] == remainder]
+        if places:
+            found[i] = places[0]
+    return found
+
+
 def siphash(key: bytes, message: bytes) -> bytes:
     """Return SipHash-2-4-128 of a message: Aumasson and Bernstein's reference code in Python."""
     k0, k1 = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")

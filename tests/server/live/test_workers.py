@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from server.live.workers import NICER, SYSTEM
+from server.live import workers
+from server.live.workers import NICER, PATIENCE, PATIENT, SYSTEM, URGENT
 from tests.support.deadlines import seconds
 
-LOWEST = -20
-"""There is no nice value below."""
+LOWEST, HIGHEST = -20, 19
+"""There are no nice values below and above."""
 
 
 def test_a_thread_runs_beside_its_caller() -> None:
@@ -79,9 +82,29 @@ def test_an_urgent_thread_has_the_priority_the_system_lets_it_have(monkeypatch: 
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
-def test_what_nobody_waits_for_has_no_priority() -> None:
-    """The past is packed beside the world, not before it."""
-    assert priority_of("history") == os.getpriority(os.PRIO_PROCESS, 0)
+@pytest.mark.parametrize("name", sorted(PATIENT))
+def test_what_nobody_waits_for_comes_behind(name: str) -> None:
+    """A snapshot, a merge or a day's Parquet takes no processor from the event loop, nor from other threads."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    # elsewhere than on Linux it would be the priority of the whole process
+    behind = min(HIGHEST, before + PATIENCE) if sys.platform == "linux" else before
+    executor = SYSTEM.executor(name)
+
+    of_executor = executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    assert (priority_of(name), of_executor.result(seconds(30))) == (behind, behind)
+    assert priority_of("tick") == os.getpriority(os.PRIO_PROCESS, 0) == before
+    executor.shutdown()
+
+
+def test_every_patient_thread_is_one_that_a_world_has() -> None:
+    """A thread that was given another name would come before its turn, and nobody would see it."""
+    live = Path(workers.__file__).parent
+    asked = {
+        name for path in live.glob("*.py") for name in re.findall(r'\.(?:executor|thread)\("(\w+)"', path.read_text())
+    }
+
+    assert asked >= PATIENT | URGENT
 
 
 def test_an_urgent_thread_comes_first_in_a_server_with_a_priority_of_its_own() -> None:
