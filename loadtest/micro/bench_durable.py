@@ -56,7 +56,7 @@ MOODS = b'"type":"set_sentiment","sentiment":0.5,"fear":0.1,"greed":0.1,"confide
 
 
 class Bot(asyncio.Protocol):
-    """One connection of one agent, one action at a time: the next when it is answered, or when it is due.
+    """One agent that acts once at a time: the next when it is answered, or when it is due. Connected for a round.
 
     acks: when each was due or sent, the seconds until its answer, and the published tick the answer names.
     """
@@ -79,9 +79,15 @@ class Bot(asyncio.Protocol):
         """Be ready."""
         self._transport = cast(asyncio.Transport, transport)
 
+    async def connect(self, port: int) -> None:
+        """Open a connection: a server closes one over which nothing was asked for longer than a round."""
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+
     def work(self, first: float, until: float, period: float = 0.0) -> asyncio.Future[None]:
         """Act between two times of the loop, every period seconds or as fast as answered; done when that is over."""
         loop = asyncio.get_running_loop()
+        assert self._transport is not None
+        assert not self._transport.is_closing()
         self._due, self._until, self._period = first, until, period
         self._done = loop.create_future()
         loop.call_at(first, self._send)
@@ -279,42 +285,41 @@ async def _in_turns(
 
     period: seconds between two actions of all bots together; 0: each acts when it is answered.
     """
-    crowds = [await _connected(server) for server in servers]
+    crowds = [await _registered(server) for server in servers]
     loop = asyncio.get_running_loop()
     found: list[list[list[tuple[float, float, int]]]] = [[] for _ in servers]
     for number in range(-1, rounds):
         order = range(len(servers)) if number % 2 else range(len(servers) - 1, -1, -1)
         for i in order:
-            crowd, now = crowds[i], loop.time() + 0.01
+            crowd = crowds[i]
+            for bot in crowd:
+                await bot.connect(servers[i].port)
+            now = loop.time() + 0.01
             length = round_s if number >= 0 else 1.0
             until, every = now + length, period * len(crowd)
             await asyncio.gather(*(bot.work(now + k * period, until, every) for k, bot in enumerate(crowd)))
             acks = [ack for bot in crowd for ack in bot.acks]
             for bot in crowd:
                 bot.acks = []
+                bot.close()
+            # a transport is closed a turn of the loop after it was told to
+            await asyncio.sleep(0)
             # the first round warms up
             if number >= 0:
                 found[i].append(acks)
             if refused := sum(bot.refused for bot in crowd):
                 raise RuntimeError(f"{refused} actions were refused: {servers[i].last_lines()}")
-    for bot in (bot for crowd in crowds for bot in crowd):
-        bot.close()
-    # a transport is closed a turn of the loop after it was told to
-    await asyncio.sleep(0)
     return found
 
 
-async def _connected(server: ServerProcess) -> list[Bot]:
-    """Register an agent for each connection and connect them."""
+async def _registered(server: ServerProcess) -> list[Bot]:
+    """Register an agent for each connection."""
     host = urlsplit(server.url).netloc
-    loop = asyncio.get_running_loop()
     bots = []
     for _ in range(CONNECTIONS):
         async with ArenaClient(server.url, attempts=1) as client:
             agent = await client.register()
-        bot = Bot(host, agent.agent_id, agent.api_key)
-        await loop.create_connection(lambda bot=bot: bot, "127.0.0.1", server.port)  # type: ignore[misc]  # bound here
-        bots.append(bot)
+        bots.append(Bot(host, agent.agent_id, agent.api_key))
     return bots
 
 
