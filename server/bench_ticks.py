@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.economy import NO_ACTIONS, WARM_UP_TICKS, Economy
-from engine.markets import MARKETS
+from engine.markets import HOURS, MARKETS
 from engine.messages import ACTION, Kind, Status, TimeInForce
 from engine.state import State, array_fields, persistent
 from server.bench_row import Row
@@ -43,6 +43,7 @@ CROWD = 10_000
 CROWD_REACH = 30
 """Levels from the reference price, 0.3 %, within which they order: two in five are filled at once."""
 CROWD_WARM_UP = 60
+ROUNDS_A_DAY = HOURS // 3
 #: Lengths that grow with the population; arrays with another first length are the same size in every world.
 RESIDENT_SIZES = frozenset({"residents", "households", "producers", "traders", "blocks", "segments"})
 
@@ -192,10 +193,10 @@ def outside_rows(ids: list[str], quick: bool) -> list[Row]:
     busy_ms: list[float] = []
     accepted = filled = 0
     with _collected():
-        for _ in range(100 if quick else 500):
-            # with these a round is five ticks long, so that either kind of tick falls on every hour of the day
-            crowd.economy.advance()
-            crowd.economy.advance()
+        for number in range(100 if quick else 500):
+            if number % ROUNDS_A_DAY == 0:
+                # a round is three ticks long: an hour later every day, either kind of tick falls on every hour
+                crowd.economy.advance()
             orders = crowd.orders(ahead=3)
             # making orders and a busy tick leave colder caches behind: the plain tick that counts is the second one
             crowd.economy.advance()
