@@ -23,7 +23,7 @@ from engine.agent_index import find, guess, home, insert, list_slot, remove, unl
 from engine.arithmetic import muldiv
 from engine.auction import ASSETS
 from engine.config import Config
-from engine.kernels import kernel, prefetch, whole
+from engine.kernels import Straight, kernel, prefetch, whole
 from engine.ladder import LAST_LEVEL, UCR, window
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import CANCEL_AFTER_TICKS_MAX, ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
@@ -94,8 +94,8 @@ NOBODY = np.zeros(0, np.int64)
 NO_UPDATES = np.zeros(0, ORDER_UPDATE)
 LOTS_SAFE = 1 << 22
 """So many lots times any price stay in int64."""
-AHEAD = 32
-"""Actions whose agents are looked up at once."""
+AHEAD = 16
+"""Actions whose agents are looked up at once (32 at a time cost an order 3 ns more, 8 as much as 32)."""
 SLOTS_A_LINE = 8
 """Agents whose numbers share a line of the cache."""
 NAMED_AT_ONCE = 12_800
@@ -191,7 +191,7 @@ def step(state: State, config: Config) -> None:
         who = np.zeros(int(state.counters[SLOTS_USED]), np.int64)
         state.fired = who[: fire_switches(*into, who)]
     if len(actions):
-        apply(actions, np.empty(AHEAD, np.int64), *into)
+        _apply(np.ascontiguousarray(actions), np.empty(AHEAD, np.int64), *into)
     if hour in (INTEREST_HOUR, EXPIRY_HOUR):
         who = np.zeros(int(state.counters[SLOTS_USED]), np.int64)
         name, kernel = ("agent_defaulted", charge_interest) if hour == INTEREST_HOUR else ("agent_expired", expire_idle)
@@ -295,6 +295,9 @@ def apply(
                     _cancel_after(action, outcome, slot, accounts, world, rules)
                 else:
                     _set_sentiment(action, outcome, slot, accounts, world, rules)
+
+
+_apply = Straight(apply)
 
 
 @kernel

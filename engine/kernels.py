@@ -29,6 +29,29 @@ def kernel(function: F) -> F:
     return compiled
 
 
+class Straight:
+    """A kernel whose arguments have the same types in every call: what they are is looked at in the first one only.
+
+    Trusts its caller: an array of another type, or that is not C-contiguous, would be read wrongly. With fifty arrays
+    a call costs a sixth (7.7 -> 1.2 us). A kernel that was compiled for other types as well is called as usual.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._entry: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the kernel."""
+        if self._entry is not None:
+            return self._entry(*arguments)
+        value = self._function(*arguments)
+        # none where kernels are interpreted
+        compiled = list(getattr(self._function, "overloads", {}).values())
+        if len(compiled) == 1:
+            self._entry = compiled[0].entry_point
+        return value
+
+
 @kernel
 def whole(number: Any) -> int:
     """Return an integer of any width as int64, so that kernels compile once."""

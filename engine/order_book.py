@@ -45,8 +45,8 @@ ESTATE_PARTS = 32
 ESTATE_BELOW = 50
 """Levels below the reference at which it is offered."""
 OUT_OF_WINDOW = -1
-AHEAD = 64
-"""Orders whose agents are brought into the cache together."""
+AHEAD = 32
+"""Orders whose agents are brought into the cache together (64 and 16 cost an order 1 to 2 ns more)."""
 NEW = 2
 """Accounts.open_sides has the bits of resting orders at BUY and SELL, those of new ones so much further on."""
 
@@ -393,8 +393,11 @@ def _add(
         s, at = np.uintp(side < 0), np.uintp(slot)
         auction.histogram[0, m, s, at] += lots
         sums[m, s, at // np.uintp(CHUNK)] += lots
-        reach[m, 0] = min(reach[m, 0], slot)
-        reach[m, 1] = max(reach[m, 1], slot)
+        # hardly an order reaches further than all before it: what is not written need not be waited for
+        if slot < reach[m, 0]:
+            reach[m, 0] = slot
+        if slot > reach[m, 1]:
+            reach[m, 1] = slot
 
 
 @kernel

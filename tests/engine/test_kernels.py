@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.kernels import kernel, prefetch, whole
+from engine.kernels import Straight, kernel, prefetch, whole
 from engine.messages import ACTION
 
 
@@ -46,3 +46,27 @@ def test_rows_of_several_fields_can_be_named() -> None:
 def test_numbers_of_any_width_are_whole(dtype: type) -> None:
     """The result counts on where the narrow number ends."""
     assert whole(dtype(100)) + 100 == 200
+
+
+@kernel
+def sum_of(values: np.ndarray) -> int:
+    """Return the sum."""
+    total = 0
+    for i in range(len(values)):
+        total += values[i]
+    return total
+
+
+def test_a_kernel_called_straight_returns_what_it_does() -> None:
+    """The first call looks at the types, the others do not: the same numbers come out."""
+    straight = Straight(sum_of)
+
+    assert [straight(np.arange(count)) for count in (3, 5, 0)] == [3, 10, 0]
+
+
+def test_a_kernel_compiled_for_other_types_is_not_called_straight() -> None:
+    """Which of its builds fits is looked up in every call."""
+    straight = Straight(sum_with_hints)
+    sum_with_hints(np.arange(2, dtype=np.int32))
+
+    assert [straight(np.arange(3, dtype=dtype)) for dtype in (np.int64, np.int32)] == [3, 3]
