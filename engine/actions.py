@@ -320,9 +320,8 @@ def _look_ahead(
     compared here, and the entries of the actions after these are named before they are read (with fewer branches in
     _place_loose the intake of an order: 60 -> 37 ns).
 
-    are_named: what every action reads of its agent is on its way already. One after the other through the columns costs
-    less than agent by agent where most of a line's agents act (10,000 orders of 10,000 agents, with the new order's
-    place named as well: .538 -> .499 of a plain tick).
+    are_named: what every action reads of its agent is on its way already, one after the other through the columns, as
+    where most of a line's agents act (10,000 orders of 10,000 agents: 62.9 ns an order, 63.5 agent by agent).
     """
     ends, places, room = len(actions) - 1, book.new_count[0] - first, len(book.new) - 1
     for i in range(first, last):
