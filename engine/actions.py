@@ -31,7 +31,6 @@ from engine.order_book import (
     LAPSES,
     Accounts,
     Book,
-    Index,
     Order,
     accounts_of,
     add_new,
@@ -96,10 +95,6 @@ LOTS_SAFE = 1 << 22
 """So many lots times any price stay in int64."""
 AHEAD = 16
 """Actions whose agents are looked up at once (32 at a time cost an order 3 ns more, 8 as much as 32)."""
-SLOTS_A_LINE = 8
-"""Agents whose numbers share a line of the cache."""
-NAMED_AT_ONCE = 12_800
-"""What actions read of so many agents fills half of a core's own cache, 512 KB."""
 TICK_UNIT = 1 << 20
 """Of agent_actions, where the tick stands above the number of actions."""
 INTEREST_HOUR = 22
@@ -242,14 +237,9 @@ def apply(
     ahead: scratch of AHEAD. tally: one element, how many rows of updates are written.
     """
     free_from = 0
-    used = world.counters[SLOTS_USED]
-    are_named = used <= min(len(actions) * SLOTS_A_LINE, NAMED_AT_ONCE)
-    if are_named:
-        for slot in range(0, used, SLOTS_A_LINE):
-            _name_agent(accounts, np.uintp(slot))
     for first in range(0, len(actions), AHEAD):
         last = min(len(actions), first + AHEAD)
-        _look_ahead(actions, first, last, ahead, are_named, book, accounts)
+        _look_ahead(actions, first, last, ahead, accounts)
         for i in range(first, last):
             at = np.uintp(i)
             action, outcome, slot = actions[at], outcomes[at], ahead[np.uintp(i - first)]
@@ -301,38 +291,25 @@ _apply = Straight(apply)
 
 
 @kernel
-def _name_agent(accounts: Accounts, slot: Index) -> None:
-    """Bring into the cache what every action reads of its agent."""
-    prefetch(accounts.id, slot)
-    prefetch(accounts.last_tick, slot)
-    prefetch(accounts.orders, slot)
-    prefetch(accounts.cash, slot)
-    prefetch(accounts.owner, slot)
-
-
-@kernel
-def _look_ahead(
-    actions: Rows, first: int, last: int, ahead: Ints, are_named: bool, book: Book, accounts: Accounts
-) -> None:
+def _look_ahead(actions: Rows, first: int, last: int, ahead: Ints, accounts: Accounts) -> None:
     """Write the likely slots of the next actions, -1 for none, and bring what they will need into the cache.
 
     Agents are anywhere in the tables, and one waits for each read as long as for a hundred instructions. So nothing is
     compared here, and the entries of the actions after these are named before they are read (with fewer branches in
     _place_loose the intake of an order: 60 -> 37 ns).
-
-    are_named: what every action reads of its agent is on its way already, one after the other through the columns, as
-    where most of a line's agents act (10,000 orders of 10,000 agents: 62.9 ns an order, 63.5 agent by agent).
     """
-    ends, places, room = len(actions) - 1, book.new_count[0] - first, len(book.new) - 1
+    ends = len(actions) - 1
     for i in range(first, last):
         action = actions[np.uintp(i)]
-        prefetch(book.new, np.uintp(min(places + i, room)))
         prefetch(accounts.by_number, home(accounts.by_number, actions[np.uintp(min(i + AHEAD, ends))]["agent_id"]))
         found = guess(accounts.by_number, action["agent_id"])
         ahead[np.uintp(i - first)] = found
         slot = np.uintp(max(found, 0))
-        if not are_named:
-            _name_agent(accounts, slot)
+        prefetch(accounts.id, slot)
+        prefetch(accounts.last_tick, slot)
+        prefetch(accounts.orders, slot)
+        prefetch(accounts.cash, slot)
+        prefetch(accounts.owner, slot)
         # of buys the first agent's, which is there already: a branch would cost more
         is_sell, market = np.uintp(action["side"] < 0), np.uintp(whole(action["market"]) & (MARKETS - 1))
         prefetch(accounts.holdings, (slot * np.uintp(MARKETS) + market) * is_sell)

@@ -42,7 +42,7 @@ from server.metrics import Metrics
 HASH_EVERY = 10
 """Ticks between two state hashes."""
 CHECKED_RESIDENTS_MAX = 1_000_000
-"""Largest world whose money and goods are added up in every tick: .7 ms at 100,000 residents. Larger ones are checked
+"""Largest world whose money and goods are added up in every tick: .4 ms at 100,000 residents. Larger ones are checked
 once a simulated day."""
 LATE_TICKS_MAX = 3
 """Late ticks in a row after which the schedule begins anew."""
@@ -131,7 +131,7 @@ class Ticker:
         self.starts: deque[Start] = deque(maxlen=STARTS_KEPT)
         self._world = world
         if world.economy.config.residents <= CHECKED_RESIDENTS_MAX:
-            # a leak is found before the tick it happened in is shown; the mark's sync takes longer than this check
+            # a leak is found before the tick it happened in is shown
             world.economy.checks = 1
         self._recorder = recorder
         self._period = tick_rate_ms / 1_000
