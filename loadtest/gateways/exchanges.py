@@ -63,7 +63,7 @@ class Exchanges:
         """Kill so many times, each victim at each moment as often as the others; return what was found."""
         began = time.monotonic()
         plan = [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
-        await self._proxy.open()
+        self._proxy.open()
         await self._engine.start()
         await self._gateway.start()
         for number in range(kills):
@@ -127,7 +127,7 @@ class Exchanges:
         else:
             await self._engine.start()
             began = time.monotonic()
-            await self._proxy.open()
+            self._proxy.open()
             await self._takes_inputs()
         self._back_s.append(time.monotonic() - began)
 

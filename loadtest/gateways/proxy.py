@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,36 +42,36 @@ class Proxy:
         self._engine_port = engine_port
         self._data = data
         self._draw = draw
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
         self._step: str | None = None
         self._pull: Callable[[], None] = _nothing
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Listen, at the same port as before."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        # a server of asyncio forgets what it has just accepted when it is closed
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     def vanish(self) -> None:
         """Stop listening and drop every connection, as the system does for a process that was killed."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         self.drop_connections()
 
     async def close(self) -> None:
         """Vanish, and return when nothing is carried any more."""
         self.vanish()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drop_connections(self) -> None:
         """Close every connection, so that the next request needs a new one."""
-        for writer in self._writers:
-            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
 
     def arm(self, step: str, pull: Callable[[], None]) -> None:
         """Pull when the next input comes to that step."""
@@ -80,28 +82,30 @@ class Proxy:
         """Pull nothing any more."""
         self._step = None
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._carry((reader, writer)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            accepted, _ = listener.accept()
+            task = asyncio.create_task(self._carry(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._carried, accepted))
 
-    async def _carry(self, gateway: Streams) -> None:
-        self._writers.add(gateway[1])
-        engine: Streams | None = None
-        try:
-            with suppress(OSError, EOFError):
-                if self._step == "connected":
-                    # whoever connects wants to send an input: its own questions have their own connections
-                    self._fire()
-                    await asyncio.sleep(self._offset_s())
-                engine = await asyncio.open_connection("127.0.0.1", self._engine_port)
-                self._writers.add(engine[1])
-                while True:
-                    await self._exchange(gateway, engine)
-        finally:
-            for writer in (gateway[1], *([] if engine is None else [engine[1]])):
-                writer.transport.abort()
-                self._writers.discard(writer)
+    def _carried(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # cancelled before it began, it has closed nothing
+        accepted.close()
+
+    async def _carry(self, accepted: socket.socket) -> None:
+        with ExitStack() as ends, suppress(OSError, EOFError):
+            gateway = await asyncio.open_connection(sock=accepted)
+            ends.callback(gateway[1].transport.abort)
+            if self._step == "connected":
+                # whoever connects wants to send an input: its own questions have their own connections
+                self._fire()
+                await asyncio.sleep(self._offset_s())
+            engine = await asyncio.open_connection("127.0.0.1", self._engine_port)
+            ends.callback(engine[1].transport.abort)
+            while True:
+                await self._exchange(gateway, engine)
 
     async def _exchange(self, gateway: Streams, engine: Streams) -> None:
         """Carry one request and its answer. Raises OSError, EOFError when either side is gone."""

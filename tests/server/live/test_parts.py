@@ -129,6 +129,7 @@ async def test_a_world_that_did_not_stop_cleanly_is_refused_with_what_to_do(tmp_
     """Its last ticks cannot be computed by another engine; a start and a stop under its own mend that."""
     async with live_world(tmp_path / "one", **OFTEN) as arena:
         await arena.tick(BEFORE)
+        await soon(arena.world.snapshots.idle())
         shutil.copytree(tmp_path / "one", tmp_path / "two")
         last = arena.world.economy.tick
 
