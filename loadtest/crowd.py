@@ -30,6 +30,10 @@ SAMPLE_EVERY_S = 1.0
 RSS_BYTES_MAX = 1_000_000_000
 ON_TIME_SHARE = 0.99
 """Of ticks that must begin within 20 ms of when they are due."""
+BEGAN_LATE = "tick_began_late"
+BEGAN_LATE_FIELDS = ("tick", "lateness_ms", "stalled_ms", "waited_ms")
+LINES_MAX = 100
+"""Ticks later than 50 ms of which the result says what the machine and the event loop did meanwhile."""
 ACK_MS_MAX = 50.0
 OVER = 4.0
 """A flood sends so many times what is admitted."""
@@ -61,12 +65,14 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
             assert sender.stdout is not None
             if sender.stdout.readline() != "connected\n":
                 raise RuntimeError(f"nobody connected; the server says: {server.last_lines()}")
+            said = len(server.said(BEGAN_LATE))
             before, cpu, rss, began = server.samples(), server.cpu_seconds(), [server.rss_bytes()], time.monotonic()
             while time.monotonic() - began < given.seconds:
                 time.sleep(SAMPLE_EVERY_S)
                 rss.append(server.rss_bytes())
             after, wall = server.samples(), time.monotonic() - began
             cpu = server.cpu_seconds() - cpu
+            began_late = server.said(BEGAN_LATE)[said:]
             sent = json.loads(sender.communicate()[0].splitlines()[-1])
         finally:
             sender.kill()
@@ -83,6 +89,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "queue_actions_max": given.queue,
         "sent": sent,
         "server": _seen(before, after, wall),
+        "began_late": [{name: line[name] for name in BEGAN_LATE_FIELDS} for line in began_late[:LINES_MAX]],
         "accepted_by_server": _accepted(whole),
         "memory": {"rss_mb_first": rss[0] / 1e6, "rss_mb_most": max(rss) / 1e6, "rss_mb_last": rss[-1] / 1e6},
         "receipts": {

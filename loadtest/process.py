@@ -131,6 +131,11 @@ class ServerProcess:
         self._log_file.close()
         return tick
 
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Return what the server has logged of an event, oldest first."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [found for line in lines if f'"{event}"' in line and (found := json.loads(line))["event"] == event]
+
     def last_lines(self) -> str:
         """Return the end of the server's log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-2_000:]

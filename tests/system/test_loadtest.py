@@ -162,6 +162,14 @@ def test_late_ticks_are_explained_by_the_machine_or_not(tmp_path: Path) -> None:
     assert [line["tick"] for line in lateness["unexplained"]] == [9]
 
 
+def test_what_a_server_has_logged_is_found_by_its_event(server: ServerProcess) -> None:
+    """Whole lines, with what they say; an event that never was has none."""
+    [opened] = server.said("world_opened")
+
+    assert opened["agents"] == 0
+    assert server.said("opened") == []
+
+
 @pytest.mark.parametrize(
     ("values", "share", "result"),
     [
