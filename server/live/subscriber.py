@@ -32,9 +32,10 @@ UNDECODABLE_MAX: Final = 10
 """Messages in a row that are none, after which the client is taken to speak another protocol."""
 PING_INTERVAL_S: Final = 15.0
 """Seconds between two moments at which a client is to show that it reads."""
-STUCK_AFTER_S: Final = 10.0
-"""A client that has not shown it for so long is noticed: 25 s after it stopped reading at the latest."""
-CUT_AFTER_S: Final = 20.0
+STUCK_AFTER_S: Final = 8.0
+"""A client that has not shown it for so long is noticed. It is looked at once a second, when a ping is due as when its
+pong is: 25 s after it stopped reading at the latest."""
+CUT_AFTER_S: Final = 18.0
 """... and is cut when it has not shown it for so long."""
 CLOSING_MAX_S: Final = 10.0
 SHOWN_MAX: Final = 80

@@ -12,7 +12,7 @@ from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 from server import schemas
 from server.clock import ManualClock
 from server.config import Settings
-from server.live import agent_channel, agent_log, agent_records, desk, narrowing, receipts, subscriber, switches
+from server.live import agent_channel, agent_log, agent_records, desk, hub, narrowing, receipts, subscriber, switches
 from server.live.hub import Hub
 from server.metrics import Metrics
 from tests.support.make_protocol import PAGE, filled, tables
@@ -68,8 +68,9 @@ def test_both_sides_have_the_same_channels() -> None:
         f"When more than {Settings.outbox_frames_max} frames of a channel wait",
         f"the server sends one every {subscriber.PING_INTERVAL_S:.0f} s and cuts a connection that owes a pong for"
         f" {subscriber.CUT_AFTER_S:.0f} s",
-        f"has not read for {subscriber.PING_INTERVAL_S + subscriber.STUCK_AFTER_S:.0f} s is noticed, and cut with 4001"
-        f" {subscriber.CUT_AFTER_S - subscriber.STUCK_AFTER_S:.0f} s later",
+        # a look that comes a second late for the ping, and another for the pong
+        f"has not read for {subscriber.PING_INTERVAL_S + subscriber.STUCK_AFTER_S + 2 * hub.WATCH_S:.0f} s has been"
+        f" noticed, and is cut with 4001 {subscriber.CUT_AFTER_S - subscriber.STUCK_AFTER_S:.0f} s later",
         f"({receipts.VALIDITY_TICKS} ticks from now unless you say so, at most {receipts.VALIDITY_TICKS_MAX:,})",
         f"{receipts.RETENTION_TICKS:,} ticks longer",
         f"up to {schemas.BATCH_MAX:,}, each taken or refused by itself",

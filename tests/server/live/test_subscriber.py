@@ -512,12 +512,12 @@ class TestTime:
         assert line.read() == []
 
     def test_write_that_does_not_end_is_noticed_and_cut(self, line: Line) -> None:
-        """Where the web server pings: taking nothing for 25 s is noticed, for 35 s it is the end, with its code."""
+        """Where the web server pings: taking nothing for 23 s is noticed, for 33 s it is the end, with its code."""
         line.ask(op="subscribe", id=1, channel="market_tick")
         line.subscriber.blocked()
 
         line.check(15.0)
-        line.check(9.9)
+        line.check(7.9)
         assert line.stuck == 0
         line.check(0.1)
         assert (line.stuck, line.subscriber.close_code) == (1, None)
@@ -533,7 +533,7 @@ class TestTime:
         line.ask(op="subscribe", id=1, channel="market_tick")
         line.subscriber.blocked()
         line.check(15.0)
-        line.check(19.9)
+        line.check(17.9)
         assert line.read() == []
 
         line.subscriber.drained()

@@ -331,7 +331,7 @@ class TestSlowReaders:
 
     @PATHS
     async def test_stuck_connection_is_noticed_and_cut(self, plain: bool) -> None:
-        """After 25 s without a sign of reading it is noticed, 10 s later its place is free; the metrics tell both."""
+        """Within 25 s without a sign of reading it is noticed, 10 s later its place is free; the metrics tell both."""
         clock = ManualClock()
         async with run_hub(clock=clock, plain=plain) as arena:
             arena.tick()
@@ -351,7 +351,7 @@ class TestSlowReaders:
             ticking.cancel()
 
             # the clock runs on while a task waits for its turn
-            assert 10.0 <= noticed - stopped <= 26.0
+            assert 8.0 <= noticed - stopped <= 26.0
             assert 9.0 <= cut - noticed <= 14.0
             assert value("arena_sockets_closed_total", {"code": "4001"}) == 1
             raw.close()
