@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.process import ServerProcess, python
+from loadtest.verdict import conclude
 
 FIRST_START_S, START_S = 600.0, 120.0
 SAMPLE_EVERY_S = 1.0
@@ -101,7 +100,6 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "exit_status": status,
         "stopped_s": stopped_s,
         "restart_s": restart_s,
-        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
     }
 
 
@@ -188,13 +186,7 @@ def main() -> int:
     given.rate = given.rate or (100_000.0 if is_crowd else OVER * 10 * given.queue)
     with tempfile.TemporaryDirectory(prefix="arena-crowd-") as folder:
         result = measure(given, Path(folder))
-    held = checks(given.kind, result)
-    result = {"name": given.kind, **result, "checks": held, "pass": all(held.values())}
-    text = json.dumps(result, indent=2) + "\n"
-    sys.stdout.write(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
-    return 0 if result["pass"] else 1
+    return conclude({"name": given.kind, **result}, checks(given.kind, result), given.out)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.chart import Series, chart
+from loadtest.locust.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "loadtest" / "results"
@@ -29,7 +30,9 @@ on this page is measured, none is typed. Measure again with
 """
 
 MEASURED, END = "<!-- measured: written by .venv/bin/python -m loadtest.cost_curves --pages -->", "<!-- end -->"
-"""Between these two, docs/durability.md and docs/streams.md are written from the results."""
+"""Between these two, docs/durability.md, docs/streams.md and docs/loadtest.md are written from the results."""
+CHECKED = (*(f"locust_{name}" for name in PROFILES), "stress", "leak")
+"""Results that are numbers against thresholds."""
 
 Document = dict[str, Any]
 Rows = list[Document]
@@ -62,6 +65,14 @@ def files() -> dict[str, str]:
                 "slow_readers": partial(_held, "Slow readers", "slow_readers", _slow),
                 "storm": partial(_held, "Storm", "storm", _storm),
                 "faults": partial(_held, "Faults", "faults", _faults),
+            },
+        ),
+        "loadtest.md": _measured(
+            "loadtest.md",
+            {
+                **{name: partial(_checked, name) for name in CHECKED},
+                "crowd": partial(_held, "Crowd", "crowd", _crowd),
+                "flood": partial(_held, "Flood", "flood", _crowd),
             },
         ),
         **_charts(curves),
@@ -204,6 +215,45 @@ def _faults(result: Document) -> dict[str, object]:
         "states compared": result["states_compared"],
         "gaps undetected": len(result["differing"]) + len(result["event_lists_broken"]),
         "checksums that did not fit": len(result["checksum_misses"]),
+    }
+
+
+def _checked(name: str, result: Document) -> str:
+    """Return the numbers of a load test and their thresholds."""
+    return "\n".join(
+        [
+            f"**{name}** ([{name}.json](../loadtest/results/{name}.json))\n",
+            _line("what", "value", "unit", "bar", ""),
+            _line(*["---"] * 5),
+            *(
+                _line(
+                    what,
+                    f"{check['value']:g}",
+                    check["unit"],
+                    f"at most {check['at_most']:g}" if "at_most" in check else f"at least {check['at_least']:g}",
+                    "pass" if check["pass"] else "**misses**",
+                )
+                for what, check in result["checks"].items()
+            ),
+            f"\n{_origin(result)}\n",
+        ]
+    )
+
+
+def _crowd(result: Document) -> dict[str, object]:
+    sent, server = result["sent"], result["server"]
+    return {
+        "residents": result["residents"],
+        "outside agents": sent["agents"],
+        "seconds": round(server["seconds"]),
+        "actions accepted": sent["accepted"],
+        "actions refused": sent["refused"],
+        "actions a tick": round(server["actions_per_tick"]),
+        "acknowledged, ms p50 and p99": f"{sent['ack_ms_p50']:.1f} and {sent['ack_ms_p99']:.1f}",
+        "ticks": server["ticks"],
+        "ticks within 20 ms of their time": f"{server['share_within_ms']['0.02']:.2%}",
+        "memory at most, MB": round(result["memory"]["rss_mb_most"]),
+        "processors used": f"{result['processor_cores']:.2f}",
     }
 
 
