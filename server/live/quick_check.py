@@ -19,6 +19,7 @@ import orjson
 from engine.ladder import UCR, level_above, level_below, prices
 from engine.markets import FINAL, ID
 from engine.messages import Kind, TimeInForce
+from engine.state import Q15_ONE
 from server.bodies import INTEGER_MAX
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX
 from server.live.recorder import Input
@@ -34,19 +35,22 @@ _ORDER_ID = re.compile(r"[1-9][0-9]{0,15}")
 _MONEY = re.compile(r"(0|[1-9][0-9]{0,6})(?:\.([0-9]{1,18}))?")
 _PRICE_NUMBER = re.compile(rb'"price"[ \t\r\n]*:[ \t\r\n]*([0-9.]{1,24})[ \t\r\n]*[,}]')
 """A price written as a number: its digits, which a float would not keep."""
+_MOOD_NUMBERS = re.compile(rb'"(sentiment|fear|greed|confidence)"[ \t\r\n]*:[ \t\r\n]*([0-9.]{1,24})(?=[ \t\r\n]*[,}])')
+"""Moods and their digits: the float nearest to what is just above 1 is 1."""
 _NUMBERS = (int, Decimal)
-"""Kinds of numbers a price may be; a bool is an int to isinstance."""
+"""Kinds of numbers a price or a mood may be; a bool is an int to isinstance."""
 _LOWEST_UCR, _HIGHEST_UCR = int(PRICE_LOWEST * UCR), int(PRICE_HIGHEST * UCR)
 NO_MARKET = -1
 _GOODS = {name: ID[name] for name in GOODS}
 _FINAL = {name: ID[name] for name in FINAL}
 _SIDES = {"buy": 1, "sell": -1}
 _TIMES = {time.name.lower(): time for time in TimeInForce}
+_NO_MOODS = (0, 0, 0, 0)
 
 
-_Content = tuple[Kind, int, int, int, int, int, int, int]
-"""What an action says beside its name and its validity: kind, quantity, order_id, order_until, level, market, side,
-time_in_force. A tuple without names: making one with them took a tenth of a check."""
+_Content = tuple[Kind, int, int, int, int, tuple[int, int, int, int], int, int, int]
+"""What an action says beside its name and its validity: kind, quantity, order_id, order_until, level, moods (Q15),
+market, side, time_in_force. A tuple without names: making one with them took a tenth of a check."""
 
 
 def quick_check(body: bytes, agent: int, now: int) -> Input | None:
@@ -101,16 +105,18 @@ def _flat(body: bytes) -> dict[str, Any] | None:
     if type(value.get("price")) is float:
         written = _PRICE_NUMBER.search(body)
         value["price"] = None if written is None else written[1].decode()
+    if "sentiment" in value:
+        # one that is written in another way stays what orjson made of it
+        value |= {name.decode(): Decimal(digits.decode()) for name, digits in _MOOD_NUMBERS.findall(body)}
     return value
 
 
 def _packed(agent: int, valid_until: int, content: _Content) -> bytes:
     """Return a row of dtype ACTION: seq, agent, owner, quantity, amount, order, until, valid, level, moods, rest."""
-    kind, quantity, order_id, order_until, level, market, side, time_in_force = content
+    kind, quantity, order_id, order_until, level, moods, market, side, time_in_force = content
     return PACKED.pack(
-        0, agent, 0, quantity, 0, order_id, order_until, valid_until, level, 0, 0, 0, 0, kind, market, side,
-        time_in_force,
-    )  # fmt: skip
+        0, agent, 0, quantity, 0, order_id, order_until, valid_until, level, *moods, kind, market, side, time_in_force
+    )
 
 
 def _limit(value: dict[str, Any]) -> _Content | None:
@@ -127,7 +133,7 @@ def _limit(value: dict[str, Any]) -> _Content | None:
     level = _level(value.get("price"), side)
     if level is None:
         return None
-    return Kind.LIMIT, quantity, 0, until or 0, level, market, side, time
+    return Kind.LIMIT, quantity, 0, until or 0, level, _NO_MOODS, market, side, time
 
 
 def _market(value: dict[str, Any]) -> _Content | None:
@@ -135,12 +141,12 @@ def _market(value: dict[str, Any]) -> _Content | None:
     market = _named(ID, value.get("market"))
     if market is None or side is None or not _is_quantity(quantity):
         return None
-    return Kind.MARKET, quantity, 0, 0, 0, market, side, 0
+    return Kind.MARKET, quantity, 0, 0, 0, _NO_MOODS, market, side, 0
 
 
 def _cancel(value: dict[str, Any]) -> _Content | None:
     order_id = _order_id(value.get("order_id"))
-    return None if order_id is None else (Kind.CANCEL, 0, order_id, 0, 0, NO_MARKET, 0, 0)
+    return None if order_id is None else (Kind.CANCEL, 0, order_id, 0, 0, _NO_MOODS, NO_MARKET, 0, 0)
 
 
 def _replace(value: dict[str, Any]) -> _Content | None:
@@ -149,21 +155,29 @@ def _replace(value: dict[str, Any]) -> _Content | None:
     if order_id is None or side is None or not _is_quantity(quantity):
         return None
     level = _level(value.get("price"), side)
-    return None if level is None else (Kind.REPLACE, quantity, order_id, 0, level, NO_MARKET, side, 0)
+    return None if level is None else (Kind.REPLACE, quantity, order_id, 0, level, _NO_MOODS, NO_MARKET, side, 0)
 
 
 def _produce(value: dict[str, Any]) -> _Content | None:
     quantity, market = value.get("quantity"), _named(_GOODS, value.get("market"))
     if market is None or not _is_quantity(quantity):
         return None
-    return Kind.PRODUCE, quantity, 0, 0, 0, market, 0, 0
+    return Kind.PRODUCE, quantity, 0, 0, 0, _NO_MOODS, market, 0, 0
 
 
 def _consume(value: dict[str, Any]) -> _Content | None:
     quantity, market = value.get("quantity"), _named(_FINAL, value.get("market"))
     if market is None or not _is_quantity(quantity):
         return None
-    return Kind.CONSUME, quantity, 0, 0, 0, market, 0, 0
+    return Kind.CONSUME, quantity, 0, 0, 0, _NO_MOODS, market, 0, 0
+
+
+def _set_sentiment(value: dict[str, Any]) -> _Content | None:
+    sentiment, fear = _mood(value.get("sentiment")), _mood(value.get("fear"))
+    greed, confidence = _mood(value.get("greed")), _mood(value.get("confidence"))
+    if sentiment is None or fear is None or greed is None or confidence is None:
+        return None
+    return Kind.SET_SENTIMENT, 0, 0, 0, 0, (sentiment, fear, greed, confidence), NO_MARKET, 0, 0
 
 
 class _Known(NamedTuple):
@@ -177,7 +191,7 @@ def _known(read: Callable[[dict[str, Any]], _Content | None], *fields: str) -> _
     return _Known(frozenset({"type", "client_action_id", "valid_until_tick", *fields}), read)
 
 
-#: Orders, and what is done with goods: what comes often. Loans and moods are exact decimals and come seldom.
+#: Orders, moods, and what is done with goods: what comes often. Loans come seldom.
 _KINDS = {
     "limit": _known(_limit, "market", "side", "quantity", "price", "time_in_force", "expires_tick"),
     "market": _known(_market, "market", "side", "quantity"),
@@ -185,6 +199,7 @@ _KINDS = {
     "replace": _known(_replace, "order_id", "quantity", "price", "side"),
     "produce": _known(_produce, "market", "quantity"),
     "consume": _known(_consume, "market", "quantity"),
+    "set_sentiment": _known(_set_sentiment, "sentiment", "fear", "greed", "confidence"),
 }
 
 
@@ -194,6 +209,11 @@ def _named(table: Mapping[str, int], name: Any) -> int | None:
 
 def _is_quantity(value: Any) -> TypeGuard[int]:
     return type(value) is int and 1 <= value <= QUANTITY_MAX
+
+
+def _mood(value: Any) -> int | None:
+    """Return a mood in Q15, exactly as admission.to_row; None for one it has to look at."""
+    return round(float(value) * Q15_ONE) if type(value) in _NUMBERS and 0 <= value <= 1 else None
 
 
 def _order_id(value: Any) -> int | None:

@@ -24,7 +24,10 @@ AGENT, NOW = 17, 1_000
 LIMIT: dict[str, Any] = {
     "client_action_id": "a-1", "type": "limit", "market": "food", "side": "buy", "quantity": 5, "price": "1.25",
 }  # fmt: skip
-QUICK_KINDS = ("limit", "market", "cancel", "replace", "produce", "consume")
+MOODS: dict[str, Any] = {
+    "client_action_id": "m-1", "type": "set_sentiment", "sentiment": 0.5, "fear": 0.1, "greed": 0.25, "confidence": 1.0,
+}  # fmt: skip
+QUICK_KINDS = ("limit", "market", "cancel", "replace", "produce", "consume", "set_sentiment")
 
 
 def slowly(value: Any) -> Input | None:
@@ -60,6 +63,7 @@ _prices = st.one_of(
     st.integers(1, 1_018_465),
     st.integers(0, 1_018_466).map(str),
 )
+_moods = st.decimals("0.00001", "1", places=5) | st.decimals(0, 1, places=2) | st.integers(0, 1)
 
 
 def _action(kind: str, optional: dict[str, Any] | None = None, /, **fields: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -87,6 +91,7 @@ _good_actions = st.one_of(
     ),
     _action("produce", market=st.sampled_from(GOODS), quantity=_quantities),
     _action("consume", market=st.sampled_from(FINAL), quantity=_quantities),
+    _action("set_sentiment", sentiment=_moods, fear=_moods, greed=_moods, confidence=_moods),
 )
 _odd_values = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8), st.just([]), st.just({}),
@@ -95,7 +100,7 @@ _odd_values = st.one_of(
 )  # fmt: skip
 _field_names = st.sampled_from(
     ["type", "client_action_id", "valid_until_tick", "market", "side", "quantity", "price", "order_id", "amount"]
-) | st.sampled_from(["time_in_force", "expires_tick", "colour", ""])
+) | st.sampled_from(["time_in_force", "expires_tick", "sentiment", "fear", "confidence", "colour", ""])
 _scraps = st.sampled_from([b"", b"0", b"-", b'"', b"\\", b"e5", b"\x00", b"\xff", b"{", b"]", b",", b".0", b"1"])
 
 
@@ -185,6 +190,11 @@ TAKEN = {
     "defaults said aloud": json.dumps(
         {**LIMIT, "time_in_force": "gtc", "expires_tick": None, "valid_until_tick": None}
     ).encode(),
+    "moods": json.dumps(MOODS).encode(),
+    "moods, indented": json.dumps(MOODS, indent=2).encode(),
+    "moods, compact": json.dumps(MOODS, separators=(",", ":")).encode(),
+    "whole moods": json.dumps({**MOODS, "sentiment": 1, "fear": 0}).encode(),
+    "moods between two steps of Q15": json.dumps({**MOODS, "sentiment": 0.33333, "greed": 0.9999847409}).encode(),
 }
 
 
@@ -197,9 +207,9 @@ def test_usual_ways_of_writing_are_quick(name: str) -> None:
     assert quick == slowly_read(TAKEN[name])
 
 
-def changed(old: bytes, new: bytes) -> bytes:
-    """Return the plain order with some of its bytes changed."""
-    body = json.dumps(LIMIT).encode()
+def changed(old: bytes, new: bytes, action: dict[str, Any] = LIMIT) -> bytes:
+    """Return an action, the plain order unless given, with some of its bytes changed."""
+    body = json.dumps(action).encode()
     assert old in body
     return body.replace(old, new, 1)
 
@@ -230,6 +240,18 @@ LEFT = {
     "an id with a line break": changed(b"a-1", b"a-1\\n"),
     "a price below the ladder": changed(b"1.25", b"0.0099999"),
     "a price above the ladder": changed(b"1.25", b"1018465.7441680001"),
+    "a mood a float would round to 1": changed(b"1.0", b"1.0000000000000000001", MOODS),
+    "a mood with more digits than are read": changed(b"0.5", b"0.5" + b"0" * 64, MOODS),
+    "a mood with an exponent": changed(b"0.5", b"5e-1", MOODS),
+    "a mood of 1e-400": changed(b"0.5", b"1e-400", MOODS),
+    "a mood above 1": changed(b"0.5", b"1.01", MOODS),
+    "a mood below 0": changed(b"0.5", b"-0.01", MOODS),
+    "a mood that is text": changed(b"0.5", b'"0.5"', MOODS),
+    "a mood that is true": changed(b"0.5", b"true", MOODS),
+    "a mood that is NaN": changed(b"0.5", b"NaN", MOODS),
+    "a mood left out": changed(b'"fear": 0.1, ', b"", MOODS),
+    "a mood twice": changed(b"}", b', "fear": 0.2}', MOODS),
+    "a mood of an order": changed(b"}", b', "sentiment": 0.5}'),
     "another kind": json.dumps({"type": "borrow", "client_action_id": "b", "amount": 1}).encode(),
     "no object": b"7",
     "nothing": b"",
@@ -259,6 +281,7 @@ def test_quick_kinds_are_all_that_are_claimed() -> None:
             {"type": "replace", "client_action_id": "a", "order_id": "7", "quantity": 1, "price": "2", "side": "buy"},
             {"type": "produce", "client_action_id": "a", "market": "food", "quantity": 1},
             {"type": "consume", "client_action_id": "a", "market": "food", "quantity": 1},
+            bodies.decode_json(json.dumps(MOODS).encode()),
         )
         if check(action, AGENT, NOW) is not None
     }

@@ -55,6 +55,10 @@ GOOD: dict[str, dict[str, Any]] = {
     "price as a number": {"price": 1.25},
     "market": {"type": "market", "price": None},
     "cancel": {"type": "cancel", "order_id": "7", "price": None, "market": None, "side": None, "quantity": None},
+    "moods": {
+        "type": "set_sentiment", "sentiment": 0.5, "fear": 0.1, "greed": 0.25, "confidence": 1.0, "price": None,
+        "market": None, "side": None, "quantity": None,
+    },
     "borrow, which is not taken at sight": {
         "type": "borrow", "amount": "1", "price": None, "market": None, "side": None, "quantity": None,
     },
@@ -298,6 +302,14 @@ async def test_a_request_like_the_one_before_takes_the_short_way(bot: Bot) -> No
             body = text(client_action_id="x" * (i + 1) + "-like")
             answer = await connection.ask(request(bot, body, agent_id=agent_id))
             assert (answer.status, is_at_sight(bot, connection)) == (202, True)
+
+
+async def test_moods_take_the_short_way(bot: Bot) -> None:
+    """An agent states one in every tick."""
+    moods = {"type": "set_sentiment", "sentiment": 0.5, "fear": 0.1, "greed": 0.25, "confidence": 1.0}
+    async with learned(bot) as connection:
+        answer = await connection.ask(request(bot, json.dumps({**moods, "client_action_id": "moods"}).encode()))
+        assert (answer.status, is_at_sight(bot, connection)) == (202, True)
 
 
 async def test_requests_between_do_not_make_it_forget(bot: Bot) -> None:
