@@ -26,14 +26,9 @@ settings.load_profile("arena")
 @pytest.fixture(scope="session", autouse=True)
 def _warm_kernels() -> None:
     """Compile, or load, every kernel once for the suite: a test then takes the time its own work takes."""
-    from numba import config
+    from tests.support.kernels import warm
 
-    from engine.economy import Economy
-    from tests.support.worlds import RandomBots, run, small_config
-
-    if not config.DISABLE_JIT:
-        for _ in run(Economy(small_config(), 0, checks=1), 26, RandomBots(20, 0)):
-            pass
+    warm()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
