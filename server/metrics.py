@@ -169,7 +169,8 @@ class Metrics:
         )
         self.tick = self._gauge("tick", "number of the last published tick")
         self.conservation_checks = self._counter(
-            "conservation_checks", "checks that money and goods add up: one a tick"
+            "conservation_checks",
+            "checks that money and goods add up: one a tick, one a simulated day (24 ticks) above 1,000,000 residents",
         )
 
         # agents and their actions

@@ -12,9 +12,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from engine.events import DISCOVERY, Event, PublicState, TickReport
-from engine.markets import MARKETS, NAMES, RESOURCES
+from engine.markets import HOURS, MARKETS, NAMES, RESOURCES
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS
+from server.live.ticker import CHECKED_RESIDENTS_MAX
 from server.metrics import _TIMES_S, Metrics, catalogue, document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,13 @@ def report(outcomes: list[tuple[int, Kind, Status]], events: tuple[Event, ...] =
 def test_the_page_says_what_the_code_says() -> None:
     """docs/metrics.md is what server/metrics.py makes."""
     assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == document()
+
+
+def test_what_is_said_of_the_checks_of_money_and_goods_names_where_they_get_rarer() -> None:
+    """It is the limit of the ticker, and the day between two checks."""
+    (said,) = [line for line in document().splitlines() if "`arena_conservation_checks_total`" in line]
+
+    assert f"one a simulated day ({HOURS} ticks) above {CHECKED_RESIDENTS_MAX:,} residents" in said
 
 
 def test_the_catalogue_is_what_is_exposed() -> None:

@@ -19,6 +19,7 @@ from engine.markets import ID
 from engine.messages import Reject
 from engine.state import persistent
 from server import documents
+from server.live import receipts
 from server.live.receipt_index import write_generation
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
@@ -205,6 +206,25 @@ async def test_another_action_under_a_used_id_is_409(arena: RunningServer, chang
 
     assert (response.status_code, response.json()["code"]) == (409, 140)
     assert arena.recorder.journal.next_seq == before
+
+
+async def test_a_retry_that_outlived_its_receipt_is_refused_when_it_names_its_last_tick(
+    arena: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes once more have no second effect, whenever they come."""
+    monkeypatch.setattr(receipts, "RETENTION_TICKS", 1)
+    bot = await arena.register()
+    action = limit("late", valid_until_tick=arena.tick + 1)
+    first = await bot.decided(action)
+    await arena.step(3)
+    async with arena.client(bot.api_key) as client:
+        gone = await client.get(f"/api/agents/{bot.agent_id}/actions/late")
+
+    again = await bot.decided(action)
+
+    assert (first["status"], gone.status_code) == ("resting", 404)
+    assert (again["status"], again["code"]) == ("rejected", Reject.ACTION_EXPIRED)
+    assert len((await bot.account())["orders"]) == 1
 
 
 async def test_ids_of_two_agents_do_not_meet(arena: RunningServer) -> None:
