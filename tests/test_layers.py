@@ -124,7 +124,7 @@ ORDER = {
     ),
     "server": (
         "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors memory",
-        "logs metrics protocols bodies middleware redis_door acceptor",
+        "command_line logs metrics protocols bodies middleware redis_door acceptor",
         "schemas live batches",
         "documents",
         "registry",

@@ -17,6 +17,7 @@ from engine.replay import HashDiffers
 from engine.state import SLOTS_USED
 from server import extras, keys
 from server.clock import Clock, SystemClock
+from server.command_line import refuse, whole
 from server.fork import page
 from server.fork.interventions import Document, as_json, build, read_file
 from server.fork.results import CSV, Named, effects_of, manifest, table, write_manifest, write_series
@@ -52,14 +53,11 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
     try:
         return _fork(options, clock, began, say)
     except JournalDamaged as error:
-        say(str(error))
-        return DAMAGED
+        return refuse("fork", error, DAMAGED)
     except HashDiffers as error:
-        say(f"tick {error.tick} differs: {error}")
-        return DIFFERS
+        return refuse("fork", f"tick {error.tick} differs: {error}", DIFFERS)
     except (SettingError, NotRecorded, WorldRefused, OSError) as error:
-        say(str(error))
-        return REFUSED
+        return refuse("fork", error, REFUSED)
 
 
 def step_back() -> None:
@@ -77,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="data folder of the world")
-    parser.add_argument("--at", type=_whole(0, 1 << 53), required=True, metavar="TICK", help="the last common tick")
+    parser.add_argument("--at", type=whole(0, 1 << 53), required=True, metavar="TICK", help="the last common tick")
     parser.add_argument(
         "--ticks",
-        type=_whole(1, TICKS_MAX),
+        type=whole(1, TICKS_MAX),
         metavar="N",
         help="ticks to run; default: to the end of the record. Beyond it nobody acts",
     )
@@ -95,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--with", dest="file", type=Path, metavar="FILE", help="interventions as TOML: docs/fork.md")
     parser.add_argument(
         "--copies",
-        type=_whole(1, COPIES_MAX),
+        type=whole(1, COPIES_MAX),
         default=1,
         metavar="N",
         help="pairs of worlds with other chance from TICK on, for confidence bands; default 1: the recorded chance",
@@ -104,17 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FOLDER", help="where the results go; a new or empty folder; default fork-EPOCH"
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON; everything else on stderr")
-    parser.add_argument("--threads", type=_whole(1, 64), default=1, metavar="N", help="1 to 64, default 1")
+    parser.add_argument("--threads", type=whole(1, 64), default=1, metavar="N", help="1 to 64, default 1")
     return parser
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"a whole number from {low} to {high}, got {text!r}")
-        return int(text)
-
-    return parse
 
 
 def _fork(options: argparse.Namespace, clock: Clock, began: float, say: Say) -> int:

@@ -18,14 +18,16 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from engine.journal import Segments
 from server import extras
 from server.clock import Clock
 from server.live.errors import WorldRefused
 from server.live.event_store import FILE_NAME as EVENTS_NAME
-from server.live.journal import ARCHIVE_NAME, read_segments, segment_paths
+from server.live.journal import ARCHIVE_NAME, read_segments, scan_opened, segment_paths
 from server.live.receipt_index import FOLDER_NAME as RECEIPTS_NAME
 from server.live.receipt_index import SUFFIX as RECEIPTS_SUFFIX
 from server.live.salvage import Cut, begin_epoch, cut_segment, marks
@@ -63,7 +65,7 @@ class Restored(NamedTuple):
 def backup(folder: Path, target: Path, clock: Clock, recipient: str | None = None) -> dict[str, Any]:
     """Write a world to a file, all or nothing, and return its manifest. recipient: an age public key to encrypt for.
 
-    Raises BackupError, OSError.
+    Raises BackupError, JournalDamaged before anything is written when the journal is not whole, OSError.
     """
     if target.exists():
         raise BackupError(f"{target} exists: name another file")
@@ -72,6 +74,7 @@ def backup(folder: Path, target: Path, clock: Clock, recipient: str | None = Non
     draft = target.with_name(target.name + ".new")
     try:
         with _opened(folder) as files, open(draft, "xb") as out:
+            _check(folder, files)
             os.chmod(draft, 0o600)
             if recipient is None:
                 manifest = _write(files, out, clock)
@@ -135,6 +138,15 @@ def _paths(folder: Path) -> list[Path]:
     others = sorted((folder / RECEIPTS_NAME).glob(f"*{RECEIPTS_SUFFIX}"))
     events = [folder / EVENTS_NAME] if (folder / EVENTS_NAME).exists() else []
     return [*snapshots, *others, *events, *journal]
+
+
+def _check(folder: Path, files: list[tuple[str, IO[bytes], int]]) -> None:
+    """Read every record of the journal: a backup that cannot be restored is none. Raises JournalDamaged."""
+    segments = [(folder / name, file, size) for name, file, size in files if Path(name).name.startswith("journal-")]
+    for _ in Segments([partial(scan_opened, *segment) for segment in segments]):
+        pass
+    for _, file, _ in segments:
+        file.seek(0)
 
 
 def _write(files: list[tuple[str, IO[bytes], int]], out: IO[bytes], clock: Clock) -> dict[str, Any]:

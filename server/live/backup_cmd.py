@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.errors import JournalDamaged
 from server.clock import SystemClock
+from server.command_line import refuse
 from server.live.backup import BackupError, age_library, backup, restore
 
-REFUSED = 2
+REFUSED, DAMAGED = 2, 3
 
 
 def backup_main(args: Sequence[str]) -> int:
@@ -33,8 +35,10 @@ def backup_main(args: Sequence[str]) -> int:
         if options.file is None:
             parser.error("DIR and FILE are required")
         manifest = backup(options.folder, options.file, SystemClock(), options.recipient)
+    except JournalDamaged as error:
+        return refuse("backup", f"{error}; `arena verify {options.folder}` says what a start does with that", DAMAGED)
     except (BackupError, OSError) as error:
-        return _refuse("backup", error)
+        return refuse("backup", error, REFUSED)
     total = sum(entry["bytes"] for entry in manifest["files"])
     how = "encrypted" if options.recipient else "not encrypted: it holds the seed and the hashes of all keys"
     _say(f"{options.file}: {len(manifest['files'])} files, {total / 1e6:.1f} MB, {how}")
@@ -56,8 +60,10 @@ def restore_main(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
     try:
         restored = restore(options.file, options.folder, SystemClock(), options.identity, options.to)
+    except JournalDamaged as error:
+        return refuse("restore", error, DAMAGED)
     except (BackupError, OSError) as error:
-        return _refuse("restore", error)
+        return refuse("restore", error, REFUSED)
     _say(
         f"{options.folder}: {restored.files} files, every checksum holds; the world goes on behind tick {restored.tick}"
         f" of {restored.parent} as epoch {restored.epoch}"
@@ -71,11 +77,6 @@ def _new_identity(path: Path) -> int:
         file.write(f"# public key: {identity.to_public()}\n{identity}\n")
     _say(f"{path} holds the secret key; encrypt with --recipient {identity.to_public()}")
     return 0
-
-
-def _refuse(command: str, error: Exception) -> int:
-    sys.stderr.write(f"arena {command}: {error}\n")
-    return REFUSED
 
 
 def _say(line: str) -> None:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import structlog
 
@@ -396,14 +396,23 @@ def scan_segment(path: Path) -> Scan:
 
     Raises JournalDamaged when it does not begin as a segment, or its archive cannot be unpacked.
     """
+    with open(path, "rb") as file:
+        return scan_opened(path, file, os.fstat(file.fileno()).st_size)
+
+
+def scan_opened(path: Path, file: IO[bytes], size: int) -> Scan:
+    """Return the records in the first bytes of a segment that is open, whatever its path holds by now.
+
+    Raises JournalDamaged as scan_segment does.
+    """
     if path.suffix == ".gz":
+        file.seek(0)
         try:
-            return Scan(gzip.decompress(path.read_bytes()), str(path))
+            return Scan(gzip.decompress(file.read(size)), str(path))
         except (OSError, EOFError, zlib.error) as error:
             raise JournalDamaged(str(path), 0, f"cannot be unpacked: {error}") from error
-    with open(path, "rb") as file:
-        # an empty file cannot be mapped
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+    # an empty file cannot be mapped
+    data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
     return Scan(memoryview(data), str(path))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.errors import JournalDamaged
 from engine.journal import KeyRecord, RecordKind, decode_key, encode_key
 from server import keys
+from server.command_line import refuse
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.journal import append_record, read_segments, segment_paths
 from server.live.registry import NO_KEY, OPERATOR
@@ -24,11 +25,9 @@ def main(args: Sequence[str]) -> int:
     try:
         key = new_operator_key(options.folder)
     except JournalDamaged as error:
-        sys.stderr.write(f"{error}\n")
-        return DAMAGED
+        return refuse("keys", error, DAMAGED)
     except (FolderInUse, WorldRefused, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return REFUSED
+        return refuse("keys", error, REFUSED)
     sys.stdout.write(f"operator key, shown this once: {key}\n")
     return OK
 

@@ -19,6 +19,7 @@ from engine.journal import Mark, Record, RecordKind, decode_mark
 from engine.markets import HOURS
 from engine.replay import HashDiffers, Watch
 from server.clock import Clock, SystemClock
+from server.command_line import refuse, whole
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.history_export import HistoryExport
 from server.live.journal import read_segments, segment_paths
@@ -43,14 +44,11 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
         finally:
             lock.release()
     except JournalDamaged as error:
-        _say(str(error))
-        return DAMAGED
+        return refuse("replay", error, DAMAGED)
     except HashDiffers as error:
-        _say(f"tick {error.tick} differs: {error}")
-        return DIFFERS
+        return refuse("replay", f"tick {error.tick} differs: {error}", DIFFERS)
     except (FolderInUse, WorldRefused, OSError) as error:
-        _say(str(error))
-        return REFUSED
+        return refuse("replay", error, REFUSED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,21 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="data folder of the world")
     parser.add_argument("--check", action="store_true", help="compare every state hash the journal holds; slower")
-    parser.add_argument("--to", type=_tick, metavar="TICK", help="stop after this tick; the last one unless given")
+    parser.add_argument("--to", type=whole(0), metavar="TICK", help="stop after this tick; the last one unless given")
     parser.add_argument(
         "--history",
         type=Path,
         metavar="FILE.parquet",
         help="write every public value of every tick to this file, a row a tick; needs the extra `studies`",
     )
-    parser.add_argument("--threads", type=int, choices=range(1, 65), default=1, metavar="N", help="1 to 64, default 1")
+    parser.add_argument("--threads", type=whole(1, 64), default=1, metavar="N", help="1 to 64, default 1")
     return parser
-
-
-def _tick(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be the number of a tick, got {text!r}")
-    return int(text)
 
 
 def _replay(options: argparse.Namespace, clock: Clock) -> int:

@@ -31,6 +31,7 @@ from engine.markets import NAMES
 from engine.messages import Kind
 from engine.replay import HashDiffers
 from server.clock import SystemClock
+from server.command_line import refuse, whole
 from server.live.array_file import NotWhole
 from server.live.errors import FolderInUse, ReceiptDamaged, WorldRefused
 from server.live.journal import first_sequence, read_segments, segment_paths
@@ -53,15 +54,17 @@ OK, BROKEN, REFUSED, DAMAGED = 0, 1, 2, 3
 def main(args: Sequence[str]) -> int:
     """Check a folder and print what came of it; return the exit status. A running server is not disturbed."""
     options = _parser().parse_args(args)
-    if not segment_paths(options.folder):
-        _say(f"{options.folder} holds no journal")
-        return REFUSED
     try:
+        if not segment_paths(options.folder):
+            raise WorldRefused(f"{options.folder} holds no journal")
+        _check(options)
         if options.salvage:
             _salvage(options.folder)
         paths = segment_paths(options.folder)
         records = read_segments(paths)
-        seen = _records(records, options.first, options.last if options.records else -1)
+        seen = _records(records, options.first or 1, (options.last or sys.maxsize) if options.records else -1)
+        if options.first is not None and options.first >= records.next_sequence:
+            raise WorldRefused(f"--from {options.first}: the records are 1 to {records.next_sequence - 1}")
         _summary(paths, records, seen)
         is_whole = _snapshots(options.folder)
         if options.replay:
@@ -76,8 +79,7 @@ def main(args: Sequence[str]) -> int:
         _say(f"DIFFERS  {error}")
         return BROKEN
     except (FolderInUse, WorldRefused, OSError) as error:
-        _say(str(error))
-        return REFUSED
+        return refuse("verify", error, REFUSED)
     _say("all of it holds" if is_whole else "the journal holds; what is named above does not")
     return OK if is_whole else BROKEN
 
@@ -93,10 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="data folder of the world")
     parser.add_argument("--records", action="store_true", help="say in words what every record is")
-    parser.add_argument("--from", dest="first", type=int, default=1, metavar="N", help="first record to say, default 1")
-    parser.add_argument(
-        "--to", dest="last", type=int, default=sys.maxsize, metavar="N", help="last record to say, default all"
-    )
+    parser.add_argument("--from", dest="first", type=whole(1), metavar="N", help="first of them, default 1")
+    parser.add_argument("--to", dest="last", type=whole(1), metavar="N", help="last of them, default all")
     parser.add_argument(
         "--salvage",
         action="store_true",
@@ -105,6 +105,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--replay", action="store_true", help="compute the world again and compare every stored hash")
     return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would say nothing."""
+    given = options.first is not None or options.last is not None
+    if given and not options.records:
+        raise WorldRefused("--from and --to choose what --records says: give it too")
+    if options.last is not None and options.last < (options.first or 1):
+        raise WorldRefused(f"--from {options.first} --to {options.last}: --to must not be before --from")
 
 
 class _Seen:

@@ -16,6 +16,7 @@ from engine.analysis.figures import BAND_TICKS, fails
 from engine.config import Config
 from engine.errors import SettingError
 from server.clock import Clock, SystemClock
+from server.command_line import refuse, whole
 from server.live.errors import FolderInUse, WorldRefused
 from server.provenance import ROOT
 from server.report import plots
@@ -46,12 +47,12 @@ def main(args: Sequence[str], clock: Clock | None = None) -> int:
     Raises SettingError, JournalDamaged and OSError for the command line to say.
     """
     options = _parser().parse_args(args)
+    _leave_nothing_out(options)
     _check(options)
     try:
         return _report(options, clock or SystemClock())
     except (FolderInUse, WorldRefused) as error:
-        say(f"arena report: {error}")
-        return REFUSED
+        return refuse("report", error, REFUSED)
 
 
 def _report(options: argparse.Namespace, clock: Clock) -> int:
@@ -84,12 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", metavar="DIR", help="data folder of a stopped server, or an earlier report's"
     )
     parser.add_argument("--headless", action="store_true", help="run a fresh world instead of reading one")
-    parser.add_argument("--ticks", type=int, default=BAND_TICKS, metavar="N", help=f"default {BAND_TICKS:,}")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="default 1")
-    parser.add_argument(
-        "--residents", type=int, default=Config().residents, metavar="R", help=f"default {Config().residents:,}"
-    )
-    parser.add_argument("--threads", type=int, choices=range(1, 65), default=1, metavar="N", help="1 to 64, default 1")
+    parser.add_argument("--ticks", type=int, metavar="N", help=f"to run, default {BAND_TICKS:,}")
+    parser.add_argument("--seed", type=int, metavar="S", help="of what is run or shuffled, default 1")
+    parser.add_argument("--residents", type=int, metavar="R", help=f"of what is run, default {Config().residents:,}")
+    parser.add_argument("--threads", type=whole(1, 64), default=1, metavar="N", help="1 to 64, default 1")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for data and page, default arena-report")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--selftest", action="store_true", help="hold the report itself to series that must not pass")
@@ -99,10 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--suite", action="store_true", help="five seeds of 20,000 ticks and one of 100,000, into loadtest/results"
     )
-    parser.add_argument(
-        "--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="runs of --suite at once"
-    )
+    parser.add_argument("--jobs", type=whole(1, 64), default=1, metavar="N", help="runs of --suite at once")
     return parser
+
+
+def _leave_nothing_out(options: argparse.Namespace) -> None:
+    """Refuse what has no effect beside what else is given, and put in what was not given."""
+    for name, default in (("ticks", BAND_TICKS), ("seed", 1), ("residents", Config().residents)):
+        value = getattr(options, name)
+        if value is None:
+            setattr(options, name, default)
+        elif options.folder is not None and not (name == "seed" and options.control):
+            raise SettingError(f"--{name}", value, "left out with DIR, which is read as it is: it is for --headless")
+        elif options.suite and name != "residents":
+            raise SettingError(f"--{name}", value, "left out with --suite, whose worlds have their own")
 
 
 def _check(options: argparse.Namespace) -> None:

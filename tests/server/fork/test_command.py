@@ -281,7 +281,9 @@ def test_what_cannot_be_forked_leaves_2_and_no_folder(
     status = main([str(world.folder), *options, "--out", str(tmp_path / "out")])
 
     assert status == 2
-    assert said in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err[:12]) == ("", "arena fork: ")
+    assert said in printed.err
     assert not (tmp_path / "out").exists()
 
 
@@ -311,7 +313,7 @@ def test_results_are_never_written_over(world: Lived, tmp_path: Path, capsys: py
     status = run(world, tmp_path)
 
     assert status == 2
-    assert f"--out must be a new or empty folder, got '{tmp_path}'" in capsys.readouterr().out
+    assert f"--out must be a new or empty folder, got '{tmp_path}'" in capsys.readouterr().err
     assert (tmp_path / "mine").read_text() == "kept"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from server.clock import ManualClock
 from server.live.backup import BackupError, backup, restore
 from server.live.backup_cmd import backup_main, restore_main
+from server.live.journal import scan_segment, segment_paths
 from server.live.verify_cmd import OK, main
 from tests.support.live import LiveWorld, live_world, open_small, soon
 
@@ -117,6 +120,25 @@ async def test_a_damaged_backup_makes_no_folder(tmp_path: Path) -> None:
         with pytest.raises(BackupError):
             restore(file, tmp_path / "two", ManualClock())
         assert sorted(os.listdir(tmp_path)) == ["file", "one"]
+
+
+@pytest.mark.parametrize("segment", [0, 2, -2])
+async def test_a_damaged_journal_is_not_backed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], segment: int
+) -> None:
+    """Archived or not: status 3, the file and the offset, and nothing is written."""
+    async with live_world(tmp_path / "one", **OFTEN) as arena:
+        await live(arena, 6 * EVERY)
+    path = segment_paths(tmp_path / "one")[segment]
+    is_packed, whole = path.suffix == ".gz", path.read_bytes()
+    at = next(iter(scan_segment(path))).offset + 20
+    harmed = flip(gzip.decompress(whole) if is_packed else whole, at)
+    path.write_bytes(gzip.compress(harmed) if is_packed else harmed)
+
+    assert backup_main([str(tmp_path / "one"), str(tmp_path / "file")]) == 3
+
+    assert re.match(rf"arena backup: {path}: damaged at byte \d+: ", capsys.readouterr().err)
+    assert os.listdir(tmp_path) == ["one"]
 
 
 def flip(data: bytes, at: int) -> bytes:

@@ -89,7 +89,7 @@ async def test_each_release_replays_what_it_computed_and_nothing_else(
     assert replay_cmd.main([str(tmp_path), "--check", "--to", str(between)]) == replay_cmd.OK
     ours = capsys.readouterr().out
     assert replay_cmd.main([str(tmp_path)]) == replay_cmd.REFUSED
-    refused = capsys.readouterr().out
+    refused = capsys.readouterr().err
     with engine_version(OTHER):
         assert replay_cmd.main([str(tmp_path), "--check"]) == replay_cmd.OK
         theirs = capsys.readouterr().out

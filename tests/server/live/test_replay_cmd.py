@@ -76,11 +76,13 @@ async def test_a_tick_that_is_not_recorded_leaves_2(
 ) -> None:
     """With those there are, before any time goes into ticks; no file is left."""
     await lived(tmp_path)
+    capsys.readouterr()
 
     status = main([str(tmp_path), "--to", tick, "--history", str(tmp_path / "out.parquet")])
 
     assert status == 2
-    assert f"--to {tick}: {tmp_path} holds the ticks 25 to 50" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"arena replay: --to {tick}: {tmp_path} holds the ticks 25 to 50\n")
     assert not (tmp_path / "out.parquet.new").exists()
 
 
@@ -120,7 +122,7 @@ async def test_without_pyarrow_a_history_is_refused_at_once(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
     assert main([str(tmp_path), "--history", str(tmp_path / "out.parquet")]) == 2
-    assert "pip install" in capsys.readouterr().out
+    assert "pip install" in capsys.readouterr().err
 
 
 async def test_a_world_that_differs_leaves_1_and_the_tick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +136,7 @@ async def test_a_world_that_differs_leaves_1_and_the_tick(tmp_path: Path, capsys
     status = main([str(tmp_path), "--check"])
 
     assert status == 1
-    assert f"tick {world.start_tick} differs: " in capsys.readouterr().out
+    assert f"tick {world.start_tick} differs: " in capsys.readouterr().err
 
 
 async def test_damage_leaves_3_and_the_offset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +150,7 @@ async def test_damage_leaves_3_and_the_offset(tmp_path: Path, capsys: pytest.Cap
     status = main([str(tmp_path)])
 
     assert status == 3
-    assert re.search(r"damaged at byte \d+: ", capsys.readouterr().out)
+    assert re.match(r"arena replay: .*damaged at byte \d+: ", capsys.readouterr().err)
 
 
 async def test_a_torn_tail_is_reported_and_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +177,7 @@ def test_a_folder_in_use_or_empty_leaves_2(tmp_path: Path, capsys: pytest.Captur
     in_use = main([str(tmp_path / "world")])
     nothing = main([str(tmp_path / "nothing")])
 
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (in_use, nothing) == (2, 2)
     assert "belongs to a running process" in printed
     assert "holds no journal" in printed
@@ -183,10 +185,20 @@ def test_a_folder_in_use_or_empty_leaves_2(tmp_path: Path, capsys: pytest.Captur
     world.lock.release()
 
 
-def test_a_wrong_option_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--chekc",), "the following arguments are required: DIR"),
+        (("world", "--threads", "99"), "argument --threads: a whole number from 1 to 64, got '99'"),
+        (("world", "--to=-1"), "argument --to: a whole number from 0 on, got '-1'"),
+    ],
+)
+def test_a_wrong_option_shows_the_usage(capsys: pytest.CaptureFixture[str], option: tuple[str, ...], said: str) -> None:
     """Mistyped commands end with status 2 and what is allowed."""
     with pytest.raises(SystemExit) as raised:
-        main(["--chekc"])
+        main(option)
 
     assert raised.value.code == 2
-    assert "usage: arena replay" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "usage: arena replay" in printed
+    assert said in printed

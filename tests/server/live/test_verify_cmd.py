@@ -177,4 +177,37 @@ async def test_a_torn_tail_is_told_and_no_damage(tmp_path: Path, capsys: pytest.
 def test_a_folder_without_a_world_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing to verify is no proof."""
     assert main([str(tmp_path)]) == REFUSED
-    assert "holds no journal" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"arena verify: {tmp_path} holds no journal\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--records", "--from", "5", "--to", "2"), "--from 5 --to 2: --to must not be before --from"),
+        (("--from", "5"), "--from and --to choose what --records says: give it too"),
+        (("--records", "--from", "90"), "--from 90: the records are 1 to "),
+    ],
+)
+async def test_a_span_of_records_that_says_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    """With what is allowed; nothing that looks like a result is printed."""
+    async with live_world(tmp_path) as arena:
+        await arena.tick()
+    capsys.readouterr()
+
+    assert main([str(tmp_path), *options]) == REFUSED
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"arena verify: {said}")
+
+
+def test_a_record_has_a_number_from_1_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2 and what is allowed."""
+    with pytest.raises(SystemExit) as raised:
+        main([str(tmp_path), "--records", "--from", "0"])
+
+    assert raised.value.code == 2
+    assert "argument --from: a whole number from 1 on, got '0'" in capsys.readouterr().err

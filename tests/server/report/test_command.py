@@ -102,6 +102,11 @@ def test_the_selftest_holds(capsys: pytest.CaptureFixture[str]) -> None:
         (("--headless", "--control", "luck"), "control must be one of iid_orders, "),
         (("world", "--control", "policy_off"), "shuffled for a recorded history; the others need --headless"),
         (("--headless", "--suite", "--control", "shuffled"), "alone with --headless"),
+        (("world", "--ticks", "5"), "--ticks must be left out with DIR, .*, got 5"),
+        (("world", "--seed", "2"), "--seed must be left out with DIR"),
+        (("world", "--residents", "2000"), "--residents must be left out with DIR"),
+        (("--headless", "--suite", "--ticks", "5"), "--ticks must be left out with --suite"),
+        (("--headless", "--suite", "--seed", "5"), "--seed must be left out with --suite"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: str) -> None:
