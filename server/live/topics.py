@@ -268,7 +268,7 @@ class EventTopic:
             return Subscription(self.seq), {"seq": self.seq, "resumed": False, "reason": reason}
         told: dict[str, Any] = {"seq": self.seq, "resumed": True}
         if seq + 1 < self._first:
-            told["missed_from"] = seq + 1
+            told |= {"missed_from": seq + 1, "missed_to": self._first - 1}
             seq = self._first - 1
         return Subscription(seq), told
 

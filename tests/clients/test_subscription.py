@@ -335,18 +335,32 @@ def test_a_resume_that_the_server_cannot_do_is_said() -> None:
 
 
 def test_events_that_the_log_no_longer_has_are_said_once() -> None:
-    """The hole is reported and the first event behind it is taken."""
+    """The hole is reported and what is behind it is taken, from its first event on."""
     session = Session()
     session.subscribe(FINDS, since=0)
     session.receive(hello())
     [request] = session.take_outgoing()
 
-    [_, report] = session.receive(ack(request, seq=9, resumed=True, missed_from=1))
+    [_, report] = session.receive(ack(request, seq=9, resumed=True, missed_from=1, missed_to=7))
     received = session.receive(find(8)) + session.receive(find(9))
 
-    assert report == OutOfStep(FINDS, "the server's log no longer has the events from 1")
+    assert report == OutOfStep(FINDS, "1 to 7 are kept no longer")
     assert [event.seq for event in received if isinstance(event, EventReceived)] == [8, 9]
     assert session.take_outgoing() == []
+
+
+def test_the_first_event_behind_a_hole_is_missed_like_any_other() -> None:
+    """Where the log begins is told: another event than its first is a gap."""
+    session = Session()
+    session.subscribe(FINDS, since=0)
+    session.receive(hello())
+    [request] = session.take_outgoing()
+    session.receive(ack(request, seq=9, resumed=True, missed_from=1, missed_to=7))
+
+    [report] = session.receive(find(9))
+
+    assert report == OutOfStep(FINDS, "a gap: stands at 7, the event is 9 after 8")
+    assert session.take_outgoing() != []
 
 
 def test_lagging_and_shutting_down_are_passed_on() -> None:

@@ -92,7 +92,7 @@ class TestReferee:
     ("numbers", "problem"),
     [
         ([4, 5, 6, 7, 8, 9], None),
-        ([4, 5, 6], None),
+        ([4, 5, 6], "ends with 6, others with 9"),
         ([4, 5, 7], "7 after 5"),
         ([4, 5, 5, 6], "5 after 5"),
         ([5, 6, 7], "begins with 5 instead of 4"),
@@ -101,5 +101,5 @@ class TestReferee:
     ],
 )
 def test_lists_of_events_have_no_hole(numbers: list[int], problem: str | None) -> None:
-    """From the same first event to nearly the same last one, each once, in order."""
+    """From the same first event to the same last one, each once, in order."""
     assert broken_list(numbers, [numbers, [4, 5, 6, 7, 8, 9]]) == problem

@@ -207,7 +207,6 @@ class Subscription:
         self.event_position: tuple[str, int] | None = None
         self.since = since
         self.scales: dict[str, int] = {}
-        self.has_hole = False
         self.frames_waited = 0
         self.was_live = False
 
@@ -386,10 +385,9 @@ class Session:
             reason = f"could not go on after {asked}: {ack.get('reason')}" if asked else None
         elif "missed_to" in ack:
             subscription.event_position = (epoch, int(ack["missed_to"]))
-            reason = f"entries up to {ack['missed_to']} are kept no longer; receipts: {ack.get('missed_at')}"
-        elif "missed_from" in ack:
-            subscription.has_hole = True
-            reason = f"the server's log no longer has the events from {ack['missed_from']}"
+            reason = f"{ack.get('missed_from')} to {ack['missed_to']} are kept no longer"
+            if "missed_at" in ack:
+                reason += f"; receipts: {ack['missed_at']}"
         else:
             reason = None
         return [OutOfStep(subscription.channel, reason)] if reason else []
@@ -448,10 +446,9 @@ class Session:
         assert isinstance(seq, int)  # checked above, for the type checker
         if epoch == known_epoch and seq <= known:
             return []
-        if epoch != known_epoch or (base != known and not subscription.has_hole):
+        if epoch != known_epoch or base != known:
             self._ask_again(subscription)
             return [OutOfStep(subscription.channel, f"a gap: stands at {known}, the event is {seq} after {base}")]
-        subscription.has_hole = False
         subscription.event_position = (known_epoch, seq)
         values = {key: _in_units(value, subscription.scales.get(key, 0)) for key, value in event.items()}
         return [

@@ -177,7 +177,7 @@ class TestRestore:
         subscriber.receive(wire.encode(resume, SUBPROTOCOL_MSGPACK))
 
         _, ack, event = read(subscriber)
-        assert (ack["seq"], ack["missed_from"], event["seq"]) == (41, 39, 41)
+        assert (ack["seq"], ack["missed_from"], ack["missed_to"], event["seq"]) == (41, 39, 40, 41)
 
     def test_event_log_reaches_back_to_the_first(self) -> None:
         """Events of before the restart are resumed like any other."""

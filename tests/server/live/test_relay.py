@@ -148,7 +148,7 @@ def test_events_nobody_keeps_leave_a_hole_that_is_told() -> None:
     assert pair.take()
 
     _, told = pair.follower.events[DISCOVERY].subscribe(EPOCH, 3)
-    assert told == {"seq": 8, "resumed": True, "missed_from": 4}
+    assert told == {"seq": 8, "resumed": True, "missed_from": 4, "missed_to": 7}
 
 
 def test_a_long_log_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ class TestEventTopic:
 
         subscription, told = topic.subscribe(EPOCH, 3)
 
-        assert told == {"seq": 8, "resumed": True, "missed_from": 4}
+        assert told == {"seq": 8, "resumed": True, "missed_from": 4, "missed_to": 7}
         assert [m["seq"] for m in pull_all(topic, subscription)] == [8]
 
     def test_a_long_log_is_cut_and_says_so(self) -> None:
@@ -247,7 +247,7 @@ class TestEventTopic:
         subscription, told = topic.subscribe(EPOCH, 3)
         kept = [m["seq"] for m in pull_all(topic, subscription)]
 
-        assert told == {"seq": 100, "resumed": True, "missed_from": 4}
+        assert told == {"seq": 100, "resumed": True, "missed_from": 4, "missed_to": kept[0] - 1}
         assert kept == list(range(kept[0], 101))
         assert 16 <= len(kept) <= 18
         assert pull_all(topic, slow)[0]["base"] == kept[0] - 1, "a gap shows in the base"
