@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ from server import bootstrap
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 PACKAGES = ("engine", "server", "clients/python/arena_client", "loadtest")
-#: Tests of kernels on small inputs. They run a second time interpreted: compiled code reads past an array's end in
-#: silence, interpreted code raises.
+#: Tests of kernels on small inputs. They and those of the phases run a second time interpreted: compiled code reads
+#: past an array's end in silence, interpreted code raises.
 KERNEL_TESTS = (
     "tests/engine/test_arithmetic.py",
     "tests/engine/test_ladder.py",
@@ -33,12 +34,13 @@ KERNEL_TESTS = (
     "tests/engine/test_order_book.py",
     "tests/engine/test_actions.py",
     "tests/engine/test_receipt_table.py",
-    "tests/engine/phases",
 )
 PYTEST = (PYTHON, "-m", "coverage", "run", "-m", "pytest", "-q")
 #: Status of a pytest in which -k or -m left nothing.
 NO_TESTS = 5
-#: Times the deadlines of tests that run beside others: they have a part of the machine only.
+#: Commands that run beside each other. No more than two, whatever the machine: each may start servers of its own.
+AT_ONCE = min(2, os.cpu_count() or 1)
+#: Times the deadlines of tests that run beside others: what they start beside themselves has no processor of its own.
 BESIDE_FACTOR = 2.0
 
 
@@ -46,7 +48,7 @@ BESIDE_FACTOR = 2.0
 class Stage:
     """Commands that belong together. budget_s: longest the stage may take; more is a failure.
 
-    are_beside: the commands run at once, not one after another.
+    are_beside: the commands run beside each other, AT_ONCE of them; none needs what another one does.
     """
 
     name: str
@@ -77,11 +79,14 @@ STAGES = (
         "unit",
         "everything but whole servers, kernels compiled",
         1_200,
-        # about the same work; what waits for sockets and files beside what computes. Kept apart by folder, not dealt
-        # out test by test: each half runs in the order it has alone, so a failure repeats
+        # by folder, the longest first, not dealt out test by test: each runs in the order it has alone, so that a
+        # failure repeats. What is in no folder named here is in the last
         (
-            (*PYTEST, "tests", "--ignore=tests/system", "--ignore=tests/server"),
-            (*PYTEST, "tests/server"),
+            (*PYTEST, "tests/server", "--ignore=tests/server/live", "--ignore=tests/server/routes"),
+            (*PYTEST, "tests/server/live"),
+            (*PYTEST, "tests/engine"),
+            (*PYTEST, "tests/server/routes"),
+            (*PYTEST, "tests", "--ignore=tests/system", "--ignore=tests/server", "--ignore=tests/engine"),
         ),
         takes_arguments=True,
         are_beside=True,
@@ -90,9 +95,10 @@ STAGES = (
         "interpreted",
         "the kernels' tests again without compilation",
         360,
-        ((*PYTEST, *(name for name in KERNEL_TESTS if (ROOT / name).exists())),),
+        ((*PYTEST, *KERNEL_TESTS), (*PYTEST, "tests/engine/phases")),
         {"NUMBA_DISABLE_JIT": "1"},
         takes_arguments=True,
+        are_beside=True,
     ),
     Stage(
         "system",
@@ -148,48 +154,46 @@ def _run(stage: Stage, rest: list[str], scratch: Path) -> tuple[str, float]:
     if stage.environ:
         # interpreted and compiled builds must not meet in one cache
         environ["NUMBA_CACHE_DIR"] = str(scratch / f"numba-{stage.name}")
-    full = [[*command, *(rest if stage.takes_arguments else [])] for command in stage.commands]
-    together = [full] if stage.are_beside else [[command] for command in full]
     if stage.are_beside:
         environ["ARENA_TEST_TIMEOUT_FACTOR"] = str(factor * BESIDE_FACTOR)
-    statuses: list[int] = []
-    for commands in together:
-        for command in commands:
-            _say(f"\n[{stage.name}] {' '.join(Path(word).name if word == PYTHON else word for word in command)}")
-        try:
-            statuses += _at_once(commands, environ, deadline)
-        except subprocess.TimeoutExpired:
-            return "over budget", time.monotonic() - started
-    # one half may have none of the tests that were asked for
+    commands = [[*command, *(rest if stage.takes_arguments else [])] for command in stage.commands]
+    for command in commands:
+        _say(f"\n[{stage.name}] {' '.join(Path(word).name if word == PYTHON else word for word in command)}")
+    try:
+        statuses = _statuses(commands, environ, deadline, AT_ONCE if stage.are_beside else 1)
+    except subprocess.TimeoutExpired:
+        return "over budget", time.monotonic() - started
+    # some of the commands may have none of the tests that were asked for
     told = [status for status in statuses if status != NO_TESTS]
     return "passed" if told and not any(told) else "failed", time.monotonic() - started
 
 
-def _at_once(commands: list[list[str]], environ: dict[str, str], deadline: float) -> list[int]:
-    """Run commands beside each other and return their statuses.
+def _statuses(commands: list[list[str]], environ: dict[str, str], deadline: float, at_once: int) -> list[int]:
+    """Run commands, so many at once, and return their statuses.
 
-    The first one's output is shown as it comes, that of the others when all have ended.
+    The first one's output is shown as it comes, and that of the others when all have ended, unless they run one by one.
     Raises subprocess.TimeoutExpired behind the deadline, when none of them runs any more.
     """
+
+    def run(command: list[str], output: IO[bytes] | None) -> int:
+        left = max(1.0, deadline - time.monotonic())
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, stdout=output, stderr=output, timeout=left, check=False
+        ).returncode
+
+    if at_once == 1:
+        return [run(command, None) for command in commands]
     with ExitStack() as stack:
-        running = []
-        for command in commands:
-            later = stack.enter_context(tempfile.TemporaryFile()) if running else None
-            if later is not None:
-                stack.callback(_show, later)
-            running.append(subprocess.Popen(command, cwd=ROOT, env=environ, stdout=later, stderr=later))
-            stack.callback(_end, running[-1])
-        return [process.wait(max(1.0, deadline - time.monotonic())) for process in running]
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
+        for output in reversed(outputs):
+            stack.callback(_show, output)
+        lanes = stack.enter_context(ThreadPoolExecutor(at_once))
+        return list(lanes.map(run, commands, [None, *outputs]))
 
 
 def _show(output: IO[bytes]) -> None:
     output.seek(0)
     _say(output.read().decode("utf-8", "replace"))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
 
 
 def _coverage(scratch: Path) -> bool:
