@@ -13,12 +13,14 @@ class MarketQueue:
     """Preallocated rows that are filled by extend and handed over by drain.
 
     Two buffers take turns: what drain returned stays as it is until the next drain. capacity: actions, at least 1.
+    drains: how often it was handed over; drained: how many actions the last time.
     """
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self.capacity = capacity
+        self.drains = self.drained = 0
         self._filling: NDArray[np.void] = np.zeros(capacity, ACTION)
         self._drained: NDArray[np.void] = np.zeros(capacity, ACTION)
         self._bytes = self._filling.view(np.uint8).data
@@ -50,7 +52,8 @@ class MarketQueue:
         rows = self._filling[: self._count]
         self._filling, self._drained = self._drained, self._filling
         self._bytes = self._filling.view(np.uint8).data
-        self._count = 0
+        self.drained, self._count = self._count, 0
+        self.drains += 1
         return rows
 
     def _put(self, rows: bytes | memoryview, count: int) -> None:

@@ -60,6 +60,7 @@ from server.live.history import EVENTS_MAX, FOLDER_NAME, EventLog, History, open
 from server.live.hub import Hub, Private
 from server.live.keeper import Keeper
 from server.live.narrowing import Books
+from server.live.pace import Pace
 from server.live.publisher import Publisher, Relayed
 from server.live.recorder import Recorder
 from server.live.switches import Switches
@@ -477,7 +478,8 @@ def build(
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics, world.replayed.commands)
     switches = Switches(recorder, world.economy.state, metrics)
     recorder.followers += [world.agents.accepted, switches.accepted]
-    admission = Admission(recorder, Limits.of(settings, clock), TimeBudget(settings.intake_share, clock), metrics)
+    budget, pace = TimeBudget(settings.intake_share, clock), Pace(world.queue, settings.tick_rate / 1_000, clock)
+    admission = Admission(recorder, Limits.of(settings, clock), budget, pace, metrics)
     report = world.economy.report()
     if not past.told:
         past.begin(report, clock.unix_ns())

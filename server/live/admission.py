@@ -28,6 +28,7 @@ from server.clock import Clock
 from server.config import Settings
 from server.errors import BadRequest, Code, NotFound, Problem, Unauthorized
 from server.live.errors import Full, LiveError
+from server.live.pace import Pace
 from server.live.quick_check import quick_check
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
 from server.live.recorder import Input, Recorder, Submitted, Taken
@@ -202,9 +203,10 @@ class Caller(NamedTuple):
 class Admission:
     """Turns requests into inputs of the world, or refuses them. Everything is synchronous and on one thread."""
 
-    def __init__(self, recorder: Recorder, limits: Limits, budget: TimeBudget, metrics: Metrics) -> None:
+    def __init__(self, recorder: Recorder, limits: Limits, budget: TimeBudget, pace: Pace, metrics: Metrics) -> None:
         self.limits = limits
         self.budget = budget
+        self._pace = pace
         self._recorder = recorder
         self._agents = recorder.registry
         self._receipts = recorder.receipts
@@ -319,6 +321,8 @@ class Admission:
             self._recorder.check_room()
             if (wait_s := self.budget.wait_s()) > 0:
                 raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
+            if (wait_s := self._pace.wait_s()) > 0:
+                raise Full(f"the tick before was full, this one opens bit by bit; try again in {wait_s:.3f} s")
         except Full:
             self._metrics.batches_refused.inc()
             raise

@@ -88,6 +88,20 @@ def test_many_are_taken_all_or_none() -> None:
     assert queue.drain()["seq"].tolist() == [1, 2, 3]
 
 
+def test_it_says_how_often_it_was_handed_over_and_how_much_the_last_time() -> None:
+    """Whoever fills it can tell that a tick has begun, and whether the one before was full."""
+    queue = MarketQueue(3)
+    before = (queue.drains, queue.drained)
+
+    queue.add(row(1).tobytes())
+    queue.add(row(2).tobytes())
+    queue.drain()
+    after = (queue.drains, queue.drained)
+    queue.drain()
+
+    assert (before, after, (queue.drains, queue.drained)) == ((0, 0), (1, 2), (2, 0))
+
+
 def test_a_queue_without_room_is_a_wrong_setting() -> None:
     """capacity must be at least 1."""
     with pytest.raises(ValueError, match="capacity"):

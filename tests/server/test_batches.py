@@ -22,6 +22,7 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.errors import BadRequest, Problem
 from server.live.admission import Admission, Limits, TimeBudget, agent_number, unknown_agent
+from server.live.pace import Pace
 from server.live.recorder import Recorder
 from server.metrics import Metrics
 from tests.support.live import open_small
@@ -34,7 +35,8 @@ def admission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admission]:
     """A door of a small world."""
     world, metrics, clock = open_small(tmp_path_factory.mktemp("world")), Metrics(), ManualClock()
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
-    yield Admission(recorder, Limits.of(Settings(), clock), TimeBudget(0.5, clock), metrics)
+    budget, pace = TimeBudget(0.5, clock), Pace(world.queue, 0.1, clock)
+    yield Admission(recorder, Limits.of(Settings(), clock), budget, pace, metrics)
     world.lock.release()
 
 

@@ -25,6 +25,7 @@ from server import keys, logs
 from server.clock import SystemClock
 from server.live.admission import Admission, Limits, Rate, RateLimiter, TimeBudget, to_level
 from server.live.journal import Journal
+from server.live.pace import Pace
 from server.live.receipts import Receipts
 from server.live.recorder import Recorder, Submitted
 from server.live.registry import AgentRegistry
@@ -97,6 +98,7 @@ class Desk:
         self._registry = AgentRegistry(Config(residents=2_000))
         self._journal = MemoryJournal()
         self._queue = MarketQueue(1 << 16)
+        self._pace = Pace(self._queue, 0.1, self.clock)
         self.tally = Tally(self.metrics)
         self._left = CLEAR_EVERY
         self._clear()
@@ -167,7 +169,7 @@ class Desk:
         self.recorder = Recorder(
             journal, self._queue, Receipts(TICK, limit=2 * CLEAR_EVERY), self._registry, self.metrics
         )
-        self.admission = Admission(self.recorder, self._limits, self._budget, self.metrics)
+        self.admission = Admission(self.recorder, self._limits, self._budget, self._pace, self.metrics)
         self.hot = HotAction(self.admission, self.recorder, self.published, self.metrics, self.clock)
 
     def _register(self) -> tuple[str, str]:

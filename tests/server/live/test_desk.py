@@ -13,6 +13,7 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.live.admission import Admission, Limits, TimeBudget
 from server.live.desk import Desk, Identity, too_many
+from server.live.pace import Pace
 from server.live.switches import Switches
 from server.routes import problem_of
 from tests.support.disks import FailingFile
@@ -30,7 +31,8 @@ class Window:
         self.answers: list[dict[str, Any]] = []
         self.identity = Identity(agent, KEY)
         limits = Limits.of(Settings(rate_limit=per_minute), clock := ManualClock())
-        admission = Admission(arena.recorder, limits, TimeBudget(1, clock), arena.metrics)
+        pace = Pace(arena.recorder.queue, 0.1, clock)
+        admission = Admission(arena.recorder, limits, TimeBudget(1, clock), pace, arena.metrics)
         switches = Switches(arena.recorder, arena.world.economy.state, arena.metrics)
         self.desk = Desk(admission, arena.recorder, switches, problem_of)
 

@@ -23,11 +23,13 @@ from server.live.journal import read_segments, segment_paths
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.live import until
+from tests.support.raw_http import connected, post
 
 LIMIT: dict[str, Any] = {
     "client_action_id": "a-1", "type": "limit", "market": "food", "side": "buy", "quantity": 5, "price": "0.5",
 }  # fmt: skip
 MSGPACK = {"Content-Type": "application/msgpack"}
+BINARY = "Content-Type: application/msgpack"
 
 
 def limit(action_id: str, agent_id: str, **changes: Any) -> dict[str, Any]:
@@ -333,6 +335,54 @@ async def test_a_full_queue_refuses_a_batch_before_a_byte_of_it_is_looked_at() -
         assert sample("arena_batches_refused_total") == 2
         await arena.step()
         assert (await binary(bot, binary_limits(["x"], bot.agent_id))).status_code == 202
+
+
+async def test_a_batch_that_others_came_before_while_its_body_arrived_is_refused_whole() -> None:
+    """There was room when its head came and none when it could be looked at: it costs no more than a refusal."""
+    async with run_server(queue_actions_max=16) as arena:
+        bot = await arena.register()
+        key = f"Authorization: Bearer {bot.api_key}"
+        filling, late = (
+            post("/api/actions", binary_limits([f"{name}{i}" for i in range(16)], bot.agent_id), key, BINARY)
+            for name in ("f", "l")
+        )
+        async with connected(arena.url) as first, connected(arena.url) as second:
+            second.writer.write(late[:-1])
+            await until(lambda: any(is_sending(one) for one in arena.server.server_state.connections))
+            taken = await first.ask(filling)
+            refused = await second.ask(late[-1:])
+
+    assert (taken.status, refused.status, refused.json()["code"]) == (202, 429, 411)
+    assert arena.parts.metrics.registry.get_sample_value("arena_batches_refused_total") == 1
+
+
+def is_sending(connection: Any) -> bool:
+    """Whether a request has begun whose body is not all there."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is not None and cycle.more_body
+
+
+async def test_while_more_come_than_fit_the_room_of_a_tick_opens_bit_by_bit() -> None:
+    """Who comes later in it finds room as well; single actions are not held back."""
+    async with run_server(queue_actions_max=20) as arena:
+        bot = await arena.register()
+        assert isinstance(arena.clock, ManualClock)
+
+        async def send(names: str) -> int:
+            return (await binary(bot, binary_limits(list(names), bot.agent_id, quantity=1))).status_code
+
+        await send("abcdefghijklmnopqrst")
+        await arena.step()
+        statuses = [await send("ABCD"), await send("E")]
+        alone = await bot.act({**LIMIT, "client_action_id": "alone"})
+        arena.clock.advance(0.8 * arena.parts.settings.tick_rate / 1_000)
+        statuses += [await send("FGHIJ"), await send("KLMNO")]
+        await arena.step()
+        unhurried = [await send("PQRSTUVWX"), await send("YZ")]
+
+    assert statuses == [202, 429, 202, 202]
+    assert alone.status_code == 202
+    assert unhurried == [202, 202]
 
 
 async def test_when_batches_have_had_their_share_of_the_time_more_are_refused(arena: RunningServer) -> None:
