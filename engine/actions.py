@@ -28,7 +28,9 @@ from engine.ladder import LAST_LEVEL, UCR, window
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, HOURS, ID, INPUT_1, INPUT_2, LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import CANCEL_AFTER_TICKS_MAX, ORDER_UPDATE, OUTCOME, Kind, Reject, Status, TimeInForce
 from engine.order_book import (
+    COUNT,
     LAPSES,
+    TICK,
     Accounts,
     Book,
     Order,
@@ -38,9 +40,9 @@ from engine.order_book import (
     crosses_own_order,
     find_order,
     last_id,
+    newest_order,
     of_side,
     order_at,
-    place_of,
     rebuild_lists,
     release,
     report,
@@ -80,7 +82,7 @@ WRITES = (
     "agent_deadline", "blocked_owner", "blocked_until", "estate", "counters", "flows", "goods_flow",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
     "order_since", "agent_index", "owner_index", "slot_owner", "owner_next", "owner_open", "agent_actions",
-    "agent_assets", "new_order", "new_order_count", "owner_newest",
+    "agent_assets", "new_order", "new_order_count", "new_expires",
 )  # fmt: skip
 
 LOTS_MAX = 1_000_000_000
@@ -178,6 +180,7 @@ def step(state: State, config: Config) -> None:
         # nobody acts and nothing is due: naming a hundred arrays takes 4 us
         state.updates = NO_UPDATES
         return
+    state.new_order_count[TICK] = state.tick
     # an order changes at most once for good here, and once per replace that keeps its place
     updates = np.empty(int(state.counters[ORDER_COUNT]) + len(actions), ORDER_UPDATE)
     tally = np.zeros(1, np.int64)
@@ -240,15 +243,14 @@ def apply(
     for first in range(0, len(actions), AHEAD):
         last = min(len(actions), first + AHEAD)
         _look_ahead(actions, first, last, ahead, accounts)
-        for i in range(first, last):
-            at = np.uintp(i)
-            action, outcome, slot = actions[at], outcomes[at], ahead[np.uintp(i - first)]
-            # mostly the one; not when it is further on in the table, or joined or left since the look ahead
-            if slot < 0 or accounts.id[np.uintp(slot)] != action["agent_id"] or action["agent_id"] == 0:
-                slot = find(accounts.by_number, accounts.id, action["agent_id"])
-            if rules.loose_orders and _place_loose(action, outcome, i, slot, book, accounts, world, rules):
-                continue
-            kind = whole(action["kind"])
+        following = first
+        while following < last:
+            i = _place_many(actions, following, last, first, ahead, outcomes, book, accounts, world, rules)
+            if i == last:
+                break
+            following = i + 1
+            action, outcome = actions[np.uintp(i)], outcomes[np.uintp(i)]
+            kind, slot = whole(action["kind"]), _slot_of(action, ahead[np.uintp(i - first)], accounts)
             _begin(action, outcome)
             if kind == _REGISTER:
                 free_from = _register(action, outcome, free_from, accounts, world, rules)
@@ -316,6 +318,37 @@ def _look_ahead(actions: Rows, first: int, last: int, ahead: Ints, accounts: Acc
 
 
 @kernel
+def _slot_of(action: np.void, likely: int, accounts: Accounts) -> int:
+    """Return the slot of an action's agent, -1 when there is none. likely: what was found ahead.
+
+    Mostly it is that; not when it is further on in the table, or joined or left since the look ahead.
+    """
+    if likely >= 0 and accounts.id[np.uintp(likely)] == action["agent_id"] and action["agent_id"] != 0:
+        return int(likely)
+    return int(find(accounts.by_number, accounts.id, action["agent_id"]))
+
+
+@kernel
+def _place_many(
+    actions: Rows, begin: int, end: int, first: int, ahead: Ints, outcomes: Rows, book: Book, accounts: Accounts,
+    world: World, rules: Rules,
+) -> int:  # fmt: skip
+    """Place limit orders as long as _place_loose does; return the row of the first action that it does not, or end.
+
+    first: row of the action whose likely slot is the first of ahead. A loop of its own, so that orders of a crowd share
+    no registers with what other actions need.
+    """
+    if not rules.loose_orders:
+        return begin
+    for i in range(begin, end):
+        action = actions[np.uintp(i)]
+        slot = _slot_of(action, ahead[np.uintp(i - first)], accounts)
+        if not _place_loose(action, outcomes[np.uintp(i)], i, slot, book, accounts, world, rules):
+            return i
+    return end
+
+
+@kernel
 def _place_loose(
     action: np.void, outcome: np.void, row: int, slot: int, book: Book, accounts: Accounts, world: World, rules: Rules
 ) -> bool:
@@ -356,7 +389,7 @@ def _place_loose(
         & (orders < rules.open_orders_max)
         & is_safe
         & (of_side(side, price * (quantity * is_safe), quantity) <= of_side(side, cash, held))
-        & (book.counters[ORDER_COUNT] + book.new_count[0] < len(book.id))
+        & (book.counters[ORDER_COUNT] + book.new_count[COUNT] < len(book.id))
         & (last_id(book) < action["seq"])
     ):
         return False
@@ -487,7 +520,7 @@ def _place(
     at, m = np.uintp(slot), np.uintp(market)
     if leaving < 0 and accounts.orders[at] >= rules.open_orders_max:
         return _refuse(outcome, _OPEN_ORDERS, accounts.orders[at] + 1, rules.open_orders_max)
-    count = book.counters[ORDER_COUNT] + book.new_count[0]
+    count = book.counters[ORDER_COUNT] + book.new_count[COUNT]
     if count >= len(book.id):
         return _refuse(outcome, _BOOK_FULL, count + 1, len(book.id))
     if count > 0 and outcome["seq"] <= last_id(book):
@@ -542,7 +575,7 @@ def _cancel_orders(
         _cancel_open(i, market, outcomes, updates, tally, book, accounts, world)
         i = whole(book.next[i]) - 1
     for lane in range(LANES):
-        k = whole(accounts.newest[place_of(accounts, slot), lane]) - 1
+        k = newest_order(book, accounts, slot, lane)
         while k >= 0:
             if book.new[k]["slot"] == slot:
                 i = book.counters[ORDER_COUNT] + k

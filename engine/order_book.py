@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arithmetic import muldiv
-from engine.auction import BUY, CHUNK, SELL, Auction
+from engine.auction import CHUNK, Auction
 from engine.kernels import kernel, prefetch, whole
 from engine.markets import LABOUR, MARKETS, SHARE_FIRST
 from engine.messages import Kind, Status
@@ -47,8 +47,8 @@ ESTATE_BELOW = 50
 OUT_OF_WINDOW = -1
 AHEAD = 32
 """Orders whose agents are brought into the cache together (64 and 16 cost an order 1 to 2 ns more)."""
-NEW = 2
-"""Accounts.open_sides has the bits of resting orders at BUY and SELL, those of new ones so much further on."""
+COUNT, TICK = 0, 1
+"""Of Book.new_count."""
 
 _LIMIT = int(Kind.LIMIT)
 _FILLED, _RESTING, _PARTIAL = int(Status.FILLED), int(Status.RESTING), int(Status.PARTIAL)
@@ -58,8 +58,9 @@ _CANCELLED, _EXPIRED = int(Status.CANCELLED), int(Status.EXPIRED)
 class Book(NamedTuple):
     """The table of resting orders, of which rows beyond counters[ORDER_COUNT] mean nothing, and the new orders.
 
-    new: dtype NEW_ORDER, in arrival order; rows beyond new_count[0] mean nothing. The index of an order is that of its
-    row in the table, or the number of rows there plus that of its row in new: it holds until settlement.
+    new: dtype NEW_ORDER, in arrival order; rows beyond new_count[COUNT] mean nothing. new_count[TICK]: of these orders.
+    The index of an order is that of its row in the table, or the number of rows there plus that of its row in new: it
+    holds until settlement.
     """
 
     id: Ints
@@ -74,6 +75,7 @@ class Book(NamedTuple):
     first: NDArray[np.int32]
     counters: Ints
     new: Rows
+    new_expires: Ints
     new_count: Ints
 
 
@@ -115,8 +117,7 @@ class Accounts(NamedTuple):
     by_owner: NDArray[np.int32]
     slot_owner: Ints
     owner_next: NDArray[np.int32]
-    open_sides: Ints
-    newest: NDArray[np.int32]
+    open: Rows
     net: Ints
 
 
@@ -125,7 +126,7 @@ def book_of(state: State) -> Book:
     return Book(
         state.order_id, state.order_slot, state.order_market, state.order_side, state.order_level, state.order_qty,
         state.order_expires, state.order_since, state.order_next, state.agent_first_order, state.counters,
-        state.new_order, state.new_order_count,
+        state.new_order, state.new_expires, state.new_order_count,
     )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def accounts_of(state: State) -> Accounts:
         state.agent_advance, state.agent_holdings, state.agent_reserved, state.agent_orders, state.agent_last_tick,
         state.agent_mood, state.agent_has_mood, state.agent_mood_tick, state.agent_deadline, state.blocked_owner,
         state.blocked_until, state.agent_actions, state.agent_assets, state.agent_index, state.owner_index,
-        state.slot_owner, state.owner_next, state.owner_open, state.owner_newest, state.outside_net,
+        state.slot_owner, state.owner_next, state.owner_open, state.outside_net,
     )  # fmt: skip
 
 
@@ -153,14 +154,14 @@ def find_order(book: Book, order_id: int) -> int:
             high = middle
     if low < count:
         return int(low) if book.id[low] == order_id and book.quantity[low] > 0 else -1
-    low, high = 0, book.new_count[0]
+    low, high = 0, book.new_count[COUNT]
     while low < high:
         middle = (low + high) // 2
         if book.new[middle]["id"] < order_id:
             low = middle + 1
         else:
             high = middle
-    if low < book.new_count[0] and book.new[low]["id"] == order_id and book.new[low]["quantity"] > 0:
+    if low < book.new_count[COUNT] and book.new[low]["id"] == order_id and book.new[low]["quantity"] > 0:
         return int(count + low)
     return -1
 
@@ -179,9 +180,11 @@ def order_at(book: Book, i: int) -> Order:
 @kernel
 def _new_at(book: Book, k: int) -> Order:
     new = book.new[np.uintp(k)]
+    term = whole(new["term"])
+    expires = book.new_expires[np.uintp(k)] if term > 0 else (book.new_count[TICK] if term == 0 else LAPSES)
     return Order(
-        new["id"], whole(new["slot"]), whole(new["market"]), whole(new["side"]), whole(new["level"]), new["quantity"],
-        new["expires"], whole(new["row"]),
+        new["id"], whole(new["slot"]), whole(new["market"]), whole(new["side"]), whole(new["level"]),
+        whole(new["quantity"]), expires, whole(new["row"]),
     )  # fmt: skip
 
 
@@ -198,8 +201,8 @@ def set_lots(book: Book, i: int, lots: int) -> None:
 @kernel
 def last_id(book: Book) -> int:
     """Return the highest id of the book, 0 when it is empty."""
-    if book.new_count[0] > 0:
-        return int(book.new[book.new_count[0] - 1]["id"])
+    if book.new_count[COUNT] > 0:
+        return int(book.new[book.new_count[COUNT] - 1]["id"])
     return int(book.id[book.counters[ORDER_COUNT] - 1]) if book.counters[ORDER_COUNT] > 0 else 0
 
 
@@ -210,21 +213,51 @@ def add_new(book: Book, accounts: Accounts, order: Order, is_loose: int) -> None
     is_loose: 1 when nothing is set aside for it.
     """
     place = place_of(accounts, order.slot)
-    new = book.new[np.uintp(book.new_count[0])]
-    book.new_count[0] += 1
-    new["id"], new["quantity"], new["expires"] = order.id, order.quantity, order.expires
-    new["slot"], new["level"], new["row"], new["place"] = order.slot, order.level, order.row, place
-    lane = np.uintp(order.market & (LANES - 1))
-    new["next"] = accounts.newest[place, lane]
+    tick = book.new_count[TICK]
+    is_now = _is_now(place, tick)
+    place["tick"], place["new"] = tick, place["new"] & np.uintp(is_now) | _bit(order.market, order.side)
+    for each in range(LANES):
+        place["newest"][each] &= is_now
+    k, lane = np.uintp(book.new_count[COUNT]), np.uintp(order.market & (LANES - 1))
+    new = book.new[k]
+    new["id"], new["quantity"], new["slot"] = order.id, order.quantity, order.slot
+    new["level"], new["row"], new["next"] = order.level, order.row, place["newest"][lane]
     new["market"], new["side"], new["is_loose"] = order.market, order.side, is_loose
-    accounts.newest[place, lane] = book.new_count[0]
-    accounts.open_sides[place, np.uintp(order.side < 0) + np.uintp(NEW)] |= 1 << order.market
+    new["term"] = LAPSES if order.expires == LAPSES else int(order.expires > tick)
+    if order.expires > tick:
+        book.new_expires[k] = order.expires
+    book.new_count[COUNT] += 1
+    place["newest"][lane] = book.new_count[COUNT]
 
 
 @kernel
-def place_of(accounts: Accounts, slot: Index) -> Index:
+def place_of(accounts: Accounts, slot: Index) -> np.void:
     """Return where the owner of an agent keeps its bits and its list of new orders; owners may share a place."""
-    return np.uintp(accounts.owner[np.uintp(slot)] & (len(accounts.open_sides) - 1))
+    place: np.void = accounts.open[np.uintp(accounts.owner[np.uintp(slot)] & (len(accounts.open) - 1))]
+    return place
+
+
+@kernel
+def _is_now(place: np.void, tick: int) -> np.int64:
+    """Return all bits when a place was written in that tick, no bit when in an earlier one.
+
+    Whether an owner's order is its first of a tick is no pattern a branch could learn, and of a product with a
+    comparison the compiler makes one.
+    """
+    return ~((place["tick"] - np.int64(tick)) >> 62)
+
+
+@kernel
+def newest_order(book: Book, accounts: Accounts, slot: Index, lane: int) -> int:
+    """Return the row of the newest new order in a list of the owner of an agent, -1 when there is none."""
+    place = place_of(accounts, slot)
+    return whole(place["newest"][np.uintp(lane)]) - 1 if place["tick"] == book.new_count[TICK] else -1
+
+
+@kernel
+def _bit(market: Index, side: int) -> np.uintp:
+    """Return the bit of a market and a side in a place of OWNER_OPEN."""
+    return np.uintp(np.uintp(1) << (np.uintp(market) + np.uintp(side < 0) * np.uintp(MARKETS)))
 
 
 @kernel
@@ -248,7 +281,7 @@ def release(accounts: Accounts, ladder: Ints, order: Order, lots: int) -> None:
 def secure(book: Book, accounts: Accounts, ladder: Ints, outcomes: Rows, slot: int) -> None:
     """Set aside what the agent's loose order needs, if it has one, count it, and write its outcome so far."""
     for lane in range(LANES):
-        k = accounts.newest[place_of(accounts, slot), lane] - 1
+        k = newest_order(book, accounts, slot, lane)
         while k >= 0:
             new = book.new[k]
             if new["slot"] == slot and new["is_loose"] == 1:
@@ -278,15 +311,14 @@ def crosses_own_order(
 ) -> bool:
     """Return whether an order would cross an open one of the same owner. except_for: index of one that leaves.
 
-    Orders are looked at only when one of them may be on the other side of that market: open_sides has too many bits
-    at times (owners share places; orders end within a tick), never too few.
+    Orders are looked at only when one of them may be on the other side of that market: a place has too many bits at
+    times (owners share it; orders end within a tick), never too few.
     """
-    place, other_side = place_of(accounts, slot), np.uintp(side > 0)
-    resting, new = accounts.open_sides[place, other_side], accounts.open_sides[place, other_side + np.uintp(NEW)]
-    if ((resting | new) >> market) & 1 == 0:
+    place, bit = place_of(accounts, slot), _bit(market, -side)
+    if (place["resting"] | place["new"] & np.uintp(_is_now(place, book.new_count[TICK]))) & bit == 0:
         return False
     return (
-        (resting >> market) & 1 == 1 and _crosses_resting(book, accounts, slot, market, side, level, except_for)
+        place["resting"] & bit != 0 and _crosses_resting(book, accounts, slot, market, side, level, except_for)
     ) or _crosses_new(book, accounts, slot, market, side, level, except_for - book.counters[ORDER_COUNT])
 
 
@@ -319,7 +351,7 @@ def _crosses_new(
 ) -> bool:
     """Look at the new orders of all owners that share the place."""
     owner = accounts.owner[slot]
-    k = accounts.newest[place_of(accounts, slot), market & (LANES - 1)] - 1
+    k = newest_order(book, accounts, slot, market & (LANES - 1))
     while k >= 0:
         new = book.new[k]
         if (
@@ -371,7 +403,7 @@ def add_orders(
         if book.quantity[i] > 0:
             m = np.uintp(book.market[i])
             _add(auction, is_open, down, up, sums, reach, m, book.side[i], book.level[i], book.quantity[i])
-    for k in range(book.new_count[0]):
+    for k in range(book.new_count[COUNT]):
         order = _new_at(book, k)
         if order.quantity > 0:
             m = np.uintp(order.market)
@@ -473,26 +505,24 @@ def _settle_new(
     running: Ints, given: Ints, fills: Ints,
 ) -> None:  # fmt: skip
     """Fill this tick's orders, complete their outcomes and move what stays into the table."""
-    count = book.new_count[0]
+    count = book.new_count[COUNT]
     for first in range(0, count, AHEAD):
         last = min(count, first + AHEAD)
         for k in range(first, last):
             new = book.new[np.uintp(k)]
             m, side, slot = np.uintp(new["market"]), whole(new["side"]), np.uintp(new["slot"])
             level = _counted(auction, m, side, whole(new["level"]), down, up)
-            fill = _fill(auction, m, side, level, new["quantity"], False, running, given)
+            fill = _fill(auction, m, side, level, whole(new["quantity"]), False, running, given)
             fills[np.uintp(k - first)] = fill
             # brought into the cache together: waiting for each in its turn takes longer than all the rest
             prefetch(accounts.cash, slot)
             prefetch(accounts.id, slot)
-            prefetch(accounts.holdings, (slot * np.uintp(MARKETS) + m) * np.uintp(min(fill, 1)))
+            # of an order without a fill the first agent's, by bits: of a product the compiler makes a branch
+            prefetch(accounts.holdings, np.uintp((whole(slot) * MARKETS + whole(m)) & (-fill >> 62)))
             prefetch(outcomes, np.uintp(new["row"]))
         for k in range(first, last):
             _finish(book, accounts, auction, k, fills[np.uintp(k - first)], tick, hours_lapse, outcomes)
-            place, market = np.uintp(book.new[np.uintp(k)]["place"]), whole(book.new[np.uintp(k)]["market"])
-            accounts.newest[place, np.uintp(market & (LANES - 1))] = 0
-            accounts.open_sides[place, NEW + BUY] = accounts.open_sides[place, NEW + SELL] = 0
-    book.new_count[0] = 0
+    book.new_count[COUNT] = 0
 
 
 @kernel
@@ -500,15 +530,15 @@ def _finish(
     book: Book, accounts: Accounts, auction: Auction, k: int, fill: int, tick: int, hours_lapse: bool, outcomes: Rows
 ) -> None:
     """Settle a new order that gets so many lots."""
-    order, is_loose = _new_at(book, k), book.new[np.uintp(k)]["is_loose"]
+    order, is_loose, term = _new_at(book, k), book.new[np.uintp(k)]["is_loose"], book.new[np.uintp(k)]["term"]
     if order.quantity == 0:
         return
     m, slot, rest = np.uintp(order.market), np.uintp(order.slot), order.quantity - fill
     # which order is filled is no pattern a branch could learn: here and below both ways are the same
-    is_over = (order.expires <= tick) | (hours_lapse & (order.side < 0) & (m == LABOUR))
+    is_over = (term <= 0) | (hours_lapse & (order.side < 0) & (m == LABOUR))
     stays = (rest > 0) & (not is_over)
     left = rest * stays
-    ends = _CANCELLED if order.expires == LAPSES else _EXPIRED
+    ends = _CANCELLED if term == LAPSES else _EXPIRED
     goes_on = _PARTIAL if fill > 0 else _RESTING
     status = _FILLED if rest == 0 else (ends if is_over else goes_on)
     price, value = auction.price[m] * (fill > 0), -order.side * fill * auction.price[m]
@@ -612,8 +642,7 @@ def _compact(book: Book, accounts: Accounts) -> None:
     for i in range(count):
         slot = np.uintp(book.slot[i])
         book.first[slot] = 0
-        place = place_of(accounts, slot)
-        accounts.open_sides[place, BUY] = accounts.open_sides[place, SELL] = 0
+        place_of(accounts, slot)["resting"] = np.uintp(0)
     for i in range(count):
         if book.quantity[i] > 0:
             if kept < i:
@@ -642,7 +671,7 @@ def _list_order(book: Book, accounts: Accounts, i: Index) -> None:
     slot = np.uintp(book.slot[i])
     book.next[i] = book.first[slot]
     book.first[slot] = i + 1
-    accounts.open_sides[place_of(accounts, slot), np.uintp(book.side[i] < 0)] |= 1 << book.market[i]
+    place_of(accounts, slot)["resting"] |= _bit(book.market[i], book.side[i])
 
 
 @kernel
@@ -662,8 +691,11 @@ def _settle_estate(
 def rebuild_lists(book: Book, accounts: Accounts) -> None:
     """Make every agent's list of orders from the table; no order is new."""
     book.first[:] = 0
-    book.new_count[0] = 0
-    accounts.newest[:, :] = 0
-    accounts.open_sides[:, :] = 0
+    book.new_count[COUNT] = 0
+    for place in accounts.open:
+        place["resting"] = place["new"] = np.uintp(0)
+        place["tick"] = 0
+        for lane in range(LANES):
+            place["newest"][lane] = 0
     for i in range(book.counters[ORDER_COUNT]):
         _list_order(book, accounts, np.uintp(i))

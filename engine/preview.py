@@ -16,7 +16,7 @@ from engine.config import Config
 from engine.ladder import UCR, window
 from engine.messages import ORDER_UPDATE, OUTCOME
 from engine.order_book import Accounts, Book, accounts_of, book_of, rebuild_lists
-from engine.state import LANES, NEVER, NEW_ORDER, ORDER_COUNT, SLOTS_USED, State
+from engine.state import NEVER, NEW_ORDER, ORDER_COUNT, OWNER_OPEN, SLOTS_USED, State
 
 Ints = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ def _copy_accounts(state: State, slots: Ints, counters: Ints) -> Accounts:
     columns: dict[str, Any] = accounts_of(state)._asdict()
     size = table_size(len(slots) + 1)
     tables: dict[str, Any] = {name: np.zeros(size, np.int32) for name in ("by_number", "by_owner")}
-    tables["open_sides"], tables["newest"] = np.zeros((size, 4), np.int64), np.zeros((size, LANES), np.int32)
+    tables["open"] = np.zeros(size, OWNER_OPEN)
     # by market, not by slot
     tables["net"] = np.zeros_like(columns["net"])
     picked: dict[str, Any] = tables | {name: column[slots] for name, column in columns.items() if name not in tables}
@@ -87,8 +87,9 @@ def _copy_book(state: State, slots: Ints, counters: Ints) -> Book:
         copies[name] = np.zeros(room, column.dtype)
         copies[name][: len(rows)] = column[rows]
     copies["slot"][: len(rows)] = np.searchsorted(slots, copies["slot"][: len(rows)])
-    first, new, new_count = np.zeros(len(slots), given.first.dtype), np.zeros(room, NEW_ORDER), np.zeros(1, np.int64)
-    return Book(**copies, first=first, counters=counters, new=new, new_count=new_count)
+    copies["first"] = np.zeros(len(slots), given.first.dtype)
+    copies["new"], copies["new_expires"] = np.zeros(room, NEW_ORDER), np.zeros(room, np.int64)
+    return Book(**copies, counters=counters, new_count=np.array([0, state.tick + 1]))
 
 
 def _world(state: State, counters: Ints) -> actions.World:

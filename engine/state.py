@@ -193,24 +193,32 @@ TURNS = 5
 NEVER = 1 << 62
 """A tick that never comes."""
 
-LANES = 4
-"""Lists that an owner's new orders are spread over by market: one that may cross is found sooner (an order 2 ns)."""
+LANES = 2
+"""Lists that an owner's new orders are spread over by market: one that may cross is found sooner."""
 
-#: An outside order of this tick, until settlement.
+#: Where an owner has open orders; owners may share one. Half a line of the cache: an order of a crowd looks at one.
+OWNER_OPEN = np.dtype(
+    [
+        ("resting", np.uint64),  # bits of the markets with open buys, and MARKETS further up with open sells
+        ("new", np.uint64),  # the same of orders of this tick
+        ("tick", np.int64),  # new and newest are of orders of that tick; in any other they mean nothing
+        ("newest", np.int32, (LANES,)),  # by market mod LANES: row + 1 of the newest new order, 0 = none
+    ]
+)
+
+#: An outside order of this tick, until settlement. Two share a line of the cache.
 NEW_ORDER = np.dtype(
     [
         ("id", np.int64),  # sequence number of the action that placed it
-        ("quantity", np.int64),  # lots open
-        ("expires", np.int64),  # last tick it takes part in
+        ("quantity", np.int32),  # lots open
         ("slot", np.int32),  # of the agent
         ("level", np.int32),
         ("row", np.int32),  # of the action in this tick's outcomes
-        ("place", np.int32),  # of the owner, in owner_open
-        ("next", np.int32),  # row + 1 of the next older one of this place and lane, 0 = last
+        ("next", np.int32),  # row + 1 of the next older one of this owner's place and lane, 0 = last
         ("market", np.int8),
         ("side", np.int8),  # +1 buy, -1 sell
         ("is_loose", np.int8),  # 1 while nothing is set aside for it
-        ("unused", np.int8),
+        ("term", np.int8),  # 1 of an order that may stay: new_expires; 0 of one good for this tick; LAPSES
     ]
 )
 
@@ -388,20 +396,7 @@ class State:
     owner_next: I32 = _array(
         np.int32, "agents", unit="next slot + 1 in the ring of an owner, 0 = in none", scratch=True
     )
-    owner_open: I64 = _array(
-        np.int64,
-        "index",
-        4,
-        unit="by owner number mod length: bits of the markets with open buys, sells; new buys, new sells",
-        scratch=True,
-    )
-    owner_newest: I32 = _array(
-        np.int32,
-        "index",
-        LANES,
-        unit="by owner number mod length, market mod 4: row + 1 of the newest new order, 0 = none",
-        scratch=True,
-    )
+    owner_open: NDArray[np.void] = _array(OWNER_OPEN, "index", unit="by owner number mod length", scratch=True)
     agent_actions: I64 = _array(
         np.int64, "agents", unit="tick << 20 | actions taken in it; not of a loose order alone", scratch=True
     )
@@ -413,7 +408,8 @@ class State:
     new_order: NDArray[np.void] = _array(
         NEW_ORDER, "orders", unit="outside orders of this tick, in arrival order", scratch=True
     )
-    new_order_count: I64 = _array(np.int64, 1, unit="how many they are", scratch=True)
+    new_expires: I64 = _array(np.int64, "orders", unit="last tick of those of them that may stay", scratch=True)
+    new_order_count: I64 = _array(np.int64, 2, unit="how many they are; the tick they are of", scratch=True)
     cleared_volume: I64 = _array(np.int64, MARKETS, unit="lots traded in this tick: V", scratch=True)
     margin_level: I64 = _array(
         np.int64, 2, MARKETS, unit="level of the marginal buyers (0) and sellers (1)", scratch=True

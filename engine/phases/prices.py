@@ -41,7 +41,7 @@ WRITES = (
     "owner_open", "agent_cash", "agent_escrow", "agent_holdings", "agent_reserved", "agent_orders", "estate",
     "order_id", "order_slot", "order_market", "order_side", "order_level", "order_qty", "order_expires",
     "order_since", "histogram", "touched", "agent_assets", "agent_first_order", "order_next", "new_order",
-    "new_order_count", "owner_newest",
+    "new_order_count",
     "cleared_volume", "margin_level", "margin_ration", "margin_total", "block_before", "segment_before",
     "market_return", "imbalance", "best_bid", "best_ask", "depth", "book_level",
     "book_lots", "demand", "supply", "bids_total", "asks_total",

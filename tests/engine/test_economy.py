@@ -7,6 +7,7 @@ from engine import invariants
 from engine.economy import Economy
 from engine.errors import InvariantBroken
 from engine.ladder import UCR
+from engine.markets import MARKETS
 from engine.order_book import accounts_of, book_of, rebuild_lists
 from engine.state import ORDER_COUNT, TREASURY, state_hash
 from tests.support.worlds import RandomBots, run, small_config
@@ -96,7 +97,7 @@ def test_the_owners_bits_cover_every_open_order() -> None:
     for _ in range(30):
         economy.advance(bots.rows(economy, 60))
     state = economy.state
-    grown = state.owner_open.copy()
+    grown = state.owner_open["resting"].copy()
 
     rebuild_lists(book_of(state), accounts_of(state))
 
@@ -105,7 +106,8 @@ def test_the_owners_bits_cover_every_open_order() -> None:
     for slot, market, side in zip(
         state.order_slot[:count], state.order_market[:count], state.order_side[:count], strict=True
     ):
-        needed[state.agent_owner[slot] % len(needed), 0 if side > 0 else 1] |= 1 << int(market)
+        needed[state.agent_owner[slot] % len(needed)] |= np.uint64(1 << int(market) + (0 if side > 0 else MARKETS))
     assert count > 20
-    assert np.array_equal(state.owner_open, needed)
+    assert np.array_equal(state.owner_open["resting"], needed)
+    assert not state.owner_open["new"].any()
     assert np.array_equal(grown & needed, needed)
