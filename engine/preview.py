@@ -42,7 +42,7 @@ def preview(state: State, config: Config, action: NDArray[np.void]) -> np.void:
     updates = np.empty(len(book.id) + 1, ORDER_UPDATE)
     actions.apply(
         asked,
-        np.empty(actions.AHEAD, np.int64),
+        np.empty(actions.LIKELY, np.int64),
         outcomes,
         updates,
         np.zeros(1, np.int64),

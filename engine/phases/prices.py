@@ -28,7 +28,7 @@ from engine.kernels import kernel
 from engine.ladder import window
 from engine.markets import HOURS, LABOUR, MARKETS, NAMES
 from engine.messages import ORDER_UPDATE
-from engine.order_book import AHEAD, Accounts, Book, accounts_of, add_orders, book_of, pay_income, settle
+from engine.order_book import FILLS, Accounts, Book, accounts_of, add_orders, book_of, pay_income, settle
 from engine.phases._tape import read_tape
 from engine.state import ORDER_COUNT, SLOTS, SLOTS_USED, State, announce
 
@@ -72,7 +72,7 @@ def step(state: State, config: Config) -> None:
         book_of(state), accounts_of(state), auction_of(state), state.estate, state.flows, state.income_per_lot,
         state.returns, is_open, state.tick, hour, down, up, min(INDICATIVE_LIMIT, config.max_price_change),
         state.outcomes, updates, outside, is_halted, np.zeros((MARKETS, 2, CHUNKS), np.int64),
-        np.empty((MARKETS, 2), np.int64), np.zeros((2, MARKETS), np.int64), np.empty(AHEAD, np.int64),
+        np.empty((MARKETS, 2), np.int64), np.zeros((2, MARKETS), np.int64), np.empty(FILLS, np.int64),
     )  # fmt: skip
     if reported:
         state.updates = np.concatenate((state.updates, updates[:reported]))

@@ -26,6 +26,7 @@ from engine.state import (
     GOODS_PRODUCED,
     GOODS_USED,
     MOOD_COUNT,
+    NEVER,
     NEXT_DEADLINE,
     ORDER_COUNT,
     SLOTS_USED,
@@ -421,6 +422,43 @@ class TestOrders:
         assert floor.state.updates[["order_id", "status"]].tolist() == [(order["seq"][0], Status.CANCELLED)]
         assert floor.state.order_id[:2].tolist() == [order["seq"][0] + 1, row["seq"][0]]
         assert floor.state.agent_escrow[0] == lots * P[LEVEL - 100 + step]
+
+    def test_a_replace_in_the_tick_of_its_order_keeps_the_time_in_force(self) -> None:
+        """Good till cancelled, for three ticks more, for this tick, for one auction: moved, each stays what it was."""
+        floor = Floor()
+        agents = floor.join(4)
+        now = floor.state.tick + 1
+        terms = [(TimeInForce.GTC, 0), (TimeInForce.GTT, now + 3), (TimeInForce.GTT, now), (TimeInForce.IOC, 0)]
+        orders = [
+            floor.limit(agent, OIL, 1, 5, LEVEL - 100, time_in_force=kind, order_until=until)
+            for agent, (kind, until) in zip(agents, terms, strict=True)
+        ]
+        moves = [
+            floor.row(agent, Kind.REPLACE, order_id=order["seq"], quantity=5, level=LEVEL - 101)
+            for agent, order in zip(agents, orders, strict=True)
+        ]
+
+        outcomes = floor.tick(*orders, *moves)
+
+        assert outcomes["status"].tolist() == [Status.CANCELLED] * 4 + [
+            Status.RESTING, Status.RESTING, Status.EXPIRED, Status.CANCELLED,
+        ]  # fmt: skip
+        assert floor.state.order_expires[:2].tolist() == [NEVER, now + 3]
+        assert floor.state.counters[ORDER_COUNT] == 2
+
+    def test_an_order_of_an_earlier_tick_that_is_over_crosses_nothing(self) -> None:
+        """Where an owner's orders were is not forgotten at once, but it means nothing in the next tick."""
+        floor = Floor()
+        one, two = floor.join(2, owner=7)
+        floor.give(two, OIL, 9)
+        buy = floor.limit(one, OIL, 1, 1, LEVEL, time_in_force=TimeInForce.GTT, order_until=floor.state.tick + 1)
+        assert floor.outcome(buy)["status"] == Status.EXPIRED
+
+        first = floor.limit(two, OIL, -1, 1, LEVEL)
+        outcomes = floor.tick(first, floor.limit(one, OIL, 1, 1, LEVEL))
+
+        assert outcomes["status"].tolist() == [Status.RESTING, Status.REJECTED]
+        assert outcomes["code"].tolist() == [0, Reject.SELF_TRADE]
 
     def test_a_replace_may_spend_what_it_releases(self) -> None:
         """All cash is in escrow; moving the order one level down needs none, doubling it is refused."""
