@@ -38,7 +38,7 @@ from engine.messages import ACTION, Kind
 from engine.order_book import estate_offer
 from engine.phases.psychology import consol_value, share_value
 from engine.state import CATASTROPHES, DISCOVERIES, OTHER_EVENTS
-from server import __version__, batches, bodies, descriptors, keys, logs
+from server import __version__, batches, bodies, descriptors, keys, logs, send_loop
 from server.acceptor import Acceptor, take_over
 from server.clock import Clock, SystemClock
 from server.config import Settings
@@ -92,7 +92,6 @@ from server.routes import (
 from server.routes.gateway import Trust, gateway_routes
 from server.routes.hot import HotAction, HotRoute
 from server.routes.stream import stream_endpoint
-from server.send_loop import send_to_each
 
 BACKLOG = 4_096
 LOOPBACK = "127.0.0.1"
@@ -507,6 +506,7 @@ def build(
         origin_unix_ms(world),
         books=Books(world.economy.state),
         private=Private(topic, desk),
+        workers=workers,
     )
     past.restore(hub, world.economy)
     relayed = Relayed(settings.tick_rate)
@@ -770,7 +770,7 @@ def warm_kernels() -> None:
     estate_offer(1)
     share_value(1.0, 0.04)
     consol_value(1.0, 0.04)
-    send_to_each([-1], b"")
+    send_loop.warm()
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from server.send_loop import send_to_each
+from server.send_loop import Send, send_to_each
 
 EXTENSION: Final = "arena.connection"
 HOT: Final = "arena.hot"
@@ -573,11 +573,11 @@ def raw_descriptor(transport: Transport) -> int:
     return descriptor
 
 
-def send_to_all(connections: Sequence[ArenaWebSocketProtocol], data: bytes) -> list[int]:
+def send_to_all(connections: Sequence[ArenaWebSocketProtocol], data: bytes, send: Send = send_to_each) -> list[int]:
     """Write data to every connection that can take it now; return the places of those where older data still waits.
 
     Closing ones get nothing. All happens in one step of the event loop: a descriptor belongs to its connection for as
-    long as the transport is not closing, and to anybody after that.
+    long as the transport is not closing, and to anybody after that. send: writes to descriptors.
     """
     clear, behind = [], []
     for i, connection in enumerate(connections):
@@ -588,7 +588,7 @@ def send_to_all(connections: Sequence[ArenaWebSocketProtocol], data: bytes) -> l
             behind.append(i)
         else:
             clear.append(connection)
-    taken = send_to_each([connection.descriptor for connection in clear], data)
+    taken = send([connection.descriptor for connection in clear], data)
     if min(taken, default=len(data)) < len(data):
         for connection, count in zip(clear, taken, strict=True):
             if count < len(data):

@@ -52,7 +52,7 @@ DOORS = {
     "server/protocols.py": {"websockets"},  # our protocol class under uvicorn
     "server/report/plots.py": {"matplotlib"},  # the plots of a report, in the extra studies
     "server/live/columnar.py": {"pyarrow"},  # Parquet and Arrow, where the extra `studies` is installed
-    "server/send_loop.py": {"numba"},  # a loop of system calls, compiled
+    "server/send_loop.py": {"numba", "llvmlite"},  # a loop of system calls, compiled; two atomic instructions
     "server/app.py": {"uvloop"},  # the event loop
     "server/live/backup.py": {"pyrage"},  # the extra `backup`
     # no customers: they measure the engine itself

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from server import descriptors, logs
+from server import descriptors, logs, send_loop
 from server.app import Opening, Server, server_config
 from server.clock import Clock, SystemClock
 from server.config import GatewaySettings, Settings
@@ -36,7 +36,6 @@ from server.redis_door import connect
 from server.registry import OPERATIONS
 from server.routes import EXCEPTION_HANDLERS
 from server.routes.stream import stream_endpoint
-from server.send_loop import send_to_each
 
 ANSWER_S = 15.0
 """Longest the engine may take for an answer; with wait=outcome it takes ten seconds itself."""
@@ -79,7 +78,7 @@ def serve(settings: GatewaySettings) -> int:
     if shortage := descriptors.shortage(descriptors.raise_limit(), settings.sockets_max):
         log.warning("descriptors_too_few", hint=shortage)
     # compiled, or loaded, before the first frame waits for it
-    send_to_each([-1], b"")
+    send_loop.warm()
     gateway = build(settings, Metrics(is_gateway=True), SystemClock())
     app = create_app(gateway, on_ended=lambda: server.stop())
     server = Server(server_config(app, Settings(host=settings.host, port=settings.port)), Opening(), gateway.metrics)

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from server.live.topics import Message, Subscription, Topic
 from server.protocols import ArenaWebSocketProtocol, send_to_all
+from server.send_loop import Send
 
 SLICE: Final = 100
 """Connections brought on before others get a turn: whole fan-outs held HTTP up for 60 ms, slices for 5."""
@@ -34,13 +35,15 @@ class Member(Protocol):
 class Group:
     """Members in step. A round gives all that were members when it began what is next; `step` serves a slice of them.
 
-    subscriptions: the shared cursors, in the order of the topics. last_sent: when the last round began.
+    subscriptions: the shared cursors, in the order of the topics. send: writes to descriptors. last_sent: when the last
+    round began.
     """
 
-    def __init__(self, subprotocol: str, subscriptions: dict[str, Subscription]) -> None:
+    def __init__(self, subprotocol: str, subscriptions: dict[str, Subscription], send: Send) -> None:
         self.subprotocol = subprotocol
         self.subscriptions = subscriptions
         self.last_sent = 0.0
+        self._send = send
         self._members: list[Member | None] = []
         self._holes = 0
         # of the round under way: what it gives, to whom it has not been given yet, where they stood before
@@ -114,7 +117,7 @@ class Group:
         ]
         # first, because a write that comes short makes its member leave at once, as one that was served
         self._next = min(self._next + SLICE, self._end)
-        behind = send_to_all([connection for _, connection in slice_], self._data)
+        behind = send_to_all([connection for _, connection in slice_], self._data, self._send)
         for i in behind:
             self._release(slice_[i][0], is_served=False)
         return len(slice_) - len(behind)

@@ -39,8 +39,10 @@ from server.live.subscriber import (
     Topic,
 )
 from server.live.topics import EventTopic, Message
+from server.live.workers import SYSTEM, Workers
 from server.metrics import Metrics
 from server.protocols import ArenaWebSocketProtocol
+from server.send_loop import Sender
 
 WATCH_S: Final = 1.0
 """Seconds between two looks at the rules of time of one connection."""
@@ -112,7 +114,8 @@ class Hub:
 
     epoch: the world's. clock: for every rule of time. authenticate: who an API key belongs to. origin_unix_ms: what
     sent_ns counts from, now unless given. `run` must be running for frames to leave; `publish` only makes them.
-    books, private: where there is a world to have them of. desk: where actions go when that is elsewhere.
+    books, private: where there is a world to have them of. desk: where actions go when that is elsewhere. workers: make
+    the thread that helps to write.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Hub:
         books: Books | None = None,
         private: Private | None = None,
         desk: ActionDesk | None = None,
+        workers: Workers = SYSTEM,
     ) -> None:
         self.epoch = epoch
         self.tick: int | None = None
@@ -141,6 +145,7 @@ class Hub:
         self._metrics = metrics
         self._clock = clock
         self._private = private
+        self._send = Sender(lambda run: workers.thread("send", run))
         count = FormCount(metrics)
         self.states = {
             name: NarrowableTopic(
@@ -289,13 +294,16 @@ class Hub:
 
     async def run(self) -> None:
         """Bring frames to subscribers and keep the rules of time, until `close`."""
-        async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._watch())]
-            if self._private is not None:
-                helpers += [tasks.create_task(part.run()) for part in self._private]
-            await self._fan_out()
-            for helper in helpers:
-                helper.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [tasks.create_task(self._watch())]
+                if self._private is not None:
+                    helpers += [tasks.create_task(part.run()) for part in self._private]
+                await self._fan_out()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            self._send.close()
 
     async def close(self) -> None:
         """Tell every subscriber that the server goes, close with 1012 and return when all are gone."""
@@ -455,7 +463,7 @@ class Hub:
         group = self._groups.get(key)
         if group is None or not len(group):
             cursors = {name: replace(subscriber.subscriptions[name]) for name, _ in key[1]}
-            group = self._groups[key] = Group(subscriber.subprotocol, cursors)
+            group = self._groups[key] = Group(subscriber.subprotocol, cursors, self._send)
         elif not group.stands_with(subscriber.subscriptions):
             return
         group.add(subscriber)

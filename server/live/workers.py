@@ -15,8 +15,9 @@ from typing import Protocol
 
 import structlog
 
-URGENT = frozenset({"journal"})
-"""Threads that everybody waits for and that use little of a processor."""
+URGENT = frozenset({"journal", "send"})
+"""Threads that everybody waits for: the journal's uses little of a processor, the one that helps to send works for less
+than a millisecond at a time, and a reader that its write had woken took its processor away for 4 ms."""
 PATIENT = frozenset({"snapshot", "chores", "hash", "history"})
 """Threads that nobody waits for: they write snapshots and receipts, merge, pack, hash and keep the past."""
 NICER = 5

@@ -12,9 +12,11 @@ from arena_client import wire
 from arena_client.mirror import Mirror
 from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 
+from server import send_loop
 from server.live import groups
 from server.live.subscriber import Subscriber
 from server.live.view import View
+from server.send_loop import SHARED_MIN
 from tests.support.deadlines import seconds
 from tests.support.streams import Arena, Watcher, run_hub, until, watch
 
@@ -202,9 +204,13 @@ class Copy:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_conversation_leaves_every_copy_equal(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "shared_min"), [(2, SHARED_MIN), (4, 2)], ids=["one thread", "two threads"])
+async def test_any_conversation_leaves_every_copy_equal(
+    size: int, shared_min: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ticks, events, requests, readers that stop and go on, in any order and in the middle of rounds."""
-    monkeypatch.setattr(groups, "SLICE", 2)
+    monkeypatch.setattr(groups, "SLICE", size)
+    monkeypatch.setattr(send_loop, "SHARED_MIN", shared_min)
     chance = random.Random(seed)
     async with run_hub() as arena, AsyncExitStack() as stack:
         view = arena.tick()
