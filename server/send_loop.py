@@ -6,7 +6,9 @@ takes and gives back the interpreter's lock for each of them (bench_fanout).
 A write to a reader on the same machine wakes it, often on the writer's own processor, where it takes the writer's
 turn: a loop in C needed 10 to 11 ms for a thousand writes of 3 KB, two threads that share them 6.5 to 7.6, at the same
 processor time (two cores). So a `Sender` has a helper. Both take the next connection when they are done with one, and
-nobody waits for a thread that the system does not run: a helper that comes too late finds the door shut.
+nobody waits for a thread that the system does not run: a helper that comes too late finds the door shut. Only for the
+write that it is in the middle of does the other wait: when a call has returned its descriptors may be closed, and their
+numbers belong to others.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -48,40 +51,57 @@ class Thread(Protocol):
         """Return when it has ended."""
 
 
+def is_room_for_two() -> bool:
+    """Return whether this process may use more than one processor now."""
+    # asked each time: an operator may move a process to one processor while it runs
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+
+
 class Sender:
     """Writes as send_to_each does, in two threads where there are processors for two.
 
-    start: starts a thread; the helper is started when it is first of use. To be called from one thread, and closed.
+    start: starts a thread; the helper is started when it is first of use. is_room: says whether it would be of use now.
+    To be called from one thread, and closed.
     """
 
-    def __init__(self, start: Callable[[Callable[[], None]], Thread]) -> None:
+    def __init__(
+        self, start: Callable[[Callable[[], None]], Thread], is_room: Callable[[], bool] = is_room_for_two
+    ) -> None:
         self._start = start
+        self._is_room = is_room
         self._helper: Thread | None = None
         self._board = np.zeros(_BOARD, np.int64)
         self._descriptors = np.empty(SHARED_MAX, np.int32)
         self._taken = np.empty(SHARED_MAX, np.int64)
         self._go = self._done = -1
+        self._ends = ExitStack()
 
     def __call__(self, descriptors: list[int], data: bytes) -> list[int]:
         """Write data to each descriptor once and return how many bytes each took, -1 for none or an error."""
         count = len(descriptors)
         # all -1: their transports will write
-        is_shared = SHARED_MIN <= count <= SHARED_MAX and max(descriptors) >= 0 and _is_room_for_two()
-        if not is_shared:
+        is_shared = SHARED_MIN <= count <= SHARED_MAX and max(descriptors) >= 0 and self._is_room()
+        if not is_shared or (self._helper is None and not self._hire()):
             return send_to_each(descriptors, data)
-        if self._helper is None:
-            self._hire()
         self._descriptors[:count] = descriptors
         buffer = np.frombuffer(data, np.uint8)
         _send_shared(self._board, self._descriptors, self._taken, count, buffer, self._go, self._done)
         counts: list[int] = self._taken[:count].tolist()
         return counts
 
-    def _hire(self) -> None:
-        self._go, self._done = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2))
-        self._board[:] = 0
-        shared = self._board, self._descriptors, self._taken, self._go, self._done
-        self._helper = self._start(lambda: _help(*shared))
+    def _hire(self) -> bool:
+        """Start the helper; return whether the system had two descriptors and a thread to give."""
+        with ExitStack() as ends:
+            try:
+                self._go, self._done = (_counter(ends) for _ in range(2))
+                self._board[:] = 0
+                shared = self._board, self._descriptors, self._taken, self._go, self._done
+                self._helper = self._start(lambda: _help(*shared))
+            except (OSError, RuntimeError):
+                # where they are short now they may not be at the next tick
+                return False
+            self._ends = ends.pop_all()
+        return True
 
     def close(self) -> None:
         """End the helper."""
@@ -90,13 +110,14 @@ class Sender:
             self._board[_IS_OVER] = 1
             os.eventfd_write(self._go, 1)
             helper.join()
-            os.close(self._go)
-            os.close(self._done)
+            self._ends.close()
 
 
-def _is_room_for_two() -> bool:
-    # asked each time: an operator may move a process to one processor while it runs
-    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+def _counter(ends: ExitStack) -> int:
+    """Return the descriptor of a counter that a thread can wait for, closed with the others. Raises OSError."""
+    descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+    ends.callback(os.close, descriptor)
+    return descriptor
 
 
 def send_to_each(descriptors: list[int], data: bytes) -> list[int]:
