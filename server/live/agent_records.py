@@ -151,15 +151,19 @@ class Recent:
         self._ticks.append(tick)
         self._rows += len(tick.report.outcomes) + len(tick.report.updates)
         while len(self._ticks) > self._keep_ticks or (len(self._ticks) > 1 and self._rows > ROWS_MAX):
-            gone = self._ticks.popleft().report
-            self._rows -= len(gone.outcomes) + len(gone.updates)
-            self.began = gone.tick
+            self._forget_oldest()
         self._index = None
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._ticks.clear()
-        self._rows, self._index = 0, None
+    def shed(self, ticks: int) -> None:
+        """Forget so many of the oldest."""
+        for _ in range(min(ticks, len(self._ticks))):
+            self._forget_oldest()
+        self._index = None
+
+    def _forget_oldest(self) -> None:
+        gone = self._ticks.popleft().report
+        self._rows -= len(gone.outcomes) + len(gone.updates)
+        self.began = gone.tick
 
     def departed(self) -> Iterator[int]:
         """Yield the agents that left in these ticks."""

@@ -37,25 +37,25 @@ from server.live.subscriber import (
     Subscriber,
     Surroundings,
     Topic,
+    spread,
 )
 from server.live.topics import EventTopic, Message
 from server.live.workers import SYSTEM, Workers
 from server.metrics import Metrics
-from server.protocols import ArenaWebSocketProtocol
+from server.protocols import ArenaWebSocketProtocol, ping_frame, send_to_all
 from server.send_loop import Sender
 
 WATCH_S: Final = 1.0
 """Seconds between two looks at the rules of time of one connection."""
 WATCHES: Final = 10
 """Parts that the connections are looked at in, one after another: pongs to pings of one moment come in one moment."""
+PING: Final = ping_frame(b"arena")
 PRIVATE: Final = "private"
 """Kind of the channel `agent`."""
 FAILED: Final = "the server failed on this connection"
 RETRY_MIN_MS, RETRY_RANGE_MS = 500, 4_500
 REVOKED_KEPT: Final = 1_024
 """Keys remembered after they were revoked: an answer about one may still be on its way."""
-_SPREAD: Final = 2_654_435_769
-"""2^32 / golden ratio: multiples of it, modulo 2^32, lie evenly spread however many there are."""
 
 
 log = structlog.get_logger("arena.stream")
@@ -84,8 +84,7 @@ def _nobody(key_hash: bytes) -> Agents:
 
 def _goodbye(subscriber: Subscriber) -> dict[str, Any]:
     """Return the shutdown message: when to come back, spread over connections so that not all come at once."""
-    spread = subscriber.number * _SPREAD % (1 << 32)
-    return {"type": "shutdown", "retry_after_ms": RETRY_MIN_MS + (spread * RETRY_RANGE_MS >> 32)}
+    return {"type": "shutdown", "retry_after_ms": RETRY_MIN_MS + int(RETRY_RANGE_MS * spread(subscriber.number))}
 
 
 def stream_limits(settings: Settings) -> dict[str, int]:
@@ -188,6 +187,8 @@ class Hub:
         self._lost: dict[int, int] = {}
         """Of those, close codes of the ones whose connection is gone."""
         self._is_serving = False
+        self._asked: list[ArenaWebSocketProtocol] = []
+        """Those to be pinged in this turn of the loop."""
         self._hellos: dict[str, tuple[tuple[str, int | None], Message]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -356,10 +357,17 @@ class Hub:
             await self._clock.sleep_until(deadline)
             turn = (turn + 1) % WATCHES
             looked_at = [one for number, one in self._subscribers.items() if number % WATCHES == turn]
-            for i, subscriber in enumerate(looked_at):
-                subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
-                if i % SLICE == SLICE - 1:
+            for first in range(0, len(looked_at), SLICE):
+                for subscriber in looked_at[first : first + SLICE]:
+                    subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
+                self._ping()
+                if first + SLICE < len(looked_at):
                     await asyncio.sleep(0)
+
+    def _ping(self) -> None:
+        # one by one each gave the interpreter's lock away, and waited up to a millisecond for a tick to give it back
+        asked, self._asked = self._asked, []
+        send_to_all([connection for connection in asked if connection.is_open], PING, self._send)
 
     # the subscribers' side
 
@@ -394,6 +402,10 @@ class Hub:
         subscriber.outlet = outlet = DirectOutlet(self, subscriber, connection)
         outlet.notify()
         connection.attach(outlet)
+
+    def ask(self, connection: ArenaWebSocketProtocol) -> None:
+        """Ping a connection, with the others that are looked at in the same turn of the loop."""
+        self._asked.append(connection)
 
     def receive(self, subscriber: Subscriber, data: bytes | str) -> None:
         """Let a subscriber take a message of its client."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from server.live.subscriber import Subscriber
 from server.live.topics import Message
-from server.protocols import ArenaWebSocketProtocol, ping_frame
+from server.protocols import ArenaWebSocketProtocol
 
 if TYPE_CHECKING:
     from server.live.hub import Hub
-
-PING: Final = ping_frame(b"arena")
 
 
 class DirectOutlet:
@@ -35,7 +33,7 @@ class DirectOutlet:
     def ping(self) -> None:
         """Ask for a pong; where older data waits it would not arrive, and the end of that waiting tells the same."""
         if not self._subscriber.is_blocked:
-            self.connection.write(PING)
+            self._hub.ask(self.connection)
 
     def abort(self) -> None:
         """Drop the connection."""

@@ -95,6 +95,12 @@ NARROWING: Final = ("markets", "every", "depth")
 """Fields of subscribe that only state channels have."""
 
 
+def spread(number: int) -> float:
+    """Return a fraction in [0, 1), 0 for 0: those of numbers in a row lie evenly spread however many there are."""
+    # multiples of 2^32 / golden ratio
+    return (number * 2_654_435_769 & 0xFFFF_FFFF) / 4_294_967_296.0
+
+
 class Refusal(Exception):
     """A control message that cannot be done: its mistake, what was found, and what is allowed."""
 
@@ -245,7 +251,8 @@ class Subscriber:
         self._closing_since = 0.0
         self._blocked_since: float | None = None
         """Since when the socket has taken nothing."""
-        self._ping_due = self._opened + PING_INTERVAL_S
+        # those who came together were all asked within a second, and thousands of answers held the loop up (loop_pause)
+        self._ping_due = self._opened + PING_INTERVAL_S * (1.0 - spread(number))
         self._unread_since: float | None = None
         """Since when the client owes a sign that it reads."""
         self._is_noticed = False

@@ -59,8 +59,22 @@ def test_the_ticks_of_everybody_have_a_bound(monkeypatch: pytest.MonkeyPatch) ->
     recent.add(Tick(tick_report(5, [{"agent_id": 1}] * 40), Names(), 0))
 
     assert (len(recent), recent.began) == (1, 4)
-    recent.clear()
+    recent.shed(1)
     assert (len(recent), list(recent.of({1}))) == (0, [])
+
+
+def test_the_oldest_ticks_go_first() -> None:
+    """A few at a time, until none is left."""
+    recent = Recent(100)
+    for tick in range(5):
+        recent.add(Tick(tick_report(tick, [{"agent_id": 1}]), Names(), 0))
+
+    left = []
+    for _ in range(3):
+        recent.shed(2)
+        left.append((recent.began, [tick.report.tick for tick, _ in recent.of({1})]))
+
+    assert left == [(1, [2, 3, 4]), (3, [4]), (4, [])]
 
 
 def test_who_left_is_known() -> None:

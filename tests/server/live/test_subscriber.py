@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -543,6 +543,25 @@ class TestTime:
             line.read()
 
         assert (line.stuck, line.subscriber.close_code, line.outlet.aborted) == (1, None, 0)
+
+    def test_those_who_came_together_are_not_asked_together(self, line: Line) -> None:
+        """Each is asked within 15 s of its coming and every 15 s from then on, in any second about as many."""
+        crowd, asked = [line.hub.open(SUBPROTOCOL_MSGPACK) for _ in range(200)], []
+        for subscriber in crowd:
+            subscriber.outlet = line.outlet
+            subscriber.connection = cast(Any, line.outlet)
+            subscriber.receive(packed(op="subscribe", id=1, channel=MOODS))
+
+        for _ in range(30):
+            before = line.outlet.pings
+            line.clock.advance(1.0)
+            for subscriber in crowd:
+                subscriber.check(line.clock.monotonic(), 100.0)
+                subscriber.alive()
+            asked.append(line.outlet.pings - before)
+
+        assert (sum(asked[:15]), sum(asked[15:])) == (200, 200)
+        assert 12 <= min(asked) <= max(asked) <= 15
 
     def test_close_that_does_not_end_is_cut(self, line: Line) -> None:
         """A client that does not take its close frame is dropped after 10 s; the first code stays."""

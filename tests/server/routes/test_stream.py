@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from contextlib import AsyncExitStack
 
 import pytest
 from arena_client import wire
@@ -254,8 +255,8 @@ async def _advance(clock: ManualClock, step_s: float = 0.5) -> None:
         clock.advance(step_s)
 
 
-async def stalled_socket(arena: Arena) -> socket.socket:
-    """Return a client that does its handshake, subscribes to the markets, and never reads again."""
+async def stalled_socket(arena: Arena, channel: str = "market_tick") -> socket.socket:
+    """Return a client that does its handshake, subscribes to a channel, and never reads again."""
     loop = asyncio.get_running_loop()
     raw = socket.socket()
     raw.setblocking(False)
@@ -267,7 +268,7 @@ async def stalled_socket(arena: Arena) -> socket.socket:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     )
     assert b"101" in await loop.sock_recv(raw, 100)
-    message = wire.encode({"op": "subscribe", "id": 1, "channel": "market_tick"}, SUBPROTOCOL_MSGPACK)
+    message = wire.encode({"op": "subscribe", "id": 1, "channel": channel}, SUBPROTOCOL_MSGPACK)
     assert isinstance(message, bytes)
     # a client's frames are masked; a mask of zeros leaves the bytes as they are
     await loop.sock_sendall(raw, bytes([0x82, 0x80 | len(message)]) + bytes(4) + message)
@@ -278,6 +279,26 @@ async def subscribed(arena: Arena, count: int) -> Subscriber:
     """Wait until so many connections have a subscription and return the newest."""
     await until(lambda: sum(bool(subscriber.subscriptions) for subscriber in arena.hub.subscribers) == count)
     return arena.hub.subscribers[-1]
+
+
+async def test_everybody_is_asked_for_a_sign_within_fifteen_seconds() -> None:
+    """Each by one ping, however many are asked in the same turn of the loop."""
+    clock, loop = ManualClock(), asyncio.get_running_loop()
+    async with run_hub(clock=clock) as arena, AsyncExitStack() as stack:
+        clients = [stack.enter_context(await stalled_socket(arena, "psychology_update")) for _ in range(40)]
+        await subscribed(arena, len(clients))
+        # looked at once a second, they may be asked that much later
+        for _ in range(165):
+            clock.advance(0.1)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        for raw in clients:
+            got = b""
+            async with asyncio.timeout(seconds(10.0)):
+                while b"\x89\x05arena" not in got:
+                    got += await loop.sock_recv(raw, 1 << 16)
+            assert got.count(b"arena") == 1
 
 
 class TestSlowReaders:
