@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
 from arena_client.wire import CLIENT_FRAME_MAX
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -374,6 +375,15 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         connected = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the endpoint says. A refusal it has sent to its end completes a handshake too.
+
+        uvicorn logs an error for each otherwise: a second for every client that comes while the world is being opened.
+        """
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def attach(self, receiver: Receiver) -> None:
         """Let everything from now on go to a receiver. To be called by the endpoint after it has accepted."""

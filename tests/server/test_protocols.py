@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from server import protocols
@@ -140,6 +140,7 @@ class Server:
         self.url = f"ws://localhost:{self.address[1]}/ws"
         self.may_accept = asyncio.Event()
         self.may_accept.set()
+        self.refuses = False
         self.arrived: asyncio.Queue[ArenaWebSocketProtocol] = asyncio.Queue()
         self.accepted: asyncio.Queue[tuple[ArenaWebSocketProtocol, Told]] = asyncio.Queue()
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
@@ -156,6 +157,9 @@ class Server:
     async def _endpoint(self, websocket: WebSocket) -> None:
         self.arrived.put_nowait(websocket.scope["extensions"][EXTENSION])
         await self.may_accept.wait()
+        if self.refuses:
+            await websocket.send_denial_response(Response("not now", 503))
+            return
         await websocket.accept()
         connection, told = websocket.scope["extensions"][EXTENSION], Told()
         connection.attach(told)
@@ -209,6 +213,7 @@ class TestUvicorn:
         [
             "transport",
             "handshake_complete",
+            "initial_response",
             "handshake_initiated",
             "close_sent",
             "disconnected",
@@ -575,6 +580,20 @@ class TestAttached:
             await attempt
         server.may_accept.set()
         await server.stop()
+
+    async def test_a_refused_handshake_is_no_error(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+        """The client has the status and the body, the log has nothing to complain of."""
+        server.refuses = True
+
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(server.url):
+                pass
+        await server.stop()
+
+        assert (refused.value.response.status_code, refused.value.response.body) == (503, b"not now")
+        assert [
+            record for record in caplog.records if record.name == "uvicorn.error" and record.levelname == "ERROR"
+        ] == []
 
     async def test_text_that_is_no_utf8_is_closed(self, server: Server) -> None:
         """1007, as the standard says."""
