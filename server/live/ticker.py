@@ -21,10 +21,10 @@ import structlog
 from numpy.typing import NDArray
 
 from engine.commands import Command
-from engine.economy import hash_copy
 from engine.errors import InvariantBroken
 from engine.events import TickReport
 from engine.journal import NO_HASH, Mark, RecordKind, encode_mark
+from engine.state_bytes import StateBytes, hash_bytes
 from server.clock import Clock
 from server.live.array_file import Arrays
 from server.live.collector import Collector
@@ -155,6 +155,8 @@ class Ticker:
         self._kernels = workers.executor("tick")
         self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
+        self._state_bytes = StateBytes(world.economy.state)
+        """What a hash is taken of; written again when the one before is there."""
         self._phases: list[tuple[str, float]] = []
         self._computed = 0.0
         """When the kernels of the tick under way were done (monotonic seconds)."""
@@ -368,11 +370,11 @@ class Ticker:
         self._phases, self._computed = phases, self._clock.monotonic()
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
         is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
-        if is_hashed or self._is_taken:
-            at_tick, arrays = economy.copy_arrays()
-            self._copy = arrays if self._is_taken else []
-            if is_hashed:
-                self._hash = self._hashing.submit(lambda: StateHash(at_tick, hash_copy(at_tick, arrays)))
+        if self._is_taken:
+            _, self._copy = economy.copy_arrays()
+        if is_hashed:
+            data = self._state_bytes.take()
+            self._hash = self._hashing.submit(lambda: StateHash(report.tick, hash_bytes(data)))
         return report
 
     def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
