@@ -25,7 +25,8 @@ class StateBytes:
     def __init__(self, state: State) -> None:
         self._state = state
         self._lengths: tuple[int, int] | None = None
-        self._block = np.zeros(0, np.uint8)
+        self._memory = np.zeros(0, np.uint8)
+        self._block = self._memory
         self._parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
         """Where each array goes, and the array."""
 
@@ -42,10 +43,17 @@ class StateBytes:
         return self._block.data
 
     def _lay_out(self) -> None:
-        """Make a block for arrays of the present lengths; what hash_arrays puts before each is in it already."""
+        """Lay a block out for arrays of the present lengths; what hash_arrays puts before each is in it already.
+
+        In the memory of the one before, which has some to spare: with 100,000 outside agents and orders that come and
+        go a block of 45 MB in new memory made every tenth tick late, by 100 to 370 ms on a busy machine.
+        """
         heads = [struct.pack(f"<{len(name)}sQ", name.encode(), array.size) for name, array in persistent(self._state)]
         arrays = [array for _, array in persistent(self._state)]
-        self._block = np.zeros(_START.size + sum(map(len, heads)) + sum(array.nbytes for array in arrays), np.uint8)
+        size = _START.size + sum(map(len, heads)) + sum(array.nbytes for array in arrays)
+        if size > len(self._memory):
+            self._memory = np.zeros(size + size // 8, np.uint8)
+        self._block = self._memory[:size]
         self._parts = []
         end = _START.size
         for head, array in zip(heads, arrays, strict=True):

@@ -1,5 +1,7 @@
 """The bytes of a state: their hash is the state's own, at every tick, while agents and orders come and go."""
 
+import numpy as np
+
 from engine.economy import Economy
 from engine.state_bytes import StateBytes, hash_bytes
 from tests.support.worlds import RandomBots, run, small_config
@@ -15,6 +17,19 @@ def test_their_hash_is_that_of_the_arrays() -> None:
         orders.add(len(copied.take()))
         assert hash_bytes(copied.take()) == expected
     assert len(orders) > 5
+
+
+def test_they_lie_where_they_lay_before() -> None:
+    """Orders come and go with every tick, and new memory costs its pages."""
+    economy = Economy(small_config(), 5)
+    copied = StateBytes(economy.state)
+    places, lengths = set(), set()
+
+    for _ in run(economy, 40, RandomBots(12, 4)):
+        taken = copied.take()
+        places.add(np.frombuffer(taken, np.uint8).ctypes.data)
+        lengths.add(len(taken))
+    assert len(places) < len(lengths) / 3
 
 
 def test_later_ticks_do_not_change_them() -> None:
