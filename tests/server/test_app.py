@@ -260,6 +260,8 @@ def test_a_signal_ends_the_process_with_status_0(tmp_path: Path, name: str) -> N
     port = free_port()
     command = [sys.executable, "-c", "import sys; from server.cli import main; sys.exit(main())", "serve"]
     command += ["--residents", "2000", "--port", str(port), "--data", str(tmp_path), "--seed", "1", "--log", "json"]
+    # the default, the port behind the other one, may be another test's by now
+    command += ["--operator-port", str(free_port())]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
