@@ -188,11 +188,13 @@ def fitted(rows: Sequence[Document], x: str, y: str, *, relative: bool = True) -
     columns = np.stack([np.ones_like(at), at], axis=1)
     (fixed, slope), *_ = np.linalg.lstsq(columns * weight[:, None], seen * weight, rcond=None)
     error = seen - (fixed + slope * at)
+    spread = float(((seen - seen.mean()) ** 2).sum())
     return {
         "of": x,
         "fixed": float(f"{fixed:.6g}"),
         "slope": float(f"{slope:.6g}"),
-        "r_squared": round(1.0 - float((error**2).sum() / ((seen - seen.mean()) ** 2).sum()), 6),
+        # what is the same for all, as the memory of two small worlds may be, is met by the fixed part
+        "r_squared": round(1.0 - float((error**2).sum()) / spread, 6) if spread > 0 else 1.0,
         "largest_relative_error": round(float(np.max(np.abs(error) / np.maximum(np.abs(seen), 1e-9))), 4),
     }
 

@@ -59,6 +59,15 @@ def test_a_synthetic_market_clears_like_the_real_one(curves: Any) -> None:
     assert seen["volume"][32:].tolist() == economy.state.cleared_volume.tolist()
 
 
+def test_what_does_not_grow_is_fitted_too() -> None:
+    """Two small worlds may take the same memory: a fixed part, no slope, nothing left over."""
+    fit = cost_curves.fitted([{"n": 2, "y": 180.0}, {"n": 4, "y": 180.0}], "n", "y", relative=False)
+
+    assert fit["fixed"] == pytest.approx(180.0)
+    assert fit["slope"] == pytest.approx(0.0, abs=1e-9)
+    assert fit["r_squared"] == 1.0
+
+
 def test_a_line_is_found_again() -> None:
     """Values on a line give its numbers, R^2 1 and no error."""
     rows = [{"n": n, "y": 3.0 + 0.5 * n} for n in (10, 100, 1_000)]
