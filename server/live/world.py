@@ -42,6 +42,7 @@ from engine.journal import (
     encode_genesis,
 )
 from engine.market_queue import MarketQueue
+from engine.markets import HOURS
 from engine.messages import Kind
 from engine.replay import Replayed, Watch, replay
 from engine.rng import seed_bytes
@@ -356,7 +357,9 @@ def _open(
     events = EventStore(folder / EVENTS_NAME)
     agents = AgentLog(settings.resume_frames, metrics)
     known = None if on_genesis is None else on_genesis(genesis)
-    for begin in _begins(folder, genesis, settings.resume_frames + 1, known):
+    # who was connected may resume from any of these; whoever is told of them tells a market's day by them as well
+    told_ticks = max(settings.resume_frames + 1, 0 if on_replayed is None else HOURS)
+    for begin in _begins(folder, genesis, told_ticks, known):
         try:
             economy = economy_of(begin.snapshot, genesis, folder, settings.threads)
             registry = AgentRegistry(economy.config)
@@ -412,7 +415,7 @@ def _open(
     )
     taking = Snapshots(
         folder, epoch, receipts, registry, agents, events, metrics, clock, settings.snapshot_ticks,
-        settings.resume_frames + 1, begin.root, workers,
+        told_ticks, begin.root, workers,
     )  # fmt: skip
     return World(
         folder, genesis, epoch, economy, journal, queue, receipts, registry, agents, events, past_events, taking,

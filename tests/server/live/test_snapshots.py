@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from engine.errors import JournalDamaged
 from engine.journal import RecordKind
+from engine.markets import HOURS
 from engine.messages import Kind
 from server.live import receipt_index, snapshots
 from server.live import receipts as receipts_module
@@ -268,6 +269,20 @@ async def test_a_snapshot_is_passed_over_when_not_all_of_the_last_ticks_are_know
 
     assert world.opened_at < last
     assert world.replayed.marks >= RESUME
+
+
+async def test_a_snapshot_is_passed_over_when_a_day_of_ticks_could_not_be_told_from_it(tmp_path: Path) -> None:
+    """The history's file could not be written: a market's day is made of as many ticks as when it was told first."""
+    async with live_world(tmp_path, **OFTEN) as arena:
+        await live(arena, HOURS + EVERY + RESUME)
+        last = arena.world.economy.tick
+    told: list[int] = []
+
+    open_again(tmp_path, on_replayed=lambda report, unix_ns: told.append(report.tick))
+
+    assert told == list(range(told[0], last + 1))
+    assert len(told) >= HOURS
+    assert told[0] > 26
 
 
 async def test_a_stop_writes_no_snapshot_twice_and_none_of_a_broken_world(tmp_path: Path) -> None:
