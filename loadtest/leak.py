@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from arena_client import ArenaClient, ArenaError
@@ -34,6 +35,8 @@ FRAMES = 10
 SETTLED_SHARE = 0.4
 """Of the run, after which memory must be as large as it gets."""
 SAMPLE_EVERY_S = 1.0
+SAMPLES_PER_MINUTE = 30
+"""That there must be: growth between two of them shows nothing."""
 LEAVING_S = 5.0
 """Longest until those who left are no longer counted."""
 GROWTH_MB_PER_MINUTE = 1.0
@@ -51,8 +54,9 @@ class Churn:
 
     async def run(self) -> None:
         """Let them come and go until the time is over."""
+        # a follower's sockets block: each has a thread, and so has whoever looks at the memory
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(SUBSCRIBERS + 1))
         agents = (self._agents() for _ in range(AGENTS))
-        # a follower's sockets block: each has a thread
         followers = (asyncio.to_thread(self._followers, random.Random(number)) for number in range(SUBSCRIBERS))
         await asyncio.gather(*agents, *followers, self._sample())
 
@@ -109,7 +113,7 @@ def left_over(url: str) -> Counter[str]:
         time.sleep(0.1)
 
 
-def checks(churn: Churn, left: Counter[str]) -> list[Check]:
+def checks(churn: Churn, left: Counter[str], minutes: float) -> list[Check]:
     """Return what must hold of a run."""
     failed = sum(count for name, count in churn.counts.items() if name not in ("agents", "subscribers"))
     return [
@@ -117,6 +121,20 @@ def checks(churn: Churn, left: Counter[str]) -> list[Check]:
         Check(name="left_over", value=left.total(), bar=0, unit="agents and sockets"),
         Check(name="failed", value=failed, bar=0, unit="agents and frames"),
         Check(name="came_and_went", value=churn.counts["agents"], bar=AGENTS, unit="agents", at_least=True),
+        Check(
+            name="subscribers_came_and_went",
+            value=churn.counts["subscribers"],
+            bar=SUBSCRIBERS,
+            unit="subscribers",
+            at_least=True,
+        ),
+        Check(
+            name="samples_per_minute",
+            value=len(churn.memory) / minutes,
+            bar=SAMPLES_PER_MINUTE,
+            unit="of the memory",
+            at_least=True,
+        ),
     ]
 
 
@@ -134,7 +152,7 @@ def main() -> int:
         left = left_over(url)
     return finish(
         "leak",
-        with_bars(checks(churn, left), given.bar),
+        with_bars(checks(churn, left, given.minutes), given.bar),
         given.out,
         minutes=given.minutes,
         at_a_time={"agents": AGENTS, "subscribers": SUBSCRIBERS},

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from loadtest.leak import AGENTS, Churn, checks, growth
+from loadtest.leak import AGENTS, SUBSCRIBERS, Churn, checks, growth
 
 
 def memory(slope: float) -> list[tuple[float, float]]:
@@ -18,13 +18,13 @@ def churn(slope: float = 0.0, **counts: int) -> Churn:
     """Return a run that has seen that."""
     found = Churn("http://127.0.0.1:1", 0.0)
     found.memory = memory(slope)
-    found.counts = Counter({"agents": AGENTS, "subscribers": 5, "losses": 0, **counts})
+    found.counts = Counter({"agents": AGENTS, "subscribers": SUBSCRIBERS, "losses": 0, **counts})
     return found
 
 
 def failing(run: Churn, left: int = 0) -> list[str]:
     """Return the names of the checks that fail."""
-    return [check.name for check in checks(run, Counter(agents=left)) if not check.passes]
+    return [check.name for check in checks(run, Counter(agents=left), 10.0) if not check.passes]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 12.0])
@@ -34,10 +34,14 @@ def test_growth_is_what_comes_after_it_has_settled(slope: float) -> None:
 
 
 def test_each_condition_can_fail() -> None:
-    """Memory, those left over, failures, and a run in which too few came."""
+    """Memory, those left over, failures, and a run in which too few came, or which looked too seldom."""
     assert failing(churn()) == []
     assert failing(churn(2.0)) == ["memory_mb_per_minute"]
     assert failing(churn(), left=1) == ["left_over"]
     assert failing(churn(losses=1)) == ["failed"]
     assert failing(churn(**{"agents: ServerError": 1})) == ["failed"]
     assert failing(churn(agents=AGENTS - 1)) == ["came_and_went"]
+    assert failing(churn(subscribers=SUBSCRIBERS - 1)) == ["subscribers_came_and_went"]
+    seldom = churn()
+    seldom.memory = seldom.memory[:1]
+    assert failing(seldom) == ["samples_per_minute"]
