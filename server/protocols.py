@@ -14,6 +14,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
+import numpy as np
 from arena_client.wire import CLIENT_FRAME_MAX
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
@@ -22,7 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from server.send_loop import Send, send_to_each
+from server.send_loop import Descriptors, Send, send_to_each
 
 EXTENSION: Final = "arena.connection"
 HOT: Final = "arena.hot"
@@ -598,13 +599,48 @@ def send_to_all(connections: Sequence[ArenaWebSocketProtocol], data: bytes, send
             behind.append(i)
         else:
             clear.append(connection)
-    taken = send([connection.descriptor for connection in clear], data)
+    _send(clear, np.array([connection.descriptor for connection in clear], np.int32), data, send)
+    return behind
+
+
+def _send(clear: Sequence[ArenaWebSocketProtocol], descriptors: Descriptors, data: bytes, send: Send) -> None:
+    """Write data to connections that are open and where nothing waits."""
+    taken = send(descriptors, data)
     if min(taken, default=len(data)) < len(data):
         for connection, count in zip(clear, taken, strict=True):
             if count < len(data):
                 # it tries again, keeps what does not fit, and closes the connection when that is what is wrong
                 connection.transport.write(memoryview(data)[max(count, 0) :])
-    return behind
+
+
+class Crowd:
+    """Connections that are written to together again and again: does what send_to_all does, in less time.
+
+    What never changes about them is noted once, and what may is asked of all without a line of Python for each.
+    """
+
+    __slots__ = ("_connections", "_descriptors", "_is_closing", "_transports", "_waiting")
+
+    def __init__(self, connections: Sequence[ArenaWebSocketProtocol]) -> None:
+        self._connections = connections
+        self._transports: list[Transport] = [connection.transport for connection in connections]
+        self._descriptors = np.array([connection.descriptor for connection in connections], np.int32)
+        kinds = {type(transport) for transport in self._transports}
+        # of one kind, and written to without its help: its methods can be called on all
+        is_alike = len(kinds) == 1 and bool(self._descriptors.min() >= 0)
+        kind = kinds.pop() if is_alike else None
+        self._is_closing: Callable[[Transport], bool] | None = None if kind is None else kind.is_closing
+        self._waiting: Callable[[Transport], int] | None = None if kind is None else kind.get_write_buffer_size
+
+    def send(self, data: bytes, send: Send = send_to_each) -> list[int]:
+        """Write data to all that can take it now; return the places of those where older data still waits."""
+        if self._is_closing is None or self._waiting is None:
+            return send_to_all(self._connections, data, send)
+        # who is closing must not be asked what waits
+        if any(map(self._is_closing, self._transports)) or any(map(self._waiting, self._transports)):
+            return send_to_all(self._connections, data, send)
+        _send(self._connections, self._descriptors, data, send)
+        return []
 
 
 def prebuilt(payload: bytes | str) -> bytes:

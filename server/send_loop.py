@@ -40,7 +40,8 @@ _SHUT, _OPEN, _PASSED = range(3)
 _write: Any = types.ExternalFunction("write", types.intp(types.intc, types.uintp, types.uintp))
 _read: Any = types.ExternalFunction("read", types.intp(types.intc, types.uintp, types.uintp))
 
-Send = Callable[[list[int], bytes], list[int]]
+Descriptors = NDArray[np.int32]
+Send = Callable[[Descriptors, bytes], list[int]]
 Words = NDArray[np.int64]
 
 
@@ -76,11 +77,11 @@ class Sender:
         self._go = self._done = -1
         self._ends = ExitStack()
 
-    def __call__(self, descriptors: list[int], data: bytes) -> list[int]:
+    def __call__(self, descriptors: Descriptors, data: bytes) -> list[int]:
         """Write data to each descriptor once and return how many bytes each took, -1 for none or an error."""
         count = len(descriptors)
-        # all -1: their transports will write
-        is_shared = SHARED_MIN <= count <= SHARED_MAX and max(descriptors) >= 0 and self._is_room()
+        # -1: transports will write, to all or nearly all
+        is_shared = SHARED_MIN <= count <= SHARED_MAX and descriptors[0] >= 0 and self._is_room()
         if not is_shared or (self._helper is None and not self._hire()):
             return send_to_each(descriptors, data)
         self._descriptors[:count] = descriptors
@@ -120,13 +121,13 @@ def _counter(ends: ExitStack) -> int:
     return descriptor
 
 
-def send_to_each(descriptors: list[int], data: bytes) -> list[int]:
+def send_to_each(descriptors: Descriptors, data: bytes) -> list[int]:
     """Write data to each descriptor once and return how many bytes each took, -1 for none or an error.
 
     Every descriptor must be open and non-blocking, or -1, which takes nothing.
     """
     taken = np.empty(len(descriptors), np.int64)
-    _send(np.array(descriptors, np.int32), np.frombuffer(data, np.uint8), taken)
+    _send(descriptors, np.frombuffer(data, np.uint8), taken)
     counts: list[int] = taken.tolist()
     return counts
 
@@ -134,14 +135,14 @@ def send_to_each(descriptors: list[int], data: bytes) -> list[int]:
 def warm() -> None:
     """Load what is compiled here."""
     board, descriptors, taken = np.zeros(_BOARD, np.int64), np.full(1, -1, np.int32), np.empty(1, np.int64)
-    send_to_each([-1], b"")
+    send_to_each(np.full(1, -1, np.int32), b"")
     _send_shared(board, descriptors, taken, 1, np.frombuffer(b"", np.uint8), -1, -1)
     board[_IS_OVER] = 1
     _help(board, descriptors, taken, -1, -1)
 
 
 @njit(cache=True, nogil=True)
-def _send(descriptors: NDArray[np.int32], data: NDArray[np.uint8], taken: Words) -> None:
+def _send(descriptors: Descriptors, data: NDArray[np.uint8], taken: Words) -> None:
     for i in range(len(descriptors)):
         taken[i] = _write(descriptors[i], data.ctypes.data, len(data)) if descriptors[i] >= 0 else -1
 
@@ -149,7 +150,7 @@ def _send(descriptors: NDArray[np.int32], data: NDArray[np.uint8], taken: Words)
 @njit(cache=True, nogil=True)
 def _send_shared(
     board: Words,
-    descriptors: NDArray[np.int32],
+    descriptors: Descriptors,
     taken: Words,
     count: int,
     data: NDArray[np.uint8],
@@ -169,7 +170,7 @@ def _send_shared(
 
 
 @njit(cache=True, nogil=True)
-def _help(board: Words, descriptors: NDArray[np.int32], taken: Words, go: int, done: int) -> None:
+def _help(board: Words, descriptors: Descriptors, taken: Words, go: int, done: int) -> None:
     """Take part in whatever is being sent, whenever woken, until it is over."""
     word = np.ones(1, np.uint64)
     while True:
@@ -184,7 +185,7 @@ def _help(board: Words, descriptors: NDArray[np.int32], taken: Words, go: int, d
 
 
 @njit(cache=True, nogil=True)
-def _send_next(board: Words, descriptors: NDArray[np.int32], taken: Words) -> None:
+def _send_next(board: Words, descriptors: Descriptors, taken: Words) -> None:
     """Write to one descriptor after another that nobody has taken yet."""
     i = _take(board, _NEXT)
     while i < board[_COUNT]:

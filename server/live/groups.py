@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from server.live.topics import Message, Subscription, Topic
-from server.protocols import ArenaWebSocketProtocol, send_to_all
+from server.protocols import ArenaWebSocketProtocol, Crowd
 from server.send_loop import Send
 
 SLICE: Final = 100
@@ -46,6 +46,8 @@ class Group:
         self._send = send
         self._members: list[Member | None] = []
         self._holes = 0
+        self._crowds: dict[int, tuple[int, list[Member], Crowd]] = {}
+        """Slices as they were served last, by their first place: where they end, who is in them."""
         # of the round under way: what it gives, to whom it has not been given yet, where they stood before
         self._data = b""
         self._next = self._end = 0
@@ -80,12 +82,14 @@ class Group:
         subscriber.subscriptions = {name: replace(cursor) for name, cursor in cursors.items()}
         # the place stays empty until the next round, so that the others keep theirs
         self._members[subscriber.position] = None
+        self._crowds.pop(subscriber.position // SLICE * SLICE, None)
         self._holes += 1
 
     def begin(self, topics: Mapping[str, Topic], now: float) -> list[Message]:
         """Begin a round and return what it gives; nothing when there is nothing new."""
         if self._holes:
             self._members = list(self.members)
+            self._crowds.clear()
             self._holes = 0
             for i, member in enumerate(self._members):
                 assert member is not None
@@ -110,14 +114,23 @@ class Group:
 
     def step(self) -> int:
         """Serve the next slice and return how many took it. Members where older data waits leave, without it."""
-        slice_ = [
-            (member, member.connection)
-            for member in self._members[self._next : min(self._next + SLICE, self._end)]
-            if member is not None and member.connection is not None
-        ]
-        # first, because a write that comes short makes its member leave at once, as one that was served
-        self._next = min(self._next + SLICE, self._end)
-        behind = send_to_all([connection for _, connection in slice_], self._data, self._send)
+        first, self._next = self._next, min(self._next + SLICE, self._end)
+        # moved on first, because a write that comes short makes its member leave at once, as one that was served
+        members, crowd = self._slice(first, self._next)
+        behind = crowd.send(self._data, self._send)
         for i in behind:
-            self._release(slice_[i][0], is_served=False)
-        return len(slice_) - len(behind)
+            self._release(members[i], is_served=False)
+        return len(members) - len(behind)
+
+    def _slice(self, first: int, end: int) -> tuple[list[Member], Crowd]:
+        """Return the members in places from first to end that have a connection, and their connections."""
+        ended, members, crowd = self._crowds.get(first, (-1, [], None))
+        if crowd is None or ended != end:
+            members, connections = [], []
+            for member in self._members[first:end]:
+                if member is not None and member.connection is not None:
+                    members.append(member)
+                    connections.append(member.connection)
+            crowd = Crowd(connections)
+            self._crowds[first] = end, members, crowd
+        return members, crowd

@@ -37,6 +37,7 @@ from server.protocols import (
     HOT_HEAD,
     ArenaHttpProtocol,
     ArenaWebSocketProtocol,
+    Crowd,
     prebuilt,
     raw_descriptor,
     send_to_all,
@@ -701,7 +702,20 @@ def in_kernel(connection: ArenaWebSocketProtocol) -> int:
 
 
 class TestSendToAll:
-    """One frame on many connections, in one step."""
+    """One frame on many connections, in one step: told each time, or noted once as a crowd."""
+
+    give: Callable[[list[ArenaWebSocketProtocol], bytes], list[int]]
+
+    @pytest.fixture(params=[False, True], ids=["told", "noted"], autouse=True)
+    def _way(self, request: pytest.FixtureRequest) -> None:
+        crowds: dict[tuple[int, ...], Crowd] = {}
+
+        def give(connections: list[ArenaWebSocketProtocol], data: bytes) -> list[int]:
+            if not request.param:
+                return send_to_all(connections, data)
+            return crowds.setdefault(tuple(map(id, connections)), Crowd(connections)).send(data)
+
+        self.give = give
 
     @pytest.fixture(params=[True, False], ids=["raw", "transport"])
     def is_raw(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -715,7 +729,7 @@ class TestSendToAll:
         clients = [await connect(server.url) for _ in range(5)]
         connections = [(await server.accepted.get())[0] for _ in clients]
 
-        behind = send_to_all(connections, prebuilt(b"one") + prebuilt("two"))
+        behind = self.give(connections, prebuilt(b"one") + prebuilt("two"))
 
         assert behind == []
         assert [[await client.recv() for _ in range(2)] for client in clients] == [[b"one", "two"]] * 5
@@ -731,14 +745,14 @@ class TestSendToAll:
         (first, first_told), (second, second_told) = [await server.accepted.get() for _ in clients]
         large = bytes(range(256)) * 8_192
 
-        send_to_all([first], prebuilt(large))
-        behind = send_to_all([first, second], prebuilt(b"small"))
+        self.give([first], prebuilt(large))
+        behind = self.give([first, second], prebuilt(b"small"))
 
         assert (behind, first_told.is_blocked.is_set(), second_told.is_blocked.is_set()) == ([0], True, False)
         assert await clients[0].recv() == large
         assert await clients[1].recv() == b"small"
         await asyncio.wait_for(first_told.is_drained.wait(), seconds(5.0))
-        assert send_to_all([first], prebuilt(b"next")) == []
+        assert self.give([first], prebuilt(b"next")) == []
         assert await clients[0].recv() == b"next"
         for client in clients:
             await client.close()
@@ -752,7 +766,7 @@ class TestSendToAll:
         connections[0].abort()
         connections[1].transport.close()
 
-        assert send_to_all(connections, prebuilt(b"one")) == []
+        assert self.give(connections, prebuilt(b"one")) == []
 
         assert await clients[2].recv() == b"one"
         for client in clients:
@@ -770,7 +784,7 @@ class TestSendToAll:
             await until(lambda: client.transport.get_write_buffer_size() == 0)
 
             while not told.is_lost.is_set():
-                send_to_all([connection], prebuilt(b"x"))
+                self.give([connection], prebuilt(b"x"))
                 await asyncio.sleep(0)
         await server.stop()
 
@@ -779,6 +793,7 @@ class TestSendToAll:
         async with connect(server.url) as client:
             connection, _ = await server.accepted.get()
             number = connection.descriptor
+            assert self.give([connection], prebuilt(b"ours")) == []
             connection.abort()
             await until(lambda: not is_open(number))
             taken, other = socket.socketpair()
@@ -787,7 +802,7 @@ class TestSendToAll:
             if taken.fileno() != number:
                 os.dup2(taken.fileno(), number)
 
-            assert send_to_all([connection], prebuilt(b"foreign")) == []
+            assert self.give([connection], prebuilt(b"foreign")) == []
 
             with pytest.raises(BlockingIOError):
                 other.recv(1)
@@ -795,6 +810,7 @@ class TestSendToAll:
                 os.close(number)
             taken.close()
             other.close()
+            assert await client.recv() == b"ours"
             with pytest.raises(ConnectionClosed):
                 await client.recv()
         await server.stop()
@@ -806,7 +822,7 @@ class TestSendToAll:
         async with connect(server.url.replace("ws:", "wss:"), ssl=trusted, server_hostname="localhost") as client:
             connection, told = await server.accepted.get()
 
-            behind = [send_to_all([connection], prebuilt(b"secret")) for _ in range(3)]
+            behind = [self.give([connection], prebuilt(b"secret")) for _ in range(3)]
 
             assert (connection.descriptor, behind) == (-1, [[], [], []])
             assert [await client.recv() for _ in range(3)] == [b"secret"] * 3

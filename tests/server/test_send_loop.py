@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
 from server import send_loop
-from server.send_loop import SHARED_MAX, SHARED_MIN, Send, Sender, send_to_each
+from server.send_loop import SHARED_MAX, SHARED_MIN, Descriptors, Send, Sender, send_to_each
 from tests.support.deadlines import seconds
 
 CROWD = 2 * SHARED_MIN
@@ -39,7 +40,12 @@ def always() -> bool:
     return True
 
 
-def naive(descriptors: list[int], data: bytes) -> list[int]:
+def numbers(*descriptors: int) -> Descriptors:
+    """Return descriptors as a send takes them."""
+    return np.array(descriptors, np.int32)
+
+
+def naive(descriptors: Descriptors, data: bytes) -> list[int]:
     """Write to each descriptor with os.write."""
     taken = []
     for descriptor in descriptors:
@@ -114,9 +120,9 @@ def test_each_takes_what_it_has_room_for(send: Send, pairs: list[tuple[socket.so
     large = bytes(range(256)) * 1_024
     pairs[2][1].close()
 
-    small = send([open_, -1, gone], b"small")
-    part = send([full], large)
-    none = send([full], b"small")
+    small = send(numbers(open_, -1, gone), b"small")
+    part = send(numbers(full), large)
+    none = send(numbers(full), b"small")
 
     assert small == [5, -1, -1]
     assert 0 < part[0] < len(large)
@@ -128,7 +134,7 @@ def test_each_takes_what_it_has_room_for(send: Send, pairs: list[tuple[socket.so
 
 def test_nobody_is_no_mistake(send: Send) -> None:
     """An empty list takes nothing."""
-    assert send([], b"data") == []
+    assert send(numbers(), b"data") == []
 
 
 def test_everybody_gets_everything_once(send: Send, crowd: list[tuple[socket.socket, socket.socket]]) -> None:
@@ -138,7 +144,7 @@ def test_everybody_gets_everything_once(send: Send, crowd: list[tuple[socket.soc
         chosen = chance.sample(crowd, chance.randrange(1, CROWD))
         data = chance.randbytes(chance.randrange(1, 3_000))
 
-        taken = send([ours.fileno() for ours, _ in chosen], data)
+        taken = send(numbers(*(ours.fileno() for ours, _ in chosen)), data)
 
         assert taken == [len(data)] * len(chosen)
         assert all(_read(theirs) == data for _, theirs in chosen)
@@ -149,7 +155,7 @@ def test_nobody_waits_for_a_helper_that_does_not_run(crowd: list[tuple[socket.so
     """What it does not come to do is done without it, and when it comes too late it does nothing."""
     sender = Sender(Late, always)
 
-    taken = [sender([ours.fileno() for ours, _ in crowd], data) for data in (b"one", b"two")]
+    taken = [sender(numbers(*(ours.fileno() for ours, _ in crowd)), data) for data in (b"one", b"two")]
     sender.close()
 
     assert taken == [[3] * CROWD] * 2
@@ -178,7 +184,7 @@ def test_it_returns_only_when_the_helper_has_written(monkeypatch: pytest.MonkeyP
         stack.callback(reads_second.close)
         caller = ThreadPoolExecutor(1)
         stack.callback(caller.shutdown, wait=False)
-        sent = caller.submit(sender, [first.fileno(), second.fileno()], data)
+        sent = caller.submit(sender, numbers(first.fileno(), second.fileno()), data)
         # it has begun the first write, so the second is the helper's
         begun = len(reads_first.recv(1))
         hired[0].gate.set()
@@ -204,7 +210,7 @@ def test_it_does_without_a_helper_that_the_system_has_no_thread_for(
             raise RuntimeError("can't start new thread")
         return started(run)
 
-    sender, descriptors, lowest = Sender(start, always), [ours.fileno() for ours, _ in crowd], _lowest_free()
+    sender, descriptors, lowest = Sender(start, always), numbers(*(ours.fileno() for ours, _ in crowd)), _lowest_free()
 
     assert sender(descriptors, b"one") == [3] * CROWD
     assert (started.threads, _lowest_free()) == ([], lowest)
@@ -220,7 +226,11 @@ def test_it_does_without_a_helper_when_descriptors_have_run_out(
     left: int, started: Started, crowd: list[tuple[socket.socket, socket.socket]]
 ) -> None:
     """left: descriptors that can still be opened; a helper needs two."""
-    sender, descriptors, lowest = Sender(started, always), [ours.fileno() for ours, _ in crowd], _lowest_free()
+    sender, descriptors, lowest = (
+        Sender(started, always),
+        numbers(*(ours.fileno() for ours, _ in crowd)),
+        _lowest_free(),
+    )
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, limits[1]))
     try:
@@ -234,11 +244,11 @@ def test_it_does_without_a_helper_when_descriptors_have_run_out(
 
 def test_no_thread_where_it_is_of_no_use(started: Started, crowd: list[tuple[socket.socket, socket.socket]]) -> None:
     """For a few, for those whose transports write, and for more than there is room for."""
-    sender, descriptors = Sender(started, always), [ours.fileno() for ours, _ in crowd]
+    sender, descriptors = Sender(started, always), numbers(*(ours.fileno() for ours, _ in crowd))
 
     sender(descriptors[: SHARED_MIN - 1], b"few")
-    sender([-1] * CROWD, b"nobody")
-    sender([-1] * SHARED_MAX + descriptors, b"many")
+    sender(numbers(*[-1] * CROWD), b"nobody")
+    sender(numbers(*descriptors, *[-1] * SHARED_MAX), b"many")
     assert started.threads == []
 
     sender(descriptors, b"together")
@@ -251,7 +261,7 @@ def test_no_thread_with_one_processor(started: Started, crowd: list[tuple[socket
     sender, every = Sender(started), os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(every)})
     try:
-        taken = sender([ours.fileno() for ours, _ in crowd], b"alone")
+        taken = sender(numbers(*(ours.fileno() for ours, _ in crowd)), b"alone")
     finally:
         os.sched_setaffinity(0, every)
 
