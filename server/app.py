@@ -534,10 +534,12 @@ def build(
         clock=clock,
         watchdog=watchdog,
         collector=collector,
+        on_computed=(hub.prepare,),
         on_publish=(
             published.publish,
-            remember,
+            # whoever waits for the tick has it before it is written down for others
             hub.publish,
+            remember,
             lambda view: switches.publish(view.tick),
             log_tick,
             past.anomalies.follow,

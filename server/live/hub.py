@@ -205,6 +205,11 @@ class Hub:
 
     # the world's side
 
+    def prepare(self, tick: int, states: Mapping[str, wire.State]) -> None:
+        """Make what can be made of a tick's frames before it is published; in any thread, while none is published."""
+        for name, state in states.items():
+            self.states[name].prepare(tick, state)
+
     def publish(self, view: Published) -> None:
         """Make the frames of a published tick and have them brought to everybody. Must follow every tick, in order."""
         sent_ns = frames.sent_ns(view.published_unix_ns, self.origin_unix_ms)

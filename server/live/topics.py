@@ -93,12 +93,22 @@ class StateTopic:
         self._lag_frames_max = lag_frames_max
         self._ring: deque[dict[str, Message]] = deque(maxlen=resume_frames)
         self._last_delta: dict[str, Any] = {}
+        self._prepared: tuple[wire.State, dict[str, Any]] = {}, {}
+        """A state that may be the next one, and the frame that leads to it."""
         self._snapshots: dict[tuple[str, str], Message] = {}
+
+    def prepare(self, tick: int, state: wire.State) -> None:
+        """Make the frame of a state that will be published next; in any thread, while nothing is published."""
+        if self.seq is not None and tick == self.seq + 1:
+            self._prepared = state, frames.delta(self.name, self.epoch, self.seq, tick, 0, self.state, state)
 
     def publish(self, tick: int, state: wire.State, sent_ns: int) -> None:
         """Make state the current one and add the frame that leads to it, or start over after a jump."""
         if self.seq is not None and tick == self.seq + 1:
-            frame = frames.delta(self.name, self.epoch, self.seq, tick, sent_ns, self.state, state)
+            prepared, frame = self._prepared
+            if prepared is not state or (frame["epoch"], frame["seq"]) != (self.epoch, tick):
+                frame = frames.delta(self.name, self.epoch, self.seq, tick, sent_ns, self.state, state)
+            frame["sent_ns"] = sent_ns
             self._append(frame, wire.encode(frame, SUBPROTOCOL_MSGPACK))
         else:
             self._ring.clear()

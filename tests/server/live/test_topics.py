@@ -9,6 +9,7 @@ from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 
 from engine.errors import InvariantBroken
+from engine.markets import MARKETS
 from server.live import frames
 from server.live.topics import PULL_FRAMES_MAX, EventTopic, Message, StateTopic, Subscription
 from server.metrics import Metrics
@@ -175,6 +176,23 @@ class TestStateTopic:
         other, _ = source.topic.subscribe(EPOCH, source.world.tick - 9)
 
         assert pull_all(source.topic, one, SUBPROTOCOL_JSON) == pull_all(source.topic, other, SUBPROTOCOL_MSGPACK)
+
+    @pytest.mark.parametrize("is_other", [False, True])
+    def test_frame_made_ahead_is_the_same_and_made_anew_for_another_state(self, is_other: bool) -> None:
+        """What is made before a tick is published saves time and changes nothing, also when another one comes."""
+        source, twin = Source(), Source()
+        source.tick()
+        twin.tick()
+        state = source.world.view().states[frames.MARKET_TICK]
+        assert source.topic.seq is not None
+        source.topic.prepare(source.topic.seq + 1, {**state, "price": [1] * MARKETS} if is_other else state)
+
+        for topic in (source.topic, twin.topic):
+            assert topic.seq is not None
+            topic.publish(topic.seq + 1, state, 5)
+
+        assert source.topic.since(None) == twin.topic.since(None)
+        assert source.topic.state is state
 
     def test_jump_of_the_tick_starts_over(self) -> None:
         """After a gap in the ticks nobody gets a delta that leads from somewhere else."""
