@@ -86,8 +86,11 @@ class HotCycle:
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = True
-        self.message_event = self
+
+    @property
+    def message_event(self) -> HotCycle:
         """Nobody waits for a message of it."""
+        return self
 
     @property
     def response_started(self) -> bool:
@@ -135,7 +138,9 @@ class ArenaHttpProtocol(HttpToolsProtocol):
 
     def begin_stream(self, dismiss: Callable[[], None]) -> None:
         """Keep what may wait for a slow reader small. dismiss: called once when the server stops."""
-        self._dismiss = dismiss
+        if self.parser is not None:
+            # not when the connection was lost before
+            self._dismiss = dismiss
         self.transport.set_write_buffer_limits(high=STREAM_BUFFER_BYTES)
         connected = self.transport.get_extra_info("socket")
         if connected is not None:
@@ -147,12 +152,15 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all deadlines."""
+        """Forget all deadlines and requests: whoever still answers one has it, and nothing leads back from here."""
         self._hot_cycle.disconnected = True
         self._awaited = Part.NOTHING
         self._set_deadline()
         self._set_unread(None)
         super().connection_lost(exc)
+        # after a reset uvicorn leaves it running, with all that hangs on it
+        self._unset_keepalive_if_required()
+        self._forget_requests()
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, then see what is missing and whether the headers are too long."""
@@ -183,6 +191,9 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         self._awaited = Part.NOTHING
         self._set_deadline()
         super().handle_websocket_upgrade()
+        # nobody tells this one when the connection is lost
+        self.parser = cast(Any, None)
+        self._forget_requests()
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that does not read."""
@@ -212,6 +223,12 @@ class ArenaHttpProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+
+    def _forget_requests(self) -> None:
+        """Let go of what holds this protocol in turn: a client that has gone is freed at once, not by a collection."""
+        self.scope = self.cycle = self._hot_cycle.scope = cast(Any, None)
+        self.pipeline.clear()
+        self._dismiss = None
 
     def _is_between(self) -> bool:
         """Return whether the last request is taken in and answered and no byte of the next one has come."""
@@ -367,6 +384,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Where frames may be written to without the transport's help; -1 where it must do it."""
         self.is_ended = False
         """Whether the client has ended the connection, which is to be closed then."""
+        self._is_answered = False
+        """Whether the application has done its part in the handshake."""
         self._frames_left = float(FRAMES_BURST)
         self._frames_counted = self.loop.time()
 
@@ -425,6 +444,11 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Tell the receiver, if there is one."""
         super().connection_lost(exc)
         self._end()
+        # the parser is a generator: its frame, and those of what went wrong in it, hold what holds them
+        self.conn.parser.close()
+        _forget_frames(self.conn.parser_exc)
+        _forget_frames(self.conn.handshake_exc)
+        self._forget_scope()
 
     def data_received(self, data: bytes) -> None:
         """Take frames in a few at a time; whoever sends more of them than allowed is closed with 4003."""
@@ -505,7 +529,11 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """Run the application with this connection within its reach; one that was attached stays open behind it."""
         cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            self._is_answered = True
+            self._forget_scope()
 
     def shutdown(self) -> None:
         """Say goodbye before uvicorn closes with 1012, and do not wait for long until that is read."""
@@ -557,11 +585,23 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.transport.close()
 
+    def _forget_scope(self) -> None:
+        """Let go of the handshake, which holds this protocol in turn, once its task and the connection are over."""
+        if self.disconnected and self._is_answered:
+            self.scope = _NOTHING
+
     def _end(self) -> None:
         receiver, self.receiver = self.receiver, None
         if receiver is not None:
             close = self.conn.close_rcvd or self.conn.close_sent
             receiver.lost(LOST if close is None else close.code)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let an error that somebody keeps say no more than what it is, and so those that led to it."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 #: Transports that write to their socket at once and keep nothing else in order: module and name of their classes.

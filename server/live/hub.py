@@ -508,6 +508,8 @@ class Hub:
         # a client may close with any code it likes, which must not make a series of its own
         self._metrics.sockets_closed.labels(str(code) if code in wire.CLOSE_CODES else "other").inc()
         self._metrics.sockets.set(len(self._subscribers))
+        # they hold the subscriber in turn
+        subscriber.outlet = subscriber.connection = None
         if not self._subscribers:
             self._empty.set()
 

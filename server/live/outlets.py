@@ -100,6 +100,13 @@ class TaskOutlet:
     async def run(self) -> None:
         """Write until the subscriber closes; return when everything before its close has been sent."""
         self._task = asyncio.current_task()
+        try:
+            await self._write()
+        finally:
+            # it holds this outlet in turn
+            self._task = None
+
+    async def _write(self) -> None:
         subscriber = self._subscriber
         while True:
             self._news.clear()

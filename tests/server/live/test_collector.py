@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.live.collector import MIDDLE_EVERY, OLD_EVERY, Collector
+from server.live.collector import MIDDLE_EVERY, OLD_EVERY, OLD_OBJECTS_MAX, Collector
 
 
 class Node:
@@ -55,6 +55,30 @@ def test_what_lived_longer_is_collected_in_its_turn(collector: Collector, every:
     collector.step(OLD_EVERY)
 
     assert alive() is None
+
+
+def test_what_stays_is_set_aside_after_its_turn(collector: Collector) -> None:
+    """The old generation stays small however many connections there are."""
+    nodes = [Node() for _ in range(1_000)]
+    before = gc.get_freeze_count()
+
+    collector.step(OLD_EVERY)
+
+    assert gc.get_freeze_count() >= before + len(nodes)
+    assert len(gc.get_objects(generation=2)) < 100
+
+
+def test_more_than_may_be_looked_at_is_set_aside_unseen(collector: Collector) -> None:
+    """A storm of connections is not paid for with a tick."""
+    nodes = [Node() for _ in range(OLD_OBJECTS_MAX)]
+    collector.step(MIDDLE_EVERY)
+    alive = weakref.ref(nodes[0])
+
+    assert len(gc.get_objects(generation=2)) < 100
+    del nodes
+    collector.step(OLD_EVERY)
+
+    assert alive() is not None
 
 
 def test_what_was_there_at_the_start_is_set_aside(collector: Collector) -> None:
