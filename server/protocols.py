@@ -75,14 +75,16 @@ class Hot(Protocol):
     def serve(self, likeness: Any, data: bytes, answer: Callable[[int, bytes, bytes], None]) -> bool:
         """Take a request, to be answered once with status, lines and body; False when it is not for it."""
 
+    def refuse(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes, bytes] | None:
+        """Return status, lines and body of the answer to a POST that is refused whatever its body says, or None."""
+
 
 class HotCycle:
     """Stands where uvicorn has the request it answers, while one is answered at sight."""
 
-    more_body = False
-
     def __init__(self) -> None:
         self.scope: Any = None
+        self.more_body = False
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = True
@@ -108,7 +110,8 @@ class ArenaHttpProtocol(HttpToolsProtocol):
     piece costs no timer.
 
     A whole request that begins as one before it did, byte for byte, is answered without a parser, a scope or a task.
-    What of a head was parsed once and let pass by the whole application means the same when it comes again.
+    What of a head was parsed once and let pass by the whole application means the same when it comes again. One that is
+    refused whatever its body says is answered behind its head, and the body is let go as it comes.
     """
 
     def __init__(
@@ -135,6 +138,29 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         """Begin a request, with this connection within its reach."""
         super().on_message_begin()
         cast(dict[str, Any], self.scope)["extensions"] = {EXTENSION: self}
+
+    def on_headers_complete(self) -> None:
+        """Answer a request that is refused for its head; begin to answer any other."""
+        answer = None if self._find_hot is None else self._refusal(self._find_hot())
+        if answer is None:
+            super().on_headers_complete()
+            return
+        cycle = self._hot_cycle
+        cycle.scope, cycle.more_body = self.scope, True
+        self.cycle = cast(Any, cycle)
+        self._write_answer(*answer)
+        self.server_state.total_requests += 1
+
+    def on_message_complete(self) -> None:
+        """Take note that all of a body is there, of one that nobody wants as well: the wait for the next begins."""
+        super().on_message_complete()
+        if cast(Any, self.cycle) is self._hot_cycle and self._hot_cycle.more_body:
+            self._hot_cycle.more_body = False
+            self._answered_at = self.loop.time()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def begin_stream(self, dismiss: Callable[[], None]) -> None:
         """Keep what may wait for a slow reader small. dismiss: called once when the server stops."""
@@ -259,12 +285,7 @@ class ArenaHttpProtocol(HttpToolsProtocol):
         cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
             return
-        if self._default_headers is not self.server_state.default_headers:
-            # uvicorn makes a new list every second, with the date in it
-            self._default_headers = self.server_state.default_headers
-            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in self._default_headers)
-        close = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], self._default_lines, lines, close, b"\r\n", body)))
+        self._write_answer(status, lines, body)
         if not cycle.keep_alive:
             self.transport.close()
         if self.pipeline or self.timeout_keep_alive_task is None:
@@ -273,6 +294,25 @@ class ArenaHttpProtocol(HttpToolsProtocol):
             # a timer for every answer costs as much as writing it: the one that is set looks when it fires
             self.server_state.total_requests += 1
             self._answered_at = self.loop.time()
+
+    def _write_answer(self, status: int, lines: bytes, body: bytes) -> None:
+        if self._default_headers is not self.server_state.default_headers:
+            # uvicorn makes a new list every second, with the date in it
+            self._default_headers = self.server_state.default_headers
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in self._default_headers)
+        close = b"" if self._hot_cycle.keep_alive else b"connection: close\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], self._default_lines, lines, close, b"\r\n", body)))
+
+    def _refusal(self, hot: Hot | None) -> tuple[int, bytes, bytes] | None:
+        """Return the answer to the request whose head is here, if it is refused whatever follows."""
+        parser, cycle = self.parser, self.cycle
+        is_next = cycle is None or cycle.response_complete
+        if hot is None or not is_next or self.flow.write_paused or self.transport.is_closing():
+            return None
+        is_plain = parser.get_method() == b"POST" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        if not is_plain or parser.should_upgrade() or self.expect_100_continue or not self._hot_cycle.keep_alive:
+            return None
+        return hot.refuse(self.url, self.headers)
 
     def _missing(self) -> Part:
         """Return what the client is to send next. A request has its scope at its first byte, its cycle at its body."""

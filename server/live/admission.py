@@ -318,14 +318,36 @@ class Admission:
     def check_intake(self) -> None:
         """See to it that a batch may be looked at: refused here it has cost next to nothing. Raises ReadOnly, Full."""
         try:
-            self._recorder.check_room()
-            if (wait_s := self.budget.wait_s()) > 0:
-                raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
-            if (wait_s := self._pace.wait_s()) > 0:
-                raise Full(f"the tick before was full, this one opens bit by bit; try again in {wait_s:.3f} s")
+            self._check_intake()
         except Full:
             self._metrics.batches_refused.inc()
             raise
+
+    def refuse_batch(self, key_hash: bytes) -> Sighted | None:
+        """Do for a batch what caller and check_intake do, if there is no room for it; None, and nothing, otherwise."""
+        if self._agents.owner_of_key(key_hash) is None:
+            return None
+        try:
+            self._check_intake()
+        except Full as error:
+            full = error
+        except LiveError:
+            return None
+        else:
+            return None
+        try:
+            rate = self.take(key_hash)
+        except Problem as problem:
+            return Sighted(None, problem)
+        self._metrics.batches_refused.inc()
+        return Sighted(rate, full)
+
+    def _check_intake(self) -> None:
+        self._recorder.check_room()
+        if (wait_s := self.budget.wait_s()) > 0:
+            raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
+        if (wait_s := self._pace.wait_s()) > 0:
+            raise Full(f"the tick before was full, this one opens bit by bit; try again in {wait_s:.3f} s")
 
     def look_at(self, columns: Columns) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
         """Return the actions of a batch as rows (dtype ACTION, seq not filled), and which of them are surely right."""

@@ -1,5 +1,7 @@
 """The hot path of one action: POST /api/agents/{id}/action without routing, models, or a task of its own.
 
+And of what there is no room for: POST /api/actions is refused as soon as its head is there.
+
 HotAction answers what it can take at sight: a known key within its rate, an own agent, a JSON body that the quick check
 takes. To everything else it says no before anything has happened, and the ordinary route answers. It is asked
 
@@ -24,7 +26,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import keys
-from server.bodies import JSON
+from server.bodies import JSON, MSGPACK
 from server.clock import Clock
 from server.errors import MEDIA_TYPE, Problem, Unauthorized
 from server.live.admission import Admission, Rate, api_key
@@ -34,14 +36,16 @@ from server.live.view import Published
 from server.metrics import Metrics
 from server.middleware import EXCHANGE, Exchange, Tally
 from server.protocols import HOT_HEAD
-from server.registry import BY_NAME
+from server.registry import BY_NAME, Operation
 from server.routes import problem_of
 
-OPERATION = BY_NAME["act"]
+OPERATION, BATCH = BY_NAME["act"], BY_NAME["act_batch"]
+_BATCH_PATH = BATCH.path.encode()
 _BEGIN, _END = OPERATION.path.split("{id}")
 _PATH = re.compile(f"{re.escape(_BEGIN)}a([1-9][0-9]{{0,15}}){re.escape(_END)}")
 _LINE = re.compile(f"POST {_PATH.pattern} HTTP/1\\.1\r\n".encode())
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,6})\r\n", re.IGNORECASE)
+_JSON, _MSGPACK = JSON.encode(), MSGPACK.encode()
 _DIGITS = re.compile(rb"[0-9]{1,6}")
 _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]*")
 #: Headers that change nothing of how an action is answered; so does every other x- header.
@@ -108,6 +112,21 @@ class HotAction:
         self._recorder.journal.when_durable(result.receipt.seq, finish)
         return True
 
+    def refuse(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes, bytes] | None:
+        """Return the answer to a batch that there is no room for: status, lines, body; None for any other request.
+
+        It is that of the ordinary route, which asks for room before it reads. All lines but those of the protocol.
+        """
+        head = head_of(headers, BATCH) if path == _BATCH_PATH else None
+        sighted = None if head is None or head.is_named else self._admission.refuse_batch(head.key_hash)
+        if sighted is None:
+            return None
+        began, request_id = self._clock.monotonic(), keys.request_id()
+        assert not isinstance(sighted.result, Submitted)
+        status, lines, body = self._refused(BATCH.path, request_id, sighted.rate, sighted.result)
+        self._tally.add("POST", BATCH.path, status, self._clock.monotonic() - began, request_id)
+        return status, lines + self._completion(request_id), body
+
     def learn(self, data: bytes, head: Head) -> Likeness | None:
         """Return what is alike in requests like this one. data: the bytes it came in; None when they hold more."""
         line, end = _LINE.match(data), data.find(b"\r\n\r\n") + 4
@@ -134,11 +153,7 @@ class HotAction:
 
         def complete(status: int, lines: bytes, body: bytes) -> None:
             self._tally.add("POST", OPERATION.path, status, self._clock.monotonic() - began, request_id)
-            tick = self._published.view.tick
-            head = b"%bx-request-id: %b\r\nx-content-type-options: nosniff\r\narena-tick: %d\r\n" % (
-                lines, request_id.encode(), tick,
-            )  # fmt: skip
-            self._leave(partial(answer, status, head, body))
+            self._leave(partial(answer, status, lines + self._completion(request_id), body))
 
         return self.begin(likeness.key_hash, int(line[1]), body, request_id, complete)
 
@@ -159,13 +174,24 @@ class HotAction:
     def _refuse(
         self, agent: int, request_id: str, answer: Answer, rate: Rate | None, error: Problem | LiveError
     ) -> None:
-        """Answer as server.routes.answer_problem does."""
+        answer(*self._refused(f"{_BEGIN}a{agent}{_END}", request_id, rate, error))
+
+    def _refused(
+        self, path: str, request_id: str, rate: Rate | None, error: Problem | LiveError
+    ) -> tuple[int, bytes, bytes]:
+        """Return what server.routes.answer_problem answers: status, lines, body."""
         problem = error if isinstance(error, Problem) else problem_of(error)
-        body = problem.document(f"{_BEGIN}a{agent}{_END}", request_id, self._published.view.tick)
+        body = problem.document(path, request_id, self._published.view.tick)
         headers = {"cache-control": "no-store", **problem.headers, "content-type": MEDIA_TYPE}
         lines = [f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items()]
         lines += [b"content-length: %d\r\n" % len(body), b"" if rate is None else rate.lines()]
-        answer(problem.status, b"".join(lines), body)
+        return problem.status, b"".join(lines), body
+
+    def _completion(self, request_id: str) -> bytes:
+        """Return the lines that every answer carries."""
+        return b"x-request-id: %b\r\nx-content-type-options: nosniff\r\narena-tick: %d\r\n" % (
+            request_id.encode(), self._published.view.tick,
+        )  # fmt: skip
 
 
 def _accept(submitted: Submitted, rate: Rate | None, answer: Answer) -> None:
@@ -212,8 +238,9 @@ class HotRoute:
         await send({"type": "http.response.body", "body": document})
 
 
-def head_of(headers: list[tuple[bytes, bytes]]) -> Head | None:
+def head_of(headers: list[tuple[bytes, bytes]], operation: Operation = OPERATION) -> Head | None:
     """Return what the headers of a request say, None when something about them is for the ordinary route."""
+    binary = operation.binary_bytes
     given = dict(headers)
     if len(given) != len(headers):
         return None
@@ -224,7 +251,8 @@ def head_of(headers: list[tuple[bytes, bytes]]) -> Head | None:
         elif name == b"content-length":
             length = value
         elif name == b"content-type":
-            if value.split(b";")[0].strip().lower() != JSON.encode():
+            media = value.split(b";")[0].strip().lower()
+            if media != _JSON and (binary is None or media != _MSGPACK):
                 return None
         elif name == b"x-request-id":
             is_named = True
@@ -242,7 +270,7 @@ def head_of(headers: list[tuple[bytes, bytes]]) -> Head | None:
         return None
     if found is None or b"content-type" not in given or not _DIGITS.fullmatch(length):
         return None
-    if int(length) > OPERATION.body_bytes:
+    if int(length) > (binary or operation.body_bytes):
         return None
     return Head(keys.digest(found), int(length), is_named)
 

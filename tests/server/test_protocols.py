@@ -101,6 +101,10 @@ class Echo:
         """Remember what was in front of the body."""
         return data.removesuffix(head)
 
+    def refuse(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes, bytes] | None:
+        """Refuse what says that it is too much."""
+        return (429, b"content-length: 4\r\n", b"full") if (b"x", b"too much") in headers else None
+
     def serve(self, likeness: bytes, data: bytes, answer: Callable[[int, bytes, bytes], None]) -> bool:
         """Take a request that begins alike and has two bytes of body."""
         if not data.startswith(likeness) or len(data) != len(likeness) + 2:
@@ -298,6 +302,28 @@ class TestAtSight:
         writer.write(b"yo")
 
         assert [first, *[await body_of(reader) for _ in range(3)]] == [b"hi", b"1: hi", b"hi", b"yo"]
+        writer.close()
+        await server.stop()
+
+    @pytest.mark.parametrize(("part", "limit"), [(b"", "BODY_S"), (b"hi", "KEEP_ALIVE_S")])
+    async def test_what_was_refused_for_its_head_is_not_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, part: bytes, limit: str
+    ) -> None:
+        """A body that does not come ends the connection in its time, one that came leaves it idle like any other."""
+        monkeypatch.setattr(protocols, "BODY_S", 0.05 if limit == "BODY_S" else 60.0)
+        server = Server(Echo())
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(WHOLE)
+        await body_of(reader)
+        server.protocol.timeout_keep_alive = 0.05 if limit == "KEEP_ALIVE_S" else 60.0
+
+        writer.write(POST + b"X: too much\r\nContent-Length: 2\r\n\r\n")
+        refused = await body_of(reader)
+        writer.write(part)
+        async with asyncio.timeout(seconds(10.0)):
+            rest = await reader.read()
+
+        assert (refused, rest) == (b"full", b"")
         writer.close()
         await server.stop()
 

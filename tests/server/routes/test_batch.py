@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import msgpack
@@ -20,6 +22,7 @@ from engine.messages import Reject, Status
 from server import documents
 from server.clock import ManualClock
 from server.live.journal import read_segments, segment_paths
+from server.protocols import HotCycle
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.live import until
@@ -360,6 +363,90 @@ def is_sending(connection: Any) -> bool:
     """Whether a request has begun whose body is not all there."""
     cycle = getattr(connection, "cycle", None)
     return cycle is not None and cycle.more_body
+
+
+async def test_a_batch_without_room_is_refused_alike_at_sight_and_by_the_route() -> None:
+    """Status, every header and the document; counted, taken from the key's rate, and timed, both ways."""
+    async with full_server() as (arena, bot):
+        sample = arena.parts.metrics.registry.get_sample_value
+        ways = {"at sight": (), "route": ("Cookie: no=thing",)}
+        answers = {}
+        async with connected(arena.url) as connection:
+            for way, headers in ways.items():
+                answers[way] = await connection.ask(post("/api/actions", bytes(70_000), key_of(bot), BINARY, *headers))
+                (mine,) = arena.server.server_state.connections
+                assert isinstance(cast(Any, mine).cycle, HotCycle) == (way == "at sight")
+
+        one, other = answers.values()
+        assert (one.status, one.json()["code"], one.headers["retry-after"]) == (429, 411, "1")
+        assert one.json().keys() == other.json().keys()
+        assert one.headers.keys() == other.headers.keys()
+        own = ("x-request-id", "date", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset")
+        assert {name: one.headers[name] for name in one.headers if name not in own} == {
+            name: other.headers[name] for name in other.headers if name not in own
+        }
+        assert int(one.headers["x-ratelimit-remaining"]) == int(other.headers["x-ratelimit-remaining"]) + 1
+        assert sample("arena_batches_refused_total") == 2
+        labels = {"method": "POST", "route": "/api/actions", "status": "429"}
+        assert sample("arena_http_requests_total", labels) == 2
+        # with the one that filled it
+        assert sample("arena_http_seconds_count", {"route": "/api/actions"}) == 3
+
+
+async def test_a_body_that_was_refused_is_let_go_as_it_comes_and_the_next_request_is_heard() -> None:
+    """The answer comes behind the head; what follows of the body belongs to nobody."""
+    async with full_server() as (arena, bot):
+        batch = post("/api/actions", b"GET / HTTP/1.1\r\n\r\n" * 5_000, key_of(bot), BINARY)
+        head = batch.index(b"\r\n\r\n") + 4
+        async with connected(arena.url) as connection:
+            for cut in (head, head + 1, len(batch) - 1, len(batch)):
+                refused = await connection.ask(batch[:cut])
+                await arena.step()
+                taken = await connection.ask(batch[cut:] + post("/api/actions", one_more(bot), key_of(bot), BINARY))
+                assert (refused.status, taken.status) == (429, 202), cut
+                await fill(bot)
+            # both in one piece
+            connection.writer.write(batch * 2)
+            assert [(await connection.answer()).status for _ in range(2)] == [429, 429]
+
+
+async def test_only_who_may_send_batches_is_refused_for_want_of_room() -> None:
+    """A key that opens nothing is 401, and a key with nothing left of its rate is told so."""
+    async with full_server(rate_limit=200) as (arena, bot), connected(arena.url) as connection:
+        unknown = await connection.ask(post("/api/actions", b"", "Authorization: Bearer ak_no", BINARY))
+        while (refused := await connection.ask(post("/api/actions", b"", key_of(bot), BINARY))).json()["code"] == 411:
+            assert refused.status == 429
+
+    assert unknown.status == 401
+    assert (refused.status, refused.json()["code"]) == (429, 410)
+
+
+_names = itertools.count()
+
+
+@asynccontextmanager
+async def full_server(**settings: Any) -> AsyncIterator[tuple[RunningServer, Bot]]:
+    """Run a server in which there is no room for an action until the next tick, and a bot with an agent in it."""
+    async with run_server(queue_actions_max=16, **settings) as arena:
+        bot = await arena.register()
+        await fill(bot)
+        yield arena, bot
+
+
+async def fill(bot: Bot) -> None:
+    """Take all the room there is, whatever of it is taken."""
+    names = [f"f{next(_names)}" for _ in range(16)]
+    await objects(bot, [limit(name, bot.agent_id, quantity=1) for name in names])
+
+
+def one_more(bot: Bot) -> bytes:
+    """Return a batch of one order."""
+    return binary_limits([f"o{next(_names)}"], bot.agent_id, quantity=1)
+
+
+def key_of(bot: Bot) -> str:
+    """Return the header with a bot's key."""
+    return f"Authorization: Bearer {bot.api_key}"
 
 
 async def test_while_more_come_than_fit_the_room_of_a_tick_opens_bit_by_bit() -> None:
