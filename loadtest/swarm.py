@@ -45,8 +45,7 @@ class Subscriber(Connection):
 
     def message(self, data: bytes) -> None:
         """Count a message."""
-        # a data frame is a map that carries its channel; hello, ack and heartbeat carry none
-        if b"\xa7channel" in data[:64]:
+        if is_data(data):
             self.frames += 1
             self.payload_bytes += len(data)
             if self._mirror is not None:
@@ -64,6 +63,11 @@ class Subscriber(Connection):
             verdict = self._mirror.feed(frame)
             if verdict.needs_resync is not None:
                 self.lost.append(verdict.needs_resync)
+
+
+def is_data(message: bytes) -> bool:
+    """Say whether a message carries data: a delta is a list, all others are maps that name their channel early."""
+    return message[0] & 0xF0 == 0x90 or b"\xa7channel" in message[:64]
 
 
 def _itself(one: Subscriber) -> Subscriber:

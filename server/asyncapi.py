@@ -276,11 +276,11 @@ def _data_messages(channel: Channel) -> dict[str, Any]:
         event = {"type": "object", "required": list(fields), "properties": fields}
         return {f"{channel.name}.event": _typed("event", channel.text, {**stamp, "event": event})}
     checksum = {**_COUNT, "maximum": (1 << 32) - 1}
-    changes = {
-        "set": _changes(channel, "set"),
-        "add": _changes(channel, "add"),
-        "vec": _changes(channel, "vec"),
-        "crc": checksum,
+    differences = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {field.name: _field_schema(field) for field in channel.fields},
+        "description": "what is added to the state, by field; in msgpack packed, see docs/protocol.md",
     }
     state: dict[str, Any] = {
         "type": "object",
@@ -289,28 +289,19 @@ def _data_messages(channel: Channel) -> dict[str, Any]:
         "properties": {field.name: _field_schema(field) for field in channel.fields},
     }
     if channel.name == MARKET_TICK:
-        whole, narrowed = {name: changes[name] for name in ("set", "add", "vec")}, _by_market()
+        narrowed = _by_market()
         state = {"oneOf": [state, narrowed]}
-        changes |= {name: {"oneOf": [schema, narrowed]} for name, schema in whole.items()}
+        differences = {"anyOf": [differences, narrowed]}
     return {
         f"{channel.name}.snapshot": _typed(
             "snapshot",
             f"All of {channel.name}.",
             {**stamp, "base": {"type": "null"}, "reason": _TEXT, "state": state, "crc": checksum},
         ),
-        f"{channel.name}.delta": _typed("delta", f"What changed in {channel.name}.", {**stamp, **changes}, changes),
+        f"{channel.name}.delta": _typed(
+            "delta", f"What changed in {channel.name}.", {**stamp, "diff": differences, "crc": checksum}, {"crc"}
+        ),
     }
-
-
-def _changes(channel: Channel, form: str) -> dict[str, Any]:
-    """Return the schema of one part of a delta: new values, [index, difference, ...] or differences by position."""
-    lists = [field for field in channel.fields if field.length]
-    forms: dict[str, dict[str, Any]] = {
-        "set": {field.name: _field_schema(field) for field in channel.fields},
-        "add": {f.name: {"type": "array", "items": _WHOLE, "maxItems": 2 * f.length} for f in lists},
-        "vec": {f.name: {"type": "array", "items": _WHOLE, "minItems": f.length, "maxItems": f.length} for f in lists},
-    }
-    return {"type": "object", "additionalProperties": False, "properties": forms[form]}
 
 
 def _by_market() -> dict[str, Any]:

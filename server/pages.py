@@ -254,7 +254,7 @@ let retry = 500;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new WebSocket(`${scheme}//${location.host}/ws`, ["arena.v1.json"]);
+  const socket = new WebSocket(`${scheme}//${location.host}/ws`, ["arena.v2.json"]);
   const mirrors = new Map();
   let fields = new Map();
 
@@ -290,13 +290,10 @@ function connect() {
   };
 }
 
-function apply(state, { set = {}, add = {}, vec = {} }) {
-  Object.assign(state, set);
-  for (const [field, pairs] of Object.entries(add)) {
-    for (let i = 0; i < pairs.length; i += 2) state[field][pairs[i]] += pairs[i + 1];
-  }
-  for (const [field, differences] of Object.entries(vec)) {
-    differences.forEach((difference, i) => { state[field][i] += difference; });
+function apply(state, { diff }) {
+  for (const [field, difference] of Object.entries(diff)) {
+    if (Array.isArray(difference)) difference.forEach((entry, i) => { state[field][i] += entry; });
+    else state[field] += difference;
   }
 }
 

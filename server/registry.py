@@ -350,7 +350,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="streams",
         query=schemas.StreamQuery,
         headers=(_LAST_EVENT_ID,),
-        text="Each event is a message of the subprotocol arena.v1.json: `event` is its type, `data` the message, `id` "
+        text="Each event is a message of the subprotocol arena.v2.json: `event` is its type, `data` the message, `id` "
         "the epoch and where each channel stands. docs/protocol.md has the messages, /asyncapi.json their schemas. The "
         "channel agent needs a key, and tells of the agents of its owner. The last event is `close`, with a code and "
         "what to do.",

@@ -18,7 +18,9 @@ _DATA = (b"snapshot", b"delta", b"event", b"lagged")
 DATA: Final = tuple(b"\xa4type" + bytes((0xA0 + len(kind),)) + kind for kind in _DATA) + tuple(
     b'"type":"' + kind + b'"' for kind in _DATA
 )
-"""How messages begin that may be left out, repeated and swapped, in both encodings."""
+"""How maps begin that may be left out, repeated and swapped, in both encodings; so may lists, which deltas are."""
+BINARY: Final = 0x82
+LISTS: Final = (b"\x95", b"\x96")
 FRAME_FAULTS: Final = ("drop", "repeat", "swap")
 BYTE_FAULTS: Final = ("delay", "split", "cut", "cut within", "stall")
 DELAY_S, STALL_S = 0.2, 1.5
@@ -161,7 +163,7 @@ class Frames:
         return units
 
     def _treated(self, frame: bytes) -> list[tuple[str | None, bytes]]:
-        is_data = any(mark in frame[:HEAD_BYTES] for mark in DATA)
+        is_data = _carries_data(frame)
         fault = self._decide(is_data)
         held, self._held = self._held, None
         behind: list[tuple[str | None, bytes]] = [] if held is None else [(None, held)]
@@ -195,3 +197,9 @@ class Frames:
         unit = bytes(buffer[:end])
         del buffer[:end]
         return unit
+
+
+def _carries_data(frame: bytes) -> bool:
+    header = {126: 4, 127: 10}.get(frame[1], 2)
+    is_list = frame[0] == BINARY and frame[header : header + 1] in LISTS
+    return is_list or any(mark in frame[:HEAD_BYTES] for mark in DATA)

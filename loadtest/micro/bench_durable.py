@@ -27,7 +27,7 @@ from arena_client import ArenaClient, wire
 
 from loadtest.micro.bench_server import FIRST_START_S, START_S, Row, row
 from loadtest.process import ServerProcess, percentile, python
-from loadtest.swarm import Subscriber
+from loadtest.swarm import Subscriber, is_data
 
 CONNECTIONS = 32
 PACED_PER_S = 1_000.0
@@ -333,7 +333,7 @@ class _Watcher(Subscriber):
     def message(self, data: bytes) -> None:
         """Count a message, and note its tick."""
         super().message(data)
-        if b"\xa7channel" in data[:64]:
+        if is_data(data):
             frame = wire.decode(data, wire.SUBPROTOCOL_MSGPACK)
             if "sent_ns" in frame:
                 self.sent[frame["tick"]] = frame["sent_ns"] / 1e9

@@ -59,8 +59,9 @@ def states(size: int) -> tuple[wire.State, wire.State]:
     count = 0
     while True:
         count += 1
-        one: wire.State = {f"value_{i:02}": 100_000 + i for i in range(count)}
-        other: wire.State = {f"value_{i:02}": 150_000 + i for i in range(count)}
+        # far apart: few numbers make a frame, what it costs to make one is not what is measured
+        one: wire.State = {f"value_{i:02}": i - (1 << 51) for i in range(count)}
+        other: wire.State = {f"value_{i:02}": i + (1 << 51) for i in range(count)}
         frame = delta(PSYCHOLOGY, EPOCH, FIRST_TICK, FIRST_TICK + 1, 1 << 40, one, other)
         if len(wire.encode(frame, wire.SUBPROTOCOL_MSGPACK)) >= size:
             return one, other

@@ -87,14 +87,8 @@ static void fail(const char *what) {
     exit(1);
 }
 
-/* Return the unsigned msgpack integer behind a key, or none. */
-static int number(const uint8_t *head, size_t length, const char *key, uint64_t none, uint64_t *value) {
-    size_t size = strlen(key);
-    const uint8_t *at = memmem(head, length, key, size);
-    *value = none;
-    if (at == NULL) return 0;
-    at += size;
-    size_t left = length - (size_t)(at - head);
+/* Read an unsigned msgpack integer; return how many bytes it has, 0 if it is none. */
+static size_t integer(const uint8_t *at, size_t left, uint64_t *value) {
     int width = 0;
     if (left == 0) return 0;
     if (*at < 0x80) { *value = *at; return 1; }
@@ -102,6 +96,32 @@ static int number(const uint8_t *head, size_t length, const char *key, uint64_t 
     if (width == 0 || left <= (size_t)width) return 0;
     *value = 0;
     for (int i = 1; i <= width; i++) *value = *value << 8 | at[i];
+    return 1 + (size_t)width;
+}
+
+/* Return the unsigned msgpack integer behind a key, or none. */
+static int number(const uint8_t *head, size_t length, const char *key, uint64_t none, uint64_t *value) {
+    size_t size = strlen(key);
+    const uint8_t *at = memmem(head, length, key, size);
+    *value = none;
+    if (at == NULL) return 0;
+    at += size;
+    return integer(at, length - (size_t)(at - head), value) > 0;
+}
+
+/* Read the head of a delta, a list: channel, seq, ticks since its base, sent_ns. */
+static int delta(const uint8_t *head, size_t length, uint64_t *seq, uint64_t *base, uint64_t *sent) {
+    uint64_t values[4];
+    size_t at = 1;
+    if (length == 0 || (head[0] & 0xf0) != 0x90) return 0;
+    for (int i = 0; i < 4; i++) {
+        size_t size = integer(head + at, length - at, &values[i]);
+        if (size == 0) return 0;
+        at += size;
+    }
+    *seq = values[1];
+    *base = values[1] - values[2];
+    *sent = values[3];
     return 1;
 }
 
@@ -175,11 +195,16 @@ static void subscribe(struct connection *one) {
 static void take_data(struct connection *one, uint64_t at_ns) {
     uint64_t sent, seq, base, origin_ms;
     if (number(one->head, one->kept, "origin_unix_ms", 0, &origin_ms)) origin_ns = origin_ms * 1000000;
-    int is_data = number(one->head, one->kept, "sent_ns", 0, &sent) && memmem(one->head, one->kept, "channel", 7) != NULL;
+    int is_delta = delta(one->head, one->kept, &seq, &base, &sent);
+    int is_data = is_delta
+        || (number(one->head, one->kept, "sent_ns", 0, &sent) && memmem(one->head, one->kept, "channel", 7) != NULL);
     if (!is_data) return;
     frames++;
     bytes += one->length;
-    if (number(one->head, one->kept, "\xa3seq", 0, &seq) && memmem(one->head, one->kept, "\xa3""ack", 4) == NULL) {
+    if (is_delta) {
+        if (one->seq != base) gaps++;
+        one->seq = (uint32_t)seq;
+    } else if (number(one->head, one->kept, "\xa3seq", 0, &seq) && memmem(one->head, one->kept, "\xa3""ack", 4) == NULL) {
         if (number(one->head, one->kept, "\xa4""base", 0, &base) && one->seq != base) gaps++;
         one->seq = (uint32_t)seq;
         const uint8_t *name = epoch[0] ? NULL : memmem(one->head, one->kept, "\xa5""epoch\xb0", 7);

@@ -21,6 +21,7 @@ from engine.events import CATASTROPHE, DISCOVERY, Event, PublicState
 from engine.ladder import UCR
 from engine.markets import MARKETS, NAMES, RAW_FIRST, RAW_LAST, RESOURCES
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS, Field
+from server.live.changes import Link, pack
 
 MARKET_TICK: Final = "market_tick"
 PSYCHOLOGY: Final = "psychology_update"
@@ -28,6 +29,12 @@ INFLATION: Final = "inflation_update"
 SCARCITY: Final = "scarcity_update"
 STATE: Final = "state"
 EVENT: Final = "event"
+LINKS: Final = (
+    Link("best_ask", "price"),
+    Link("best_bid", "price"),
+    Link("imbalance", "demand", "supply"),
+)
+"""Of market_tick: imbalance is demand less supply, and both quotes move with the price."""
 RESOURCE_NAMES: Final = NAMES[RAW_FIRST : RAW_LAST + 1]
 
 VALUE_MAX: Final = (1 << 52) - 1
@@ -195,9 +202,19 @@ def snapshot(channel: str, epoch: str, tick: int, sent_ns: int, state: wire.Stat
     }
 
 
-def delta_head(channel: str, epoch: str, base: int, tick: int, sent_ns: int) -> dict[str, Any]:
-    """Return what a delta says before its changes."""
-    return {
+def delta(
+    channel: str, epoch: str, base: int, tick: int, sent_ns: int, before: wire.State, after: wire.State
+) -> dict[str, Any]:
+    """Return the frame that turns the state of tick base into that of tick; every tenth tick's carries the checksum."""
+    packed = pack(before, after, LINKS if channel == MARKET_TICK else ())
+    return delta_of(channel, epoch, base, tick, sent_ns, packed, wire.checksum(after) if has_checksum(tick) else None)
+
+
+def delta_of(
+    channel: str, epoch: str, base: int, tick: int, sent_ns: int, packed: bytes, crc: int | None
+) -> dict[str, Any]:
+    """Return a delta whose differences are packed already. crc: of the state it leads to, None: not in this frame."""
+    frame = {
         "type": "delta",
         "channel": channel,
         "epoch": epoch,
@@ -205,17 +222,21 @@ def delta_head(channel: str, epoch: str, base: int, tick: int, sent_ns: int) -> 
         "base": base,
         "tick": tick,
         "sent_ns": sent_ns,
+        "diff": packed,
     }
+    return frame if crc is None else frame | {"crc": crc}
 
 
-def delta(
-    channel: str, epoch: str, base: int, tick: int, sent_ns: int, before: wire.State, after: wire.State
-) -> dict[str, Any]:
-    """Return the frame that turns the state of tick base into that of tick; every tenth tick's carries the checksum."""
-    frame = {**delta_head(channel, epoch, base, tick, sent_ns), **wire.diff(before, after)}
-    if tick % wire.CRC_EVERY == 0:
-        frame["crc"] = wire.checksum(after)
-    return frame
+def has_checksum(tick: int) -> bool:
+    """Say whether the delta of a tick carries the checksum."""
+    return tick % wire.CRC_EVERY == 0
+
+
+def in_json(frame: Mapping[str, Any], epoch: str, state: wire.State) -> dict[str, Any]:
+    """Return a delta as JSON has it. state: any of its fields and list lengths."""
+    named = {name: value for name, value in frame.items() if name not in ("type", "channel", "epoch", "diff")}
+    head = {"type": frame["type"], "channel": frame["channel"], "epoch": epoch}
+    return head | named | {"diff": wire.changes(state, frame["diff"])}
 
 
 def event(happened: Event, epoch: str, sent_ns: int) -> dict[str, Any]:

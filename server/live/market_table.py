@@ -8,8 +8,9 @@ are two more, the unfilled asks and bids: price and lots by turns, best first, z
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
+from operator import sub
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -18,10 +19,9 @@ from numpy.typing import NDArray
 
 from engine.markets import NAMES
 from engine.state import BOOK_LEVELS
+from server.live.changes import pack_blocks
 from server.live.frames import VALUE_MAX
 
-FORMS: Final = ("set", "add", "vec")
-"""Of the changes in a delta, in the order in which it has them."""
 BOOK_NUMBERS: Final = 2 * BOOK_LEVELS
 _ASKS, _BIDS = ".asks", ".bids"
 
@@ -33,13 +33,6 @@ class Part(NamedTuple):
     market: int
     side: str
     numbers: int
-
-
-class Change(NamedTuple):
-    """A part's change between two ticks: the form it takes in a delta, and its name and body packed."""
-
-    form: str
-    packed: bytes
 
 
 class Book(NamedTuple):
@@ -89,7 +82,7 @@ class MarketTable:
         self._state = state
         self._books = books
         self._packed: dict[Part, bytes] = {}
-        self._changes: dict[tuple[int, Part], Change | None] = {}
+        self._changes: dict[tuple[int, Part], bytes] = {}
 
     @cached_property
     def _rows(self) -> list[list[int]]:
@@ -110,11 +103,11 @@ class MarketTable:
             known = self._packed[part] = wire.pack(part.name) + wire.pack(self.numbers(part))
         return known
 
-    def change(self, base: MarketTable, part: Part) -> Change | None:
-        """Return what changed in an entry since an earlier tick, None for nothing."""
+    def change(self, base: MarketTable, part: Part) -> bytes:
+        """Return what changed in an entry since an earlier tick, as its block of a delta's packed differences."""
         key = base.tick, part
         if key not in self._changes:
-            self._changes[key] = _change(part.name, base.numbers(part), self.numbers(part))
+            (self._changes[key],) = pack_blocks([list(map(sub, self.numbers(part), base.numbers(part)))])
         return self._changes[key]
 
     def state(self, parts: Sequence[Part]) -> wire.State:
@@ -124,22 +117,3 @@ class MarketTable:
     def checksum(self, parts: Sequence[Part]) -> int:
         """Return wire.checksum of a narrowed state; its parts are in canonical order."""
         return zlib.crc32(wire.pack_pairs([self.packed(part) for part in parts]))
-
-
-def joined_delta(head: Mapping[str, object], changes: Sequence[Change | None], crc: int | None) -> bytes:
-    """Return a delta frame as msgpack: what comes before the changes, the changes, the checksum if it has one."""
-    by_form: dict[str, list[bytes]] = {}
-    for change in changes:
-        if change is not None:
-            by_form.setdefault(change.form, []).append(change.packed)
-    pairs = [wire.pack(key) + wire.pack(value) for key, value in head.items()]
-    pairs += [wire.pack(form) + wire.pack_pairs(by_form[form]) for form in FORMS if form in by_form]
-    if crc is not None:
-        pairs.append(wire.pack("crc") + wire.pack(crc))
-    return wire.pack_pairs(pairs)
-
-
-def _change(name: str, before: list[int], after: list[int]) -> Change | None:
-    for form, fields in wire.diff({name: before}, {name: after}).items():
-        return Change(form, wire.pack(name) + wire.pack(fields[name]))
-    return None

@@ -22,7 +22,7 @@ from engine.markets import MARKETS, NAMES
 from engine.state import BOOK_LEVELS, State
 from server.live import frames
 from server.live.frames import CHANNELS, MARKET_TICK
-from server.live.market_table import Book, MarketTable, book_of, joined_delta, parts_of
+from server.live.market_table import Book, MarketTable, book_of, parts_of
 from server.live.topics import PULL_FRAMES_MAX, Message, StateTopic, Subscription
 from server.metrics import Metrics
 
@@ -121,31 +121,32 @@ class Books:
 class _Frame:
     """A delta by subprotocol, made when it is first asked for: most forms have readers of one, and idle ones none.
 
-    base: the seq before it. make: returns it as msgpack.
+    base: the seq before it. make: returns it, its differences packed.
     """
 
     __slots__ = ("_make", "base", "encodings", "seq")
 
-    def __init__(self, base: int, seq: int, make: Callable[[], bytes | str]) -> None:
+    def __init__(self, base: int, seq: int, make: Callable[[], dict[str, Any]]) -> None:
         self.base = base
         self.seq = seq
         self.encodings: dict[str, Message] = {}
-        self._make: Callable[[], bytes | str] | None = make
+        self._make: Callable[[], dict[str, Any]] | None = make
 
     @property
     def size(self) -> int:
         """Bytes of it that are made."""
         return self.encodings[SUBPROTOCOL_MSGPACK].size if self.encodings else 0
 
-    def encoded(self, name: str, subprotocol: str) -> Message:
-        """Return it in a subprotocol. name: of the channel."""
+    def encoded(self, name: str, subprotocol: str, in_json: Callable[[dict[str, Any]], dict[str, Any]]) -> Message:
+        """Return it in a subprotocol. name: of the channel. in_json: makes of it what JSON has."""
         if self._make is not None:
-            self.encodings[SUBPROTOCOL_MSGPACK] = Message(self._make(), name, "delta", self.seq)
+            payload = wire.encode(self._make(), SUBPROTOCOL_MSGPACK)
+            self.encodings[SUBPROTOCOL_MSGPACK] = Message(payload, name, "delta", self.seq)
             # with it goes what it was to be made from
             self._make = None
         if subprotocol not in self.encodings:
             decoded = wire.decode(self.encodings[SUBPROTOCOL_MSGPACK].payload, SUBPROTOCOL_MSGPACK)
-            self.encodings[subprotocol] = Message(wire.encode(decoded, subprotocol), name, "delta", self.seq)
+            self.encodings[subprotocol] = Message(wire.encode(in_json(decoded), subprotocol), name, "delta", self.seq)
         return self.encodings[subprotocol]
 
 
@@ -219,7 +220,7 @@ class NarrowTopic:
         given = [self._ring[i] for i in range(first, last)]
         subscription.seq = given[-1].seq
         before = sum(frame.size for frame in given)
-        messages = [frame.encoded(self.name, subprotocol) for frame in given]
+        messages = [frame.encoded(self.name, subprotocol, self._in_json) for frame in given]
         self._ring_bytes += sum(frame.size for frame in given) - before
         self._trim()
         return messages
@@ -269,13 +270,18 @@ class NarrowTopic:
         table_before: MarketTable | None,
         table: MarketTable | None,
         sent_ns: int,
-    ) -> bytes | str:
+    ) -> dict[str, Any]:
         if table is None or table_before is None:
-            frame = frames.delta(self.name, self.epoch, base, tick, sent_ns, before, after)
-            return wire.encode(frame, SUBPROTOCOL_MSGPACK)
-        crc = table.checksum(self._parts) if tick % wire.CRC_EVERY == 0 else None
-        head = frames.delta_head(self.name, self.epoch, base, tick, sent_ns)
-        return joined_delta(head, [table.change(table_before, part) for part in self._parts], crc)
+            return frames.delta(self.name, self.epoch, base, tick, sent_ns, before, after)
+        packed = b"".join([table.change(table_before, part) for part in self._parts])
+        crc = table.checksum(self._parts) if frames.has_checksum(tick) else None
+        return frames.delta_of(self.name, self.epoch, base, tick, sent_ns, packed, crc)
+
+    def _in_json(self, frame: dict[str, Any]) -> dict[str, Any]:
+        return frames.in_json(frame, self.epoch, self._state())
+
+    def _state(self) -> wire.State:
+        return self._whole if self._table is None else self._table.state(self._parts)
 
     def _snapshot(self, subscription: Subscription, now: int, reason: str, subprotocol: str) -> Message:
         subscription.seq = now
@@ -283,8 +289,7 @@ class NarrowTopic:
             self._metrics.resyncs.labels(reason).inc()
         key = (reason, subprotocol)
         if key not in self._snapshots:
-            state = self._whole if self._table is None else self._table.state(self._parts)
-            frame = frames.snapshot(self.name, self.epoch, now, self._sent_ns, state, reason)
+            frame = frames.snapshot(self.name, self.epoch, now, self._sent_ns, self._state(), reason)
             self._snapshots[key] = Message(wire.encode(frame, subprotocol), self.name, "snapshot", now)
         return self._snapshots[key]
 

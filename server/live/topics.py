@@ -92,7 +92,6 @@ class StateTopic:
         self._frames_skipped = metrics.frames_skipped.labels(name)
         self._lag_frames_max = lag_frames_max
         self._ring: deque[dict[str, Message]] = deque(maxlen=resume_frames)
-        self._last_delta: dict[str, Any] = {}
         self._prepared: tuple[wire.State, dict[str, Any]] = {}, {}
         """A state that may be the next one, and the frame that leads to it."""
         self._snapshots: dict[tuple[str, str], Message] = {}
@@ -109,14 +108,14 @@ class StateTopic:
             if prepared is not state or (frame["epoch"], frame["seq"]) != (self.epoch, tick):
                 frame = frames.delta(self.name, self.epoch, self.seq, tick, sent_ns, self.state, state)
             frame["sent_ns"] = sent_ns
-            self._append(frame, wire.encode(frame, SUBPROTOCOL_MSGPACK))
+            self._append(tick, wire.encode(frame, SUBPROTOCOL_MSGPACK))
         else:
             self._ring.clear()
         self._stand_at(tick, state, sent_ns)
 
     def follow(self, frame: dict[str, Any], state: wire.State, payload: bytes) -> None:
         """Take the next frame, made elsewhere, and the state it leads to. payload: the frame as msgpack."""
-        self._append(frame, payload)
+        self._append(frame["seq"], payload)
         self._stand_at(frame["seq"], state, frame["sent_ns"])
 
     def adopt(self, seq: int, state: wire.State, sent_ns: int, payloads: Sequence[bytes]) -> None:
@@ -124,7 +123,6 @@ class StateTopic:
         self._ring.clear()
         numbered = enumerate(payloads, seq - len(payloads) + 1)
         self._ring.extend({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", i)} for i, payload in numbered)
-        self._last_delta = _decoded(self._ring[-1][SUBPROTOCOL_MSGPACK]) if self._ring else {}
         self._stand_at(seq, state, sent_ns)
 
     def since(self, seq: int | None) -> list[bytes] | None:
@@ -176,9 +174,8 @@ class StateTopic:
         self._ring.clear()
         self._snapshots.clear()
 
-    def _append(self, frame: dict[str, Any], payload: bytes | str) -> None:
-        self._last_delta = frame
-        self._ring.append({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", frame["seq"])})
+    def _append(self, seq: int, payload: bytes | str) -> None:
+        self._ring.append({SUBPROTOCOL_MSGPACK: Message(payload, self.name, "delta", seq)})
 
     def _stand_at(self, seq: int, state: wire.State, sent_ns: int) -> None:
         self.seq, self.state, self.sent_ns = seq, state, sent_ns
@@ -209,9 +206,9 @@ class StateTopic:
         """Return a frame of the ring. JSON is made when first asked for: most ticks nobody does."""
         encodings = self._ring[index]
         if subprotocol not in encodings:
-            is_last = index == len(self._ring) - 1
-            frame = self._last_delta if is_last else _decoded(encodings[SUBPROTOCOL_MSGPACK])
-            encodings[subprotocol] = Message(wire.encode(frame, subprotocol), self.name, "delta", frame["seq"])
+            packed = encodings[SUBPROTOCOL_MSGPACK]
+            frame = frames.in_json(_decoded(packed), self.epoch, self.state)
+            encodings[subprotocol] = Message(wire.encode(frame, subprotocol), self.name, "delta", packed.seq)
         return encodings[subprotocol]
 
 

@@ -1,7 +1,7 @@
 """GET /api/stream: the channels of /ws as server-sent events, for clients that speak HTTP only.
 
 A stream is a subscriber like any other, told to subscribe by the query instead of by messages: the same topics, limits
-and rules of time, the same messages as those of arena.v1.json in `data`. The id of an event is where all channels of
+and rules of time, the same messages as those of arena.v2.json in `data`. The id of an event is where all channels of
 the stream stand, so that the one id a client sends back resumes every one of them. Source: DESIGN section 3, D4.
 """
 

@@ -77,8 +77,8 @@ def test_nothing_is_known_before_the_first_snapshot() -> None:
         (delta(A, B, 9, epoch=EPOCHS[1]), "the epoch changed from epoch-one to epoch-two"),
         (delta(A, B, 9, crc=1), "checksum mismatch at seq 9"),
         (snapshot(B, 9, crc=1), "checksum mismatch in a snapshot"),
-        (delta(A, B, 9, add={"weather": [0, 1]}), "malformed: add names the unknown field 'weather'"),
-        (delta(A, B, 9, vec={"price": [1]}, add={}), "malformed: vec.price must have 3 entries, got 1"),
+        (delta(A, B, 9, diff={"weather": 1}), "malformed: diff names the unknown field 'weather'"),
+        (delta(A, B, 9, diff={"price": [1]}), "malformed: diff.price must have 3 entries, got 1"),
         (delta(A, B, 9, base=9), "malformed: a delta needs a base below its seq"),
         (delta(A, B, 9, base=None), "malformed: a delta needs a base below its seq"),
         (delta(A, B, 9) | {"seq": "9"}, "malformed: a data frame needs seq, tick and sent_ns as integers"),
@@ -234,7 +234,7 @@ def test_a_flipped_value_is_found_at_the_next_checksum(
     for i in range(1, len(history)):
         frame = delta(history[i - 1], history[i], i, crc=wire.checksum(history[i]))
         if i == damaged:
-            frame["set"] = {**frame.get("set", {}), "level": int(str(history[i]["level"])) + 1}
+            frame["diff"] = {**frame["diff"], "level": frame["diff"].get("level", 0) + 1}
         mirror.feed(frame)
 
     assert mirror.stale == f"checksum mismatch at seq {damaged}"

@@ -42,7 +42,7 @@ async def changes(stream: ArenaStream, until_seq: int) -> list[StateChanged]:
     return found
 
 
-@pytest.mark.parametrize("subprotocol", ["arena.v1.msgpack", "arena.v1.json"])
+@pytest.mark.parametrize("subprotocol", ["arena.v2.msgpack", "arena.v2.json"])
 async def test_subscribing_gives_a_mirror_that_follows(subprotocol: str) -> None:
     """The mirror holds its first state when subscribe returns, and the server's values after every frame."""
 
@@ -122,7 +122,7 @@ async def test_a_restart_is_waited_for_as_long_as_the_server_asked() -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [{"base": 8, "seq": 9}, {"crc": 1}, {"epoch": "another"}, {"add": {"weather": [0, 1]}}, {"set": {"level": 2**53}}],
+    [{"base": 8, "seq": 9}, {"crc": 1}, {"epoch": "another"}, {"diff": {"weather": 1}}, {"diff": {"level": 2**53}}],
     ids=["gap", "checksum", "epoch", "unknown field", "integer too large"],
 )
 async def test_what_does_not_fit_is_put_right(damage: dict[str, Any]) -> None:
@@ -309,7 +309,7 @@ async def test_a_server_of_another_kind_is_refused() -> None:
         await talk.until_closed()
 
     async with run_peer(script, subprotocols=None) as peer:
-        with pytest.raises(HandshakeRefused, match=r"does not speak arena\.v1\.msgpack"):
+        with pytest.raises(HandshakeRefused, match=r"does not speak arena\.v2\.msgpack"):
             async with connected(peer.url) as stream:
                 await stream.subscribe(MARKET)
 
@@ -504,7 +504,7 @@ async def test_a_closed_stream_stays_closed() -> None:
 
 async def test_an_unknown_subprotocol_is_refused_at_once() -> None:
     """The error names those that exist."""
-    with pytest.raises(ValueError, match=r"arena\.v1\.msgpack, arena\.v1\.json"):
+    with pytest.raises(ValueError, match=r"arena\.v2\.msgpack, arena\.v2\.json"):
         ArenaStream("http://127.0.0.1:1", subprotocol="arena.v2")
 
 

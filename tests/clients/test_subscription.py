@@ -30,7 +30,7 @@ def hello(epoch: str = EPOCH, **changes: Any) -> dict[str, Any]:
         {"name": MARKET, "kind": "state", "fields": {"price": [1000, 2, "credits"], "level": [1, 0, "level"]}},
         {"name": FINDS, "kind": "event", "fields": {"name": [0, 0, "text"], "size": [1000, 0, "share"]}},
     ]
-    message = {"type": "hello", "version": 1, "epoch": epoch, "tick": 7, "tick_rate_ms": 100, "heartbeat_s": 15.0}
+    message = {"type": "hello", "version": 2, "epoch": epoch, "tick": 7, "tick_rate_ms": 100, "heartbeat_s": 15.0}
     return {**message, "markets": ["labour", "oil"], "resources": ["oil"], "channels": channels, **changes}
 
 
@@ -320,6 +320,29 @@ def test_a_new_epoch_starts_the_events_anew() -> None:
     assert [report.seq for report in received if isinstance(report, EventReceived)] == [1]
 
 
+def test_a_delta_of_a_new_epoch_is_not_taken_for_one_of_the_old() -> None:
+    """In msgpack it does not say of which it is: after an ack of another epoch only a snapshot is taken."""
+    session = Session()
+    mirror = session.subscribe(MARKET).mirror
+    assert mirror is not None
+    for epoch in (EPOCH, OTHER):
+        session.lost()
+        session.receive(hello(epoch))
+        [request] = session.take_outgoing()
+        session.receive(ack(request, epoch=epoch, resumed=False))
+        if epoch == EPOCH:
+            session.receive(snapshot(7))
+
+    unnamed = {name: value for name, value in delta(8).items() if name != "epoch"}
+    reports = session.receive(unnamed)
+
+    assert reports == [OutOfStep(MARKET, "the epoch changed from epoch-one to epoch-two")]
+    assert [request["op"] for request in session.take_outgoing()] == ["resync"]
+    session.receive(snapshot(7, epoch=OTHER, reason="resync"))
+    session.receive(unnamed)
+    assert (mirror.epoch, mirror.seq, mirror.state) == (OTHER, 8, STATES[8])
+
+
 def test_a_resume_that_the_server_cannot_do_is_said() -> None:
     """A server that has fewer events than the client knows goes on from its own last one."""
     session = Session()
@@ -423,8 +446,8 @@ def test_a_broken_greeting_is_a_wire_error(message: dict[str, Any], why: str) ->
 
 def test_another_version_is_given_up_on() -> None:
     """A client cannot speak what it does not know."""
-    with pytest.raises(StreamError, match="speaks version 2, this client 1"):
-        Session().receive(hello(version=2))
+    with pytest.raises(StreamError, match="speaks version 3, this client 2"):
+        Session().receive(hello(version=3))
 
 
 @pytest.mark.parametrize("frame", [find(4) | {"seq": "4"}, find(4) | {"event": None}, find(4) | {"tick": None}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -14,7 +15,9 @@ from arena_client import wire
 from arena_client.mirror import Mirror
 from arena_client.subscription import EntriesReceived, OutOfStep, Session
 
+from server.live import changes
 from tests.support.make_vectors import FOLDER, vectors
+from tests.support.naive_delta import blocks_of, naive_apply, naive_pack
 
 
 def load(name: str) -> Any:
@@ -65,18 +68,6 @@ def naive_canonical(state: dict[str, Any]) -> bytes:
     return packed
 
 
-def naive_apply(state: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
-    new: dict[str, Any] = json.loads(json.dumps(state))
-    new.update(delta.get("set", {}))
-    for field, pairs in delta.get("add", {}).items():
-        for i in range(0, len(pairs), 2):
-            new[field][pairs[i]] += pairs[i + 1]
-    for field, differences in delta.get("vec", {}).items():
-        for i, difference in enumerate(differences):
-            new[field][i] += difference
-    return new
-
-
 # -- the vectors themselves -------------------------------------------------------------------------------------------
 
 
@@ -108,6 +99,12 @@ def test_canonical_bytes_and_checksum_of_a_state(name: str) -> None:
 def test_the_encoder_makes_the_delta_of_the_vector(name: str) -> None:
     """The form of a delta is settled, and every decoder gets the new state from it."""
     vector = DELTAS["encoded"][name]
+    packed = bytes.fromhex(vector["packed"])
+
+    assert changes.pack(vector["before"], vector["after"]) == naive_pack(vector["before"], vector["after"]) == packed
+    assert wire.changes(vector["before"], packed) == vector["delta"]["diff"]
+    assert wire.apply(vector["before"], {"diff": packed}) == vector["after"]
+    assert naive_apply(vector["before"], {"diff": packed}) == vector["after"]
 
     assert wire.diff(vector["before"], vector["after"]) == vector["delta"]
     assert wire.apply(vector["before"], vector["delta"]) == vector["after"]
@@ -135,6 +132,42 @@ def test_the_decoder_refuses_and_changes_nothing(name: str) -> None:
     assert json.dumps(vector["before"]) == before
 
 
+@pytest.mark.parametrize("name", DELTAS["decoded_packed"])
+def test_the_decoder_takes_every_packed_form(name: str) -> None:
+    """Widths of none, the wider one first, links in both directions."""
+    vector = DELTAS["decoded_packed"][name]
+    packed = bytes.fromhex(vector["packed"])
+
+    assert wire.apply(vector["before"], {"diff": packed}) == vector["after"]
+    assert naive_apply(vector["before"], {"diff": packed}) == vector["after"]
+
+
+def test_the_decoder_of_the_protocol_page_decodes() -> None:
+    """What a reader copies from docs/protocol.md reads every packed vector."""
+    page = (FOLDER.parents[1] / "docs" / "protocol.md").read_text()
+    [source] = re.findall(r"```python\n(def differences.*?)```", page, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+
+    vectors = [*DELTAS["encoded"].values(), *DELTAS["decoded_packed"].values()]
+    for vector in vectors:
+        before, after = blocks_of(vector["before"])[1], blocks_of(vector["after"])[1]
+        found = namespace["differences"](bytes.fromhex(vector["packed"]), before)
+        assert found == [[b - a for a, b in zip(*both, strict=True)] for both in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize("name", DELTAS["refused_packed"])
+def test_the_decoder_refuses_packed_differences_that_do_not_fit(name: str) -> None:
+    """Cut, too long, filled up with something, linked to what cannot be: refused whole."""
+    vector = DELTAS["refused_packed"][name]
+    before = json.dumps(vector["before"])
+
+    with pytest.raises(wire.WireError):
+        wire.apply(vector["before"], {"diff": bytes.fromhex(vector["packed"])})
+
+    assert json.dumps(vector["before"]) == before
+
+
 @pytest.mark.parametrize("name", FRAMES["messages"])
 def test_a_frame_is_the_same_message_in_both_subprotocols(name: str) -> None:
     """The .msgpack file, plain msgpack, our codec and the JSON twin are one message."""
@@ -142,10 +175,17 @@ def test_a_frame_is_the_same_message_in_both_subprotocols(name: str) -> None:
     packed = (FOLDER / "frames" / f"{name}.msgpack").read_bytes()
     text = json.dumps(message)
 
-    assert msgpack.unpackb(packed) == message
-    assert msgpack.packb(message) == packed
-    assert wire.decode(packed, wire.SUBPROTOCOL_MSGPACK) == message
-    assert wire.encode(message, wire.SUBPROTOCOL_MSGPACK) == packed
+    if message.get("type") == "delta":
+        binary = wire.decode(packed, wire.SUBPROTOCOL_MSGPACK)
+        state = FRAMES["final_state"]
+        assert message == {**binary, "epoch": message["epoch"], "diff": wire.changes(state, binary["diff"])}
+        assert msgpack.unpackb(packed)[1:4] == [message["seq"], 1, message["sent_ns"]]
+        assert msgpack.packb(msgpack.unpackb(packed)) == wire.encode(binary, wire.SUBPROTOCOL_MSGPACK) == packed
+    else:
+        assert msgpack.unpackb(packed) == message
+        assert msgpack.packb(message) == packed
+        assert wire.decode(packed, wire.SUBPROTOCOL_MSGPACK) == message
+        assert wire.encode(message, wire.SUBPROTOCOL_MSGPACK) == packed
     assert wire.decode(text, wire.SUBPROTOCOL_JSON) == message
     twin = wire.encode(message, wire.SUBPROTOCOL_JSON)
     assert isinstance(twin, str)
@@ -170,9 +210,15 @@ def test_a_narrowed_conversation_is_one_like_any_other() -> None:
     mirror.scales = {"price": 1_000_000, "level": 1, "volume": 1}
     mirror.narrow(NARROWED["ack"]["markets"], NARROWED["ack"]["fields"])
     for row in NARROWED["frames"]:
-        frame = msgpack.unpackb(bytes.fromhex(row["msgpack"]))
-        assert frame == row["frame"]
-        naive = frame["state"] if frame["type"] == "snapshot" else naive_apply(naive, frame)
+        frame = wire.decode(bytes.fromhex(row["msgpack"]), wire.SUBPROTOCOL_MSGPACK)
+        if frame["type"] == "snapshot":
+            assert frame == row["frame"]
+            naive = frame["state"]
+        else:
+            named = {**frame, "epoch": row["frame"]["epoch"], "diff": wire.changes(naive, frame["diff"])}
+            assert named == row["frame"]
+            assert naive_apply(naive, row["frame"]) == naive_apply(naive, frame)
+            naive = naive_apply(naive, frame)
 
         assert mirror.feed(frame).applied
         assert mirror.state == naive == row["state"]

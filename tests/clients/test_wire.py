@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from tests.support.deadlines import seconds
 from tests.support.make_vectors import ROOT
+from tests.support.naive_delta import naive_apply, naive_pack
 
 integers = st.integers(-wire.INTEGER_MAX, wire.INTEGER_MAX)
+half = wire.INTEGER_MAX // 2
+halves = st.integers(-half, half)
 names = st.text(st.characters(codec="utf-8"), max_size=12)
 scalars = st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | names
 # a leaf list inside two maps inside the message: well below eight levels
@@ -27,18 +30,18 @@ messages = st.dictionaries(names, values, max_size=6)
 
 @st.composite
 def two_states(draw: st.DrawFn) -> tuple[wire.State, wire.State]:
-    """Two states with the same fields, some of which are equal, near or far."""
+    """Two states with the same fields, some of which are equal, near or far, less than 2**53 apart."""
     before: wire.State = {}
     after: wire.State = {}
     for name in draw(st.sets(names, max_size=6)):
         if draw(st.booleans()):
-            before[name] = draw(integers)
-            after[name] = draw(integers | st.just(before[name]))
+            before[name] = draw(halves)
+            after[name] = draw(halves | st.just(before[name]))
         else:
-            old = draw(st.lists(integers, max_size=33))
+            old = draw(st.lists(halves, max_size=33))
             nudges = draw(st.lists(st.sampled_from([0, 0, 0, 1, -1, 300]), min_size=len(old), max_size=len(old)))
-            nudged = [max(-wire.INTEGER_MAX, min(wire.INTEGER_MAX, a + b)) for a, b in zip(old, nudges, strict=True)]
-            far = draw(st.lists(integers, min_size=len(old), max_size=len(old)))
+            nudged = [max(-half, min(half, a + b)) for a, b in zip(old, nudges, strict=True)]
+            far = draw(st.lists(halves, min_size=len(old), max_size=len(old)))
             before[name], after[name] = old, draw(st.sampled_from([old, nudged, far]))
     return before, after
 
@@ -65,37 +68,51 @@ def test_decode_undoes_encode(message: dict[str, Any], subprotocol: str) -> None
 
 @given(two_states())
 def test_a_delta_leads_from_one_state_to_the_other(states: tuple[wire.State, wire.State]) -> None:
-    """apply(diff(a, b), a) == b, also after the delta has travelled; a stays as it was."""
+    """apply(a, diff(a, b)) == b, also after the delta has travelled; a stays as it was."""
     before, after = states
     kept = wire.canonical(before)
 
     delta = wire.diff(before, after)
-    travelled = wire.decode(wire.encode(delta, SUBPROTOCOL_MSGPACK), SUBPROTOCOL_MSGPACK)
+    travelled = wire.decode(wire.encode(delta, SUBPROTOCOL_JSON), SUBPROTOCOL_JSON)
 
     assert wire.apply(before, delta) == wire.apply(before, travelled) == after
     assert wire.canonical(before) == kept
 
 
 @given(two_states())
-def test_the_shortest_form_is_taken(states: tuple[wire.State, wire.State]) -> None:
-    """No other form of a list's change would have been shorter in msgpack."""
+def test_packed_differences_lead_from_one_state_to_the_other(states: tuple[wire.State, wire.State]) -> None:
+    """As by name, which they can be turned into without knowing the values; they travel as a list."""
     before, after = states
+    kept = wire.canonical(before)
+    packed = naive_pack(before, after)
+    delta = {"type": "delta", "channel": "market_tick", "seq": 9, "base": 7, "tick": 9, "sent_ns": 5, "diff": packed}
 
-    delta = wire.diff(before, after)
+    data = wire.encode({**delta, "epoch": "any"}, SUBPROTOCOL_MSGPACK)
+    travelled = wire.decode(data, SUBPROTOCOL_MSGPACK)
 
-    for field in after:
-        old, new = before[field], after[field]
-        if not isinstance(new, list) or not isinstance(old, list) or old == new:
-            continue
-        [(form, body)] = [(form, fields[field]) for form, fields in delta.items() if field in fields]
-        dense = [b - a for a, b in zip(old, new, strict=True)]
-        sparse = [number for i, d in enumerate(dense) if d for number in (i, d)]
-        if max(map(abs, dense)) > wire.INTEGER_MAX:
-            assert form == "set"
-        else:
-            assert len(wire.encode({"": body}, SUBPROTOCOL_MSGPACK)) == min(
-                len(wire.encode({"": other}, SUBPROTOCOL_MSGPACK)) for other in (dense, sparse, new)
-            )
+    assert travelled == delta
+    assert wire.apply(before, travelled) == after
+    assert wire.changes(before, packed) == wire.diff(before, after)["diff"]
+    assert wire.canonical(before) == kept
+    unchanged = [field for field, value in before.items() if value == after[field] and isinstance(value, list)]
+    assert all(wire.apply(before, travelled)[field] is before[field] for field in unchanged)
+
+
+@given(two_states(), st.data())
+def test_no_packed_bytes_make_apply_raise_anything_else(
+    states: tuple[wire.State, wire.State], data: st.DataObject
+) -> None:
+    """Random bytes, and good ones with a byte changed, are applied or a WireError."""
+    before, after = states
+    packed = bytearray(data.draw(st.sampled_from([naive_pack(before, after)]) | st.binary(max_size=60)))
+    if packed and data.draw(st.booleans()):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        new = wire.apply(before, {"diff": bytes(packed)})
+    except WireError:
+        return
+    assert new.keys() == before.keys()
+    assert naive_apply(before, {"diff": bytes(packed)}) == new
 
 
 @given(two_states())
@@ -171,7 +188,7 @@ def test_each_subprotocol_has_its_own_kind_of_frame() -> None:
 
 def test_an_unknown_subprotocol_names_those_that_exist() -> None:
     """The error tells what is allowed."""
-    with pytest.raises(WireError, match=r"arena\.v1\.msgpack, arena\.v1\.json"):
+    with pytest.raises(WireError, match=r"arena\.v2\.msgpack, arena\.v2\.json"):
         wire.decode(b"\x80", "arena.v9")
 
 
@@ -195,6 +212,7 @@ def test_json_has_no_nan_to_encode() -> None:
         ({"a": 1}, {}, r"differing: \['a'\]"),
         ({"a": [1]}, {"a": [1, 2]}, "a cannot change its length from 1 to 2"),
         ({"a": [1]}, {"a": 1}, "a cannot change between"),
+        ({"a": [-1]}, {"a": [wire.INTEGER_MAX]}, r"a changed by 2\*\*53 or more"),
     ],
 )
 def test_states_of_different_shape_have_no_delta(before: wire.State, after: wire.State, why: str) -> None:
@@ -207,7 +225,7 @@ def test_unchanged_lists_are_shared() -> None:
     """A delta copies what it changes and nothing else."""
     state: wire.State = {"a": [1, 2], "b": [3, 4]}
 
-    new = wire.apply(state, {"add": {"a": [0, 1]}})
+    new = wire.apply(state, {"diff": {"a": [1, 0]}})
 
     assert new["b"] is state["b"]
     assert state["a"] == [1, 2]

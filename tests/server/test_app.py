@@ -121,7 +121,7 @@ async def test_stopping_closes_sockets_with_1012_and_answers_what_is_in_flight()
         async with arena.client() as client:
             made = (await client.post("/api/agents/register")).json()
         bot = Bot(arena, made["agent_id"], made["api_key"])
-        subscriber = await websockets.connect(arena.ws_url, subprotocols=[websockets.Subprotocol("arena.v1.json")])
+        subscriber = await websockets.connect(arena.ws_url, subprotocols=[websockets.Subprotocol("arena.v2.json")])
         waiting = asyncio.create_task(bot.act(ORDER, wait="outcome"))
         async with asyncio.timeout(seconds(30)):
             await arena.ticker.wait_tick(arena.tick + 1)
@@ -173,7 +173,7 @@ async def told(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "history": parts.history.page(SERIES["food.price"], None, None, None, 1_000).rows,
             "anomalies": parts.anomalies.page(None, 100, descending=False, is_open=None, kind=None),
             **{
-                name: [frame["arena.v1.msgpack"].payload for frame in topic._ring]
+                name: [frame["arena.v2.msgpack"].payload for frame in topic._ring]
                 for name, topic in parts.hub.states.items()
             },
             "logs": {name: topic._log for name, topic in parts.hub.events.items()},

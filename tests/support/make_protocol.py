@@ -173,15 +173,17 @@ def _example() -> str:
     after_first = wire.apply(state, first)
     after_second = wire.apply(after_first, second)
     packed = (folder / "frames" / "05_delta.msgpack").read_bytes()
+    second_packed = (folder / "frames" / "06_delta_with_crc.msgpack").read_bytes()
     return "\n".join(
         [
             _block(json.dumps(snapshot)),
             "Canonical bytes of its state (the fields sorted: `cpi`, `parts`, `rate`), and their CRC-32:\n",
             _block(_hex(wire.canonical(state)) + f"\ncrc = {snapshot['crc']} = 0x{snapshot['crc']:08x}"),
-            "The next frame, as JSON and as the bytes of its binary twin (the order of keys means nothing):\n",
+            "The next frame, as JSON and as the bytes of its binary twin: `00 08 01 f8` is the block of `cpi` and"
+            " `rate`, where the first one's flag is set and f8 is 120 + 128, and the rest that of `parts`:\n",
             _block(json.dumps(first) + "\n" + _hex(packed)),
             f"The state at {first['seq']} is `{json.dumps(after_first)}`. The frame after it:\n",
-            _block(json.dumps(second)),
+            _block(json.dumps(second) + "\n" + _hex(second_packed)),
             f"The state at {second['seq']} is `{json.dumps(after_second)}`, its canonical bytes and their CRC-32:\n",
             _block(_hex(wire.canonical(after_second)) + f"\ncrc = {second['crc']} = 0x{second['crc']:08x}"),
         ]

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.naive_delta import naive_pack
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "vectors"
 EPOCH = "0123456789abcdef"
@@ -41,52 +43,85 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one_entry_of_a_list": ({"v": [10] * 32}, {"v": [10] * 31 + [9]}),
     "every_entry_of_a_list": ({"v": list(range(32))}, {"v": [i + 1 for i in range(32)]}),
     "far_values_near_zero": ({"v": [5_000_000_000] * 7}, {"v": [0] * 7}),
-    "further_apart_than_an_integer": ({"v": [9007199254740991, 0]}, {"v": [-9007199254740991, 0]}),
+    "nothing_of_a_list_alone": ({"v": [1, 2, 3]}, {"v": [1, 2, 3]}),
+    "every_width": ({"v": [0] * 53}, {"v": [(-1) ** i * (1 << i) for i in range(53)]}),
+    "all_one_width": ({"v": [7] * 9}, {"v": [7 + i % 2 * -4 for i in range(9)]}),
+    "an_empty_list": ({"a": 1, "v": []}, {"a": 2, "v": []}),
+    "as_far_as_an_integer": ({"v": [0, 5]}, {"v": [9007199254740991, 5]}),
     "several": (
         {"a": 1, "b": 2, "v": [0] * 32, "w": list(range(32))},
         {"a": 1, "b": 3, "v": [0, 5] + [0] * 29 + [-5], "w": [2 * i for i in range(32)]},
     ),
 }
 
-#: Deltas in every form, also such as the encoder would not choose: a decoder takes them all.
+#: Deltas with their differences by name, as JSON has them.
 DELTAS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "set_scalar": ({"a": 1}, {"set": {"a": -1}}, {"a": -1}),
-    "set_list": ({"v": [1, 2, 3]}, {"set": {"v": [3, 2, 1]}}, {"v": [3, 2, 1]}),
-    "add_pairs": ({"v": [1, 2, 3]}, {"add": {"v": [0, 10, 2, -3]}}, {"v": [11, 2, 0]}),
-    "add_nothing": ({"v": [1, 2, 3]}, {"add": {"v": []}}, {"v": [1, 2, 3]}),
-    "vec": ({"v": [1, 2, 3]}, {"vec": {"v": [1, 0, -1]}}, {"v": [2, 2, 2]}),
-    "all_forms_at_once": (
-        {"a": 1, "v": [1, 2], "w": [3, 4], "x": [5, 6]},
-        {"set": {"a": 9, "x": [0, 0]}, "add": {"v": [1, 1]}, "vec": {"w": [-3, -4]}},
-        {"a": 9, "v": [1, 3], "w": [0, 0], "x": [0, 0]},
+    "a_scalar": ({"a": 1}, {"diff": {"a": -2}}, {"a": -1}),
+    "a_list": ({"v": [1, 2, 3]}, {"diff": {"v": [2, 0, -2]}}, {"v": [3, 2, 1]}),
+    "a_list_of_zeros": ({"v": [1, 2, 3]}, {"diff": {"v": [0, 0, 0]}}, {"v": [1, 2, 3]}),
+    "several_fields": (
+        {"a": 1, "v": [1, 2], "w": [3, 4]},
+        {"diff": {"a": 8, "w": [-3, -4]}},
+        {"a": 9, "v": [1, 2], "w": [0, 0]},
     ),
-    "other_keys_are_not_looked_at": ({"a": 1}, {"type": "delta", "seq": 5, "set": {"a": 2}}, {"a": 2}),
-    "empty": ({"a": 1, "v": [1]}, {}, {"a": 1, "v": [1]}),
+    "other_keys_are_not_looked_at": ({"a": 1}, {"type": "delta", "seq": 5, "diff": {"a": 1}}, {"a": 2}),
+    "empty": ({"a": 1, "v": [1]}, {"diff": {}}, {"a": 1, "v": [1]}),
 }
 
 #: Deltas that must be refused, and leave the state as it was.
 REFUSED_DELTAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "unknown_field": ({"a": 1}, {"set": {"b": 1}}),
-    "field_named_twice": ({"v": [1]}, {"set": {"v": [2]}, "add": {"v": [0, 1]}}),
-    "add_index_too_large": ({"v": [1, 2]}, {"add": {"v": [2, 1]}}),
-    "add_index_negative": ({"v": [1, 2]}, {"add": {"v": [-1, 1]}}),
-    "add_index_twice": ({"v": [1, 2]}, {"add": {"v": [0, 1, 0, 1]}}),
-    "add_indices_falling": ({"v": [1, 2]}, {"add": {"v": [1, 1, 0, 1]}}),
-    "add_odd_count": ({"v": [1, 2]}, {"add": {"v": [0, 1, 1]}}),
-    "add_to_a_scalar": ({"a": 1}, {"add": {"a": [0, 1]}}),
-    "vec_to_a_scalar": ({"a": 1}, {"vec": {"a": [1]}}),
-    "vec_too_short": ({"v": [1, 2]}, {"vec": {"v": [1]}}),
-    "vec_too_long": ({"v": [1, 2]}, {"vec": {"v": [1, 1, 1]}}),
-    "set_list_too_long": ({"v": [1, 2]}, {"set": {"v": [1, 1, 1]}}),
-    "set_scalar_to_a_list": ({"a": 1}, {"set": {"a": [1]}}),
-    "set_list_to_a_scalar": ({"v": [1]}, {"set": {"v": 1}}),
-    "set_fraction": ({"a": 1}, {"set": {"a": 1.5}}),
-    "set_true": ({"a": 1}, {"set": {"a": True}}),
-    "set_text": ({"a": 1}, {"set": {"a": "1"}}),
-    "set_nil": ({"a": 1}, {"set": {"a": None}}),
-    "vec_with_a_fraction": ({"v": [1, 2]}, {"vec": {"v": [1, 0.5]}}),
-    "result_of_2_to_53": ({"v": [9007199254740991]}, {"add": {"v": [0, 1]}}),
-    "set_is_no_map": ({"a": 1}, {"set": [["a", 1]]}),
+    "unknown_field": ({"a": 1}, {"diff": {"b": 1}}),
+    "a_number_to_a_list": ({"v": [1, 2]}, {"diff": {"v": 1}}),
+    "a_list_to_a_number": ({"a": 1}, {"diff": {"a": [1]}}),
+    "list_too_short": ({"v": [1, 2]}, {"diff": {"v": [1]}}),
+    "list_too_long": ({"v": [1, 2]}, {"diff": {"v": [1, 1, 1]}}),
+    "a_fraction": ({"a": 1}, {"diff": {"a": 1.5}}),
+    "true": ({"a": 1}, {"diff": {"a": True}}),
+    "text": ({"a": 1}, {"diff": {"a": "1"}}),
+    "nil": ({"a": 1}, {"diff": {"a": None}}),
+    "a_list_with_a_fraction": ({"v": [1, 2]}, {"diff": {"v": [1, 0.5]}}),
+    "result_of_2_to_53": ({"v": [9007199254740991]}, {"diff": {"v": [1]}}),
+    "result_of_minus_2_to_53": ({"a": -9007199254740991}, {"diff": {"a": -1}}),
+    "no_diff": ({"a": 1}, {"type": "delta"}),
+    "diff_is_no_map": ({"a": 1}, {"diff": [["a", 1]]}),
+}
+
+#: Packed differences, also such as the encoder would not choose: name -> (before, hexadecimal, after).
+PACKED: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "nothing": ({"a": 1, "v": [1, 2, 3]}, "ffff", {"a": 1, "v": [1, 2, 3]}),
+    "singles_are_one_block": ({"b": 1, "a": 2, "v": [5]}, "03 03 00 2b ff", {"b": 2, "a": 1, "v": [5]}),
+    "a_width_of_none": ({"v": [1, 2, 3]}, "00 02 05 08", {"v": [-1, 2, 3]}),
+    "the_wider_one_first": ({"v": [1, 2, 3]}, "03 00 06 06", {"v": [3, 2, 3]}),
+    "zeros_written_out": ({"v": [1, 2, 3]}, "01 01 00 07", {"v": [1, 2, 3]}),
+    "a_link_to_one": (
+        {"u": [1, 1], "v": [5, 5]}, "04 04 00 9a fe 00 ff ff", {"u": [3, 2], "v": [7, 6]}
+    ),
+    "links_ahead_to_two": (
+        {"u": [0, 0], "v": [5, 5], "w": [9, 9]},
+        "fe 01 02 02 02 00 06 04 04 00 9a 04 04 00 88",
+        {"u": [2, 0], "v": [7, 6], "w": [9, 9]},
+    ),
+}  # fmt: skip
+
+#: Packed differences that must be refused, and leave the state as it was.
+REFUSED_PACKED: dict[str, tuple[dict[str, Any], str]] = {
+    "no_bytes": ({"a": 1}, ""),
+    "a_block_is_missing": ({"a": 1, "v": [1]}, "ff"),
+    "a_block_too_many": ({"a": 1}, "ffff"),
+    "no_second_width": ({"v": [1, 2]}, "03"),
+    "no_flags": ({"v": [1, 2]}, "0303"),
+    "values_are_cut": ({"v": [1, 2]}, "09 09 00 ff ff"),
+    "a_byte_too_many": ({"v": [1, 2]}, "03 03 00 2b 00"),
+    "filled_with_ones": ({"v": [1, 2]}, "03 03 00 eb"),
+    "flags_filled_with_ones": ({"v": [1, 2]}, "03 03 04 2b"),
+    "width_of_55": ({"v": [1]}, "37 37 00 00 00 00 00 00 00 00"),
+    "second_width_of_55": ({"v": [1]}, "00 37 00"),
+    "link_is_cut": ({"v": [1]}, "fe 00"),
+    "link_to_a_block_that_is_not_there": ({"v": [1]}, "fe 01 ff ff"),
+    "link_to_a_linked_block": ({"v": [1], "w": [1]}, "fe 01 ff ff fe 00 ff ff"),
+    "link_to_another_length": ({"v": [1], "w": [1, 2]}, "fe 01 ff ff ff"),
+    "link_of_a_link": ({"v": [1], "w": [1]}, "fe 01 ff fe 01 ff ff ff"),
+    "result_of_2_to_53": ({"v": [9007199254740991]}, "02 02 00 03"),
 }
 
 _DATA = {"channel": "inflation_update", "epoch": EPOCH}
@@ -94,7 +129,7 @@ _DATA = {"channel": "inflation_update", "epoch": EPOCH}
 FRAMES: dict[str, dict[str, Any]] = {
     "01_hello": {
         "type": "hello",
-        "version": 1,
+        "version": 2,
         "epoch": EPOCH,
         "tick": 18,
         "tick_rate_ms": 100,
@@ -132,8 +167,7 @@ FRAMES: dict[str, dict[str, Any]] = {
         "base": 18,
         "tick": 19,
         "sent_ns": 1_900_000_000,
-        "set": {"cpi": 1_000_120},
-        "add": {"parts": [1, 250]},
+        "diff": {"cpi": 120, "parts": [0, 250, 0]},
     },
     "06_delta_with_crc": {
         "type": "delta",
@@ -142,8 +176,7 @@ FRAMES: dict[str, dict[str, Any]] = {
         "base": 19,
         "tick": 20,
         "sent_ns": 2_000_000_000,
-        "set": {"rate": 51_000},
-        "vec": {"parts": [-100, -50, 7]},
+        "diff": {"rate": 1_000, "parts": [-100, -50, 7]},
         "crc": 0,
     },
     "07_delta_without_a_change": {
@@ -153,6 +186,7 @@ FRAMES: dict[str, dict[str, Any]] = {
         "base": 20,
         "tick": 21,
         "sent_ns": 2_100_000_000,
+        "diff": {},
     },
     "08_heartbeat": {"type": "heartbeat", "tick": 21, "sent_ns": 17_100_000_000},
     "09_error": {
@@ -181,7 +215,9 @@ FRAMES: dict[str, dict[str, Any]] = {
 FINAL_STATE = {"cpi": 1_000_120, "rate": 51_000, "parts": [0, 0, 307]}
 _STATE_AT: dict[str, dict[str, Any]] = {
     "04_snapshot": {"cpi": 1_000_000, "rate": 50_000, "parts": [100, -200, 300]},
+    "05_delta": {"cpi": 1_000_120, "rate": 50_000, "parts": [100, 50, 300]},
     "06_delta_with_crc": FINAL_STATE,
+    "07_delta_without_a_change": FINAL_STATE,
 }
 
 #: market_tick narrowed to two markets with a level of their books, of a channel with three fields: what a client takes.
@@ -295,7 +331,13 @@ MALFORMED_MSGPACK = {
     "trailing_byte": "80c0",
     "two_messages": "8080",
     "never_used_byte": "c1",
-    "array_instead_of_map": "9101",
+    "array_of_another_length": "9101",
+    "delta_without_differences": "95 00 12 01 00 c0",
+    "delta_of_another_channel": "95 04 12 01 00 c4 01 ff",
+    "delta_with_a_fraction": "95 00 cb3ff8000000000000 01 00 c4 01 ff",
+    "delta_with_a_negative_number": "95 00 12 ff 00 c4 01 ff",
+    "delta_with_text": "95 00 a1 31 01 00 c4 01 ff",
+    "delta_with_two_checksums": "97 00 12 01 00 c4 01 ff 00 00",
     "integer_instead_of_map": "01",
     "duplicate_key": "82a16101a16102",
     "integer_key": "810102",
@@ -344,8 +386,13 @@ def vectors() -> dict[str, bytes]:
     from arena_client import wire
 
     frames = {name: dict(frame) for name, frame in FRAMES.items()}
+    packed_frames, before = {}, dict[str, Any]()
     for name, state in _STATE_AT.items():
-        frames[name]["crc"] = wire.checksum(state)
+        if "crc" in frames[name]:
+            frames[name]["crc"] = wire.checksum(state)
+        if frames[name]["type"] == "delta":
+            packed_frames[name] = frames[name] | {"diff": naive_pack(before, state)}
+        before = state
     files = {
         "states.json": _json(
             {
@@ -356,7 +403,12 @@ def vectors() -> dict[str, bytes]:
         "deltas.json": _json(
             {
                 "encoded": {
-                    name: {"before": before, "after": after, "delta": wire.diff(before, after)}
+                    name: {
+                        "before": before,
+                        "after": after,
+                        "delta": wire.diff(before, after),
+                        "packed": naive_pack(before, after).hex(),
+                    }
                     for name, (before, after) in CHANGES.items()
                 },
                 "decoded": {
@@ -365,6 +417,14 @@ def vectors() -> dict[str, bytes]:
                 },
                 "refused": {
                     name: {"before": before, "delta": delta} for name, (before, delta) in REFUSED_DELTAS.items()
+                },
+                "decoded_packed": {
+                    name: {"before": before, "packed": bytes.fromhex(packed).hex(), "after": after}
+                    for name, (before, packed, after) in PACKED.items()
+                },
+                "refused_packed": {
+                    name: {"before": before, "packed": bytes.fromhex(packed).hex()}
+                    for name, (before, packed) in REFUSED_PACKED.items()
                 },
             }
         ),
@@ -382,7 +442,7 @@ def vectors() -> dict[str, bytes]:
         }
     )
     for name, frame in frames.items():
-        packed = wire.encode(frame, wire.SUBPROTOCOL_MSGPACK)
+        packed = wire.encode(packed_frames.get(name, frame), wire.SUBPROTOCOL_MSGPACK)
         files[f"frames/{name}.msgpack"] = packed if isinstance(packed, bytes) else packed.encode()
     return files
 
@@ -401,10 +461,11 @@ def _narrowed() -> dict[str, Any]:
             frame = {"type": "delta", **head, **wire.diff(NARROWED[before], state)}
             if tick % wire.CRC_EVERY == 0:
                 frame["crc"] = crc
+        packed = {} if before is None else {"diff": naive_pack(NARROWED[before], state)}
         rows.append(
             {
                 "frame": frame,
-                "msgpack": _packed(frame).hex(),
+                "msgpack": _packed(frame | packed).hex(),
                 "state": state,
                 "canonical": wire.canonical(state).hex(),
                 "crc": crc,

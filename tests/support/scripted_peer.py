@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 EPOCH = "0123456789abcdef"
 MARKET, FINDS = "market_tick", "discovery_event"
-SUBPROTOCOLS = [Subprotocol("arena.v1.msgpack"), Subprotocol("arena.v1.json")]
+SUBPROTOCOLS = [Subprotocol("arena.v2.msgpack"), Subprotocol("arena.v2.json")]
 State = dict[str, Any]
 Script = Callable[["Talk"], Awaitable[None]]
 
@@ -36,7 +36,7 @@ class Talk:
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket
         self.requests: list[dict[str, Any]] = []
-        self.is_text = socket.subprotocol == "arena.v1.json"
+        self.is_text = socket.subprotocol == "arena.v2.json"
 
     async def send(self, **message: Any) -> None:
         """Send a message."""
@@ -54,7 +54,7 @@ class Talk:
         """Greet."""
         await self.send(
             type="hello",
-            version=1,
+            version=2,
             epoch=epoch,
             tick=0,
             tick_rate_ms=100,
@@ -92,7 +92,7 @@ class Talk:
     async def delta(self, seq: int, /, epoch: str = EPOCH, **changes: Any) -> None:
         """Send what leads from seq - 1 to seq; every entry of price grows by 1000."""
         heading = {"type": "delta", "channel": MARKET, "epoch": epoch, "seq": seq, "base": seq - 1, "tick": seq}
-        frame = {**heading, "sent_ns": seq, "set": {"level": -seq}, "vec": {"price": [1000] * 4}}
+        frame = {**heading, "sent_ns": seq, "diff": {"level": -1, "price": [1000] * 4}}
         if seq % 10 == 0:
             frame["crc"] = crc(state_at(seq))
         await self.send(**{**frame, **changes})

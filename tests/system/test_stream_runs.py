@@ -47,7 +47,7 @@ class TestChurn:
         foreign: list[str] = []
         churn.Idle(foreign).data_received(b"a")
         one = churn.Checked("psychology_update", foreign)
-        one.message(churn.wire.encode({"type": "delta", "channel": "inflation_update"}, "arena.v1.msgpack"))
+        one.message(churn.wire.encode({"type": "delta", "channel": "inflation_update"}, "arena.v2.msgpack"))
 
         assert len(foreign) == 2
 

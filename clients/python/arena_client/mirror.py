@@ -152,7 +152,8 @@ class Mirror:
         return self._stand_at(epoch, seq, tick, sent_ns, state)
 
     def _take_delta(self, frame: Mapping[str, Any]) -> Verdict:
-        epoch, seq, tick, sent_ns = _heading(frame)
+        # in msgpack a delta leaves its epoch out: it is that of the subscription
+        epoch, seq, tick, sent_ns = _heading(frame if "epoch" in frame else {**frame, "epoch": self.epoch or ""})
         base = frame.get("base")
         if type(base) is not int or base >= seq:
             raise wire.WireError(f"a delta needs a base below its seq, got {base!r} and {seq}")

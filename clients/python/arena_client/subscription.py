@@ -365,6 +365,10 @@ class Session:
         subscription.phase = Phase.LIVE
         subscription.was_live = True
         reports: list[Report] = [Subscribed(subscription.channel)]
+        mirror = subscription.mirror
+        if mirror is not None and mirror.position is not None and mirror.epoch != message.get("epoch", mirror.epoch):
+            # a delta in msgpack does not say of which epoch it is: only a snapshot is taken now
+            mirror.lost(f"the epoch changed from {mirror.epoch} to {message['epoch']}")
         if subscription.mirror is None:
             reports += self._place(subscription, message)
         elif "fields" in message:
@@ -546,10 +550,12 @@ _DEAF = (Phase.OFFLINE, Phase.ASKED)
 
 
 def _changed(mirror: Mirror, message: Mapping[str, Any]) -> StateChanged:
+    # a delta in msgpack has none of its own
+    assert mirror.epoch is not None
     return StateChanged(
         channel=mirror.channel,
         mirror=mirror,
-        epoch=message["epoch"],
+        epoch=mirror.epoch,
         seq=message["seq"],
         tick=message["tick"],
         sent_ns=message["sent_ns"],

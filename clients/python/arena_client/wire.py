@@ -1,4 +1,4 @@
-"""The frame codec of the stream protocol, version 1: bytes <-> messages, states <-> deltas, and their checksum.
+"""The frame codec of the stream protocol, version 2: bytes <-> messages, states <-> deltas, and their checksum.
 
 No input or output happens here. The server, this package and every other client are held to the same rules by
 `docs/protocol.md` and the golden vectors in `tests/vectors`.
@@ -27,18 +27,23 @@ __all__ = [
     "DEPTH_MAX",
     "EVENT_CHANNELS",
     "INTEGER_MAX",
+    "LINKED",
+    "NO_BLOCK",
     "SERVER_FRAME_MAX",
     "STATE_CHANNELS",
     "SUBPROTOCOLS",
     "SUBPROTOCOL_JSON",
     "SUBPROTOCOL_MSGPACK",
+    "UNCHANGED",
     "VERSION",
+    "WIDTH_MAX",
     "CloseCode",
     "State",
     "Value",
     "WireError",
     "apply",
     "canonical",
+    "changes",
     "checksum",
     "close_code",
     "decode",
@@ -48,9 +53,9 @@ __all__ = [
     "pack_pairs",
 ]
 
-VERSION: Final = 1
-SUBPROTOCOL_MSGPACK: Final = "arena.v1.msgpack"
-SUBPROTOCOL_JSON: Final = "arena.v1.json"
+VERSION: Final = 2
+SUBPROTOCOL_MSGPACK: Final = "arena.v2.msgpack"
+SUBPROTOCOL_JSON: Final = "arena.v2.json"
 #: In order of preference. The server picks the first of the client's that it knows, msgpack when none is offered.
 SUBPROTOCOLS: Final = (SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON)
 
@@ -67,6 +72,13 @@ DEPTH_MAX: Final = 8
 #: Bytes of one message from a client, and the most a client takes from a server.
 CLIENT_FRAME_MAX: Final = 4 * 1024
 SERVER_FRAME_MAX: Final = 1024 * 1024
+#: First byte of a block of packed differences when nothing in it changed, and when it refers to two other blocks.
+UNCHANGED: Final = 255
+LINKED: Final = 254
+#: Stands for no block where a linked one refers to another.
+NO_BLOCK: Final = 255
+#: Bits of a packed difference, at most: it is below 2**53 in magnitude.
+WIDTH_MAX: Final = 54
 #: State frames whose seq is a multiple of this carry the checksum; every snapshot does.
 CRC_EVERY: Final = 10
 
@@ -122,103 +134,177 @@ def close_code(code: int) -> CloseCode:
 
 
 def diff(base: Mapping[str, Value], new: Mapping[str, Value]) -> dict[str, dict[str, Any]]:
-    """Return what turns `base` into `new`: a map with any of `set`, `add` and `vec`, empty when they are equal.
+    """Return what turns `base` into `new`: {"diff": {field: difference}} of the fields that changed, as JSON has it.
 
-    set: field -> new value. add: field -> [index, difference, index, difference, ...]. vec: field -> [difference of
-    every entry]. Scalars are always set; of a list the shortest form in msgpack is taken (ties: add, vec, set).
-    Raises WireError when the two have different fields or list lengths: then only a snapshot will do.
+    Raises WireError when the two have different fields or list lengths, or are 2**53 or more apart: then only a
+    snapshot will do.
     """
     if base.keys() != new.keys():
         raise WireError(f"a delta needs the same fields on both sides, differing: {sorted(base.keys() ^ new.keys())}")
-    parts: dict[str, dict[str, Any]] = {"set": {}, "add": {}, "vec": {}}
-    for field, value in new.items():
-        old = base[field]
-        if old == value:
-            continue
-        if isinstance(value, list) and isinstance(old, list):
-            form, body = _list_difference(field, old, value)
-            parts[form][field] = body
-        elif isinstance(value, list) or isinstance(old, list):
-            raise WireError(f"{field} cannot change between an integer and a list")
-        else:
-            parts["set"][field] = value
-    return {form: fields for form, fields in parts.items() if fields}
+    return {"diff": {field: _difference(field, base[field], new[field]) for field in new if base[field] != new[field]}}
 
 
-def _list_difference(field: str, old: list[int], new: list[int]) -> tuple[str, list[int]]:
-    if len(old) != len(new):
+def _difference(field: str, old: Value, new: Value) -> Value:
+    if isinstance(old, int) and isinstance(new, int):
+        difference: Value = new - old
+        entries = [new - old]
+    elif isinstance(old, int) or isinstance(new, int):
+        raise WireError(f"{field} cannot change between an integer and a list")
+    elif len(old) != len(new):
         raise WireError(f"{field} cannot change its length from {len(old)} to {len(new)}")
-    dense = [b - a for a, b in zip(old, new, strict=True)]
-    # Two values of opposite sign may be further apart than an integer on the wire can say.
-    if max(dense) > INTEGER_MAX or min(dense) < -INTEGER_MAX:
-        return "set", list(new)
-    sparse = [number for i, change in enumerate(dense) if change for number in (i, change)]
-    size, form, body = len(_pack(sparse)), "add", sparse
-    for other_form, other in (("vec", dense), ("set", new)):
-        other_size = len(_pack(other))
-        if other_size < size:
-            size, form, body = other_size, other_form, list(other)
-    return form, body
+    else:
+        difference = entries = [b - a for a, b in zip(old, new, strict=True)]
+    if max(entries) > INTEGER_MAX or min(entries) < -INTEGER_MAX:
+        raise WireError(f"{field} changed by 2**53 or more")
+    return difference
 
 
 def apply(state: Mapping[str, Value], delta: Mapping[str, Any]) -> State:
-    """Return `state` changed by the `set`, `add` and `vec` of `delta`; other keys of `delta` are not looked at.
+    """Return `state` changed by the `diff` of `delta`, a map or packed; other keys of `delta` are not looked at.
 
     Pure: `state` and its lists stay as they are, unchanged lists are shared with the result.
-    Raises WireError on an unknown field, an index outside its list, a wrong length, a field named twice, anything
-    that is no integer, and a result of 2**53 or more in magnitude.
+    Raises WireError for what does not fit the state: an unknown field, a wrong length, anything that is no integer,
+    packed bytes that are cut, too many or of unknown form, and a result of 2**53 or more in magnitude.
     """
+    body = delta.get("diff")
+    if isinstance(body, bytes):
+        return _apply_packed(state, body)
+    if not isinstance(body, Mapping):
+        raise WireError(f"diff must be a map of fields, got {type(body).__name__}")
     result: State = dict(state)
-    seen: set[str] = set()
-    for form in ("set", "add", "vec"):
-        fields = delta.get(form)
-        if fields is None:
-            continue
-        if not isinstance(fields, Mapping):
-            raise WireError(f"{form} must be a map of fields, got {type(fields).__name__}")
-        for field, body in fields.items():
-            if field not in state:
-                raise WireError(f"{form} names the unknown field {field!r}")
-            if field in seen:
-                raise WireError(f"{field} is named twice in one delta")
-            seen.add(field)
-            result[field] = _changed(form, field, state[field], body)
+    for field, difference in body.items():
+        if field not in state:
+            raise WireError(f"diff names the unknown field {field!r}")
+        result[field] = _changed(field, state[field], difference)
     return result
 
 
-def _changed(form: str, field: str, old: Value, body: Any) -> Value:
+def changes(state: Mapping[str, Value], packed: bytes) -> dict[str, Value]:
+    """Return packed differences as the map that JSON has, of the fields that changed.
+
+    state: any of the same fields and list lengths; its values do not matter. Raises WireError as `apply` does.
+    """
+    none: State = {field: [0] * len(value) if isinstance(value, list) else 0 for field, value in state.items()}
+    return {field: value for field, value in _apply_packed(none, packed).items() if value != none[field]}
+
+
+def _changed(field: str, old: Value, body: Any) -> Value:
     if isinstance(old, int):
-        if form != "set" or not _is_integer(body):
-            raise WireError(f"{field} is one integer: it can only be set to an integer below 2**53")
-        return int(body)
+        if type(body) is not int:
+            raise WireError(f"{field} is one integer: it can only change by an integer")
+        return _checked(field, [old + body])[0]
     # bool is a subclass of int, but true is no number on the wire
     if not isinstance(body, list) or not set(map(type, body)) <= {int}:
-        raise WireError(f"{form}.{field} must be a list of integers")
-    if form == "add":
-        new = _added(field, old, body)
-    elif len(body) != len(old):
-        raise WireError(f"{form}.{field} must have {len(old)} entries, got {len(body)}")
-    elif form == "vec":
-        new = [a + b for a, b in zip(old, body, strict=True)]
-    else:
-        new = list(body)
+        raise WireError(f"diff.{field} must be a list of integers")
+    if len(body) != len(old):
+        raise WireError(f"diff.{field} must have {len(old)} entries, got {len(body)}")
+    return _checked(field, [a + b for a, b in zip(old, body, strict=True)])
+
+
+def _checked(field: str, new: list[int]) -> list[int]:
     if new and (max(new) > INTEGER_MAX or min(new) < -INTEGER_MAX):
-        raise WireError(f"{form}.{field} leads to a value of 2**53 or more")
+        raise WireError(f"diff.{field} leads to a value of 2**53 or more")
     return new
 
 
-def _added(field: str, old: list[int], pairs: list[int]) -> list[int]:
-    if len(pairs) % 2:
-        raise WireError(f"add.{field} must be pairs of index and difference, got {len(pairs)} numbers")
-    new = list(old)
-    last = -1
-    for i in range(0, len(pairs), 2):
-        index = pairs[i]
-        if not last < index < len(old):
-            raise WireError(f"add.{field} must name indices below {len(old)} in rising order, got {index}")
-        new[index] += pairs[i + 1]
-        last = index
-    return new
+def _apply_packed(state: Mapping[str, Value], packed: bytes) -> State:
+    """Read the blocks of docs/protocol.md: the single values together, then each list, in canonical order."""
+    singles: dict[str, int] = {}
+    lists: dict[str, list[int]] = {}
+    for field in sorted(state):
+        value = state[field]
+        if isinstance(value, list):
+            lists[field] = value
+        else:
+            singles[field] = value
+    before = [list(singles.values()), *lists.values()] if singles else list(lists.values())
+    after = _blocks_after(before, packed)
+    result: State = dict(state)
+    if singles:
+        result.update(zip(singles, after.pop(0), strict=True))
+    result.update(zip(lists, after, strict=True))
+    return result
+
+
+def _blocks_after(before: list[list[int]], packed: bytes) -> list[list[int]]:
+    after: list[list[int]] = []
+    links: list[tuple[int, int, int]] = []
+    at = 0
+    try:
+        for old in before:
+            narrow = packed[at]
+            if narrow == LINKED:
+                links.append((len(after), packed[at + 1], packed[at + 2]))
+                at += 3
+                narrow = packed[at]
+            at += 1
+            if narrow == UNCHANGED:
+                after.append(old)
+                continue
+            new, at = _block_after(old, narrow, packed, at)
+            after.append(new)
+    except IndexError:
+        raise WireError(f"packed differences of {len(before)} blocks end in block {len(after)}") from None
+    if at != len(packed):
+        raise WireError(f"{len(packed) - at} bytes follow the packed differences")
+    if links:
+        _follow_links(before, after, links)
+    changed = [new for old, new in zip(before, after, strict=True) if new is not old and new]
+    if changed and (max(map(max, changed)) > INTEGER_MAX or min(map(min, changed)) < -INTEGER_MAX):
+        raise WireError("a packed difference leads to a value of 2**53 or more")
+    return after
+
+
+def _block_after(old: list[int], narrow: int, packed: bytes, at: int) -> tuple[list[int], int]:
+    """Return a block's new values, and where the next one begins. at: of its second byte."""
+    wide, count = packed[at], len(old)
+    if narrow > WIDTH_MAX or wide > WIDTH_MAX:
+        raise WireError(f"a packed difference has at most {WIDTH_MAX} bits, got {max(narrow, wide)}")
+    values_at = at + 1 + (count + 7 >> 3)
+    flags = int.from_bytes(packed[at + 1 : values_at], "little")
+    wides = flags.bit_count()
+    end = values_at + (narrow * (count - wides) + wide * wides + 7 >> 3)
+    if end > len(packed):
+        raise IndexError
+    bits = int.from_bytes(packed[values_at:end], "little")
+    # a character a flag, that of entry 0 first: a third less time than shifting them out one by one
+    is_wide = bin(flags | 1 << count)[:2:-1]
+    mask, half, _ = far = _WIDTHS[wide]
+    if narrow:
+        new = []
+        widths = {"0": _WIDTHS[narrow], "1": far}
+        for value, flag in zip(old, is_wide, strict=False):
+            mask, half, width = widths[flag]
+            new.append(value + (bits & mask) - half)
+            bits >>= width
+    else:
+        # most entries stay as they are
+        new = old.copy()
+        i = is_wide.find("1")
+        while 0 <= i < count:
+            new[i] += (bits & mask) - half
+            bits >>= wide
+            i = is_wide.find("1", i + 1)
+    if bits or flags >> count:
+        raise WireError("the last byte of flags and of values must be filled with zeros")
+    return new, end
+
+
+#: By width: which bits a difference has, what is taken off them, and the width.
+_WIDTHS = [((1 << width) - 1, 1 << width >> 1, width) for width in range(WIDTH_MAX + 1)]
+
+
+def _follow_links(before: list[list[int]], after: list[list[int]], links: list[tuple[int, int, int]]) -> None:
+    """Add the differences of the first block that a linked one refers to, subtract those of the second."""
+    linked = {i for i, _, _ in links}
+    for i, *others in links:
+        for sign, other in zip((1, -1), others, strict=True):
+            if other == NO_BLOCK:
+                continue
+            if other in linked or other >= len(after) or len(after[other]) != len(after[i]):
+                raise WireError(f"block {i} cannot be linked to block {other}")
+            changes_there = zip(after[i], after[other], before[other], strict=True)
+            after[i] = [value + sign * (new - old) for value, new, old in changes_there]
 
 
 def canonical(state: Mapping[str, Value]) -> bytes:
@@ -246,11 +332,12 @@ def pack_pairs(pairs: Sequence[bytes]) -> bytes:
 def encode(message: Mapping[str, Any], subprotocol: str) -> bytes | str:
     """Return a message as one WebSocket payload: bytes (binary frame) for msgpack, str (text frame) for JSON.
 
+    In msgpack a delta with packed differences becomes a list without names, without type, epoch and tick.
     Raises WireError for what the encoding cannot hold. Range and depth are the sender's duty: `decode` refuses them.
     """
     try:
         if _check_subprotocol(subprotocol) == SUBPROTOCOL_MSGPACK:
-            return _pack(message)
+            return _pack(_listed(message) if isinstance(message.get("diff"), bytes) else message)
         return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WireError(f"not encodable: {error}") from error
@@ -261,6 +348,7 @@ def decode(
 ) -> dict[str, Any]:
     """Return the message in one WebSocket payload, checked; `max_size` is in bytes.
 
+    A delta that came as a list is a map here, with its differences packed and without `epoch`.
     Raises WireError, saying what is allowed, for: the wrong kind of payload, too many bytes, malformed or trailing
     bytes, anything but a map, keys that are no strings or come twice, extension types, binary values, text that is
     no valid UTF-8, NaN and infinities, integers of 2**53 or more in magnitude, nesting deeper than 8.
@@ -274,10 +362,31 @@ def decode(
     if size > max_size:
         raise WireError(f"a message may have {max_size} bytes, got {size}")
     message = _parse_text(data) if isinstance(data, str) else _parse_msgpack(data)
+    if is_msgpack and isinstance(message, list):
+        return _named(message)
     if not isinstance(message, dict):
         raise WireError(f"a message must be a map, got {type(message).__name__}")
     _check(message, 1)
     return message
+
+
+def _listed(delta: Mapping[str, Any]) -> list[Any]:
+    seq = delta["seq"]
+    head = [STATE_CHANNELS.index(delta["channel"]), seq, seq - delta["base"], delta["sent_ns"], delta["diff"]]
+    return [*head, delta["crc"]] if "crc" in delta else head
+
+
+def _named(listed: list[Any]) -> dict[str, Any]:
+    if len(listed) not in (5, 6) or not isinstance(listed[4], bytes):
+        raise WireError("a list must be a delta: channel, seq, ticks since its base, sent_ns, differences, checksum")
+    channel, seq, ticks, sent_ns, packed, *crc = listed
+    for number in (channel, seq, ticks, sent_ns, *crc):
+        if type(number) is not int or not 0 <= number <= INTEGER_MAX:
+            raise WireError("the numbers of a delta must be integers from 0 up, below 2**53")
+    if channel >= len(STATE_CHANNELS):
+        raise WireError(f"a delta must be of channel 0 to {len(STATE_CHANNELS) - 1}, got {channel}")
+    delta = {"type": "delta", "channel": STATE_CHANNELS[channel], "seq": seq, "base": seq - ticks, "tick": seq}
+    return delta | {"sent_ns": sent_ns, "diff": packed} | ({"crc": crc[0]} if crc else {})
 
 
 def _check_subprotocol(subprotocol: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from arena_client import wire
+from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,15 +187,16 @@ class TestFrames:
 
         for channel in frames.STATE_CHANNELS:
             frame = frames.delta(channel, EPOCH, tick - 1, tick, 0, before[channel], after[channel])
-            for subprotocol in wire.SUBPROTOCOLS:
-                received = wire.decode(wire.encode(frame, subprotocol), subprotocol)
+            named = frames.in_json(frame, EPOCH, after[channel])
+            for subprotocol, told in ((SUBPROTOCOL_MSGPACK, frame), (SUBPROTOCOL_JSON, named)):
+                received = wire.decode(wire.encode(told, subprotocol), subprotocol)
                 mirrored = wire.apply(before[channel], received)
                 assert mirrored == after[channel]
                 assert received.get("crc", wire.checksum(mirrored)) == wire.checksum(mirrored)
             assert ("crc" in frame) == (tick % 10 == 0)
 
     def test_delta_of_nothing_keeps_the_sequence(self) -> None:
-        """A tick without change still has a frame, without any part."""
+        """A tick without change still has a frame, with no differences."""
         state = frames.quantise(World().public())[SCARCITY]
 
         frame = frames.delta(SCARCITY, EPOCH, 6, 7, 5, state, state)
@@ -206,7 +209,21 @@ class TestFrames:
             "base": 6,
             "tick": 7,
             "sent_ns": 5,
+            "diff": b"\xff" * len(state),
         }
+        assert frames.in_json(frame, EPOCH, state) == {**frame, "diff": {}}
+
+    def test_the_links_hold(self) -> None:
+        """Nothing is left of imbalance in a delta: it is demand less supply, whatever happens."""
+        economy = Economy(Config(residents=2_000), 1)
+        states = [frames.quantise(economy.advance().public)[MARKET_TICK] for _ in range(30)]
+
+        for before, after in pairwise(states):
+            packed = frames.delta(MARKET_TICK, EPOCH, 1, 2, 0, before, after)["diff"]
+            linked = bytes([wire.LINKED, sorted(after).index("demand"), sorted(after).index("supply")])
+            assert linked + bytes([wire.UNCHANGED]) in packed
+            assert wire.apply(before, {"diff": packed}) == after
+        assert after["imbalance"] != before["imbalance"]
 
     def test_snapshot_carries_its_checksum(self) -> None:
         """A snapshot stands alone: no base, the whole state, why it came, and its sum."""

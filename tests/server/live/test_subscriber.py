@@ -122,7 +122,7 @@ class TestOps:
 
         hello = line.hub.hello()
 
-        assert (hello["version"], hello["epoch"], hello["tick"]) == (1, EPOCH, line.world.tick)
+        assert (hello["version"], hello["epoch"], hello["tick"]) == (2, EPOCH, line.world.tick)
         assert [channel["name"] for channel in hello["channels"]] == CHANNELS
         assert (len(hello["markets"]), len(hello["resources"])) == (32, 7)
         assert hello["channels"][0]["fields"]["price"] == [1_000_000, 32, "credits"]
