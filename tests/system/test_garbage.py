@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arena_client.wire import SUBPROTOCOL_JSON
 
 from server.live.collector import Collector
 from tests.support.arena import Bot, RunningServer, run_server
@@ -171,7 +172,7 @@ async def test_a_subscriber_that_was_set_aside_is_freed_when_it_goes(tmp_path: P
 @asynccontextmanager
 async def _subscribed(arena: RunningServer) -> AsyncIterator[Connection]:
     async with connected(arena.url) as connection:
-        connection.writer.write(HANDSHAKE % b"arena.v1.json")
+        connection.writer.write(HANDSHAKE % SUBPROTOCOL_JSON.encode())
         await connection.reader.readuntil(b"\r\n\r\n")
         text = b'{"op":"subscribe","id":"1","channel":"market_tick"}'
         connection.writer.write(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
