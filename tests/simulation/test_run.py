@@ -196,7 +196,7 @@ def test_a_refusal_after_the_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_disk_that_fails_anywhere_costs_nothing_acknowledged(error: int, first: int) -> None:
     """Some operation of a life fails, each in its turn: the process lives, says why, and the next one has it all.
 
-    Every operation is tried by `python -m loadtest.simulation --disk-failures`.
+    Every operation is tried by `python -m loadtest.simulation --disk-failures EIO`.
     """
     operations = fail_everywhere(133, error, is_lasting=error == errno.ENOSPC, first=first, step=23)
 
