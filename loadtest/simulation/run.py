@@ -408,9 +408,12 @@ class _Life:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder for a run and remove it."""
+    """Make a folder for a run; remove it afterwards, and let go of the memory."""
     with tempfile.TemporaryDirectory(dir=FOLDER if FOLDER.is_dir() else None) as folder:
         yield Path(folder)
+    # a dead server has set everything it had aside from the collector, and never took it back
+    gc.unfreeze()
+    gc.collect()
 
 
 def run_seed(seed: int, minutes: float) -> Summary:
