@@ -137,6 +137,8 @@ def beside_others(ids: Sequence[str], flood: Flood, quick: bool) -> list[Row]:
             for name, server in list(servers.items()):
                 block = flood.ask(server, CONNECTIONS, 0.5 if quick else 2.0)
                 if isinstance(block, str):
+                    if name == "ours":
+                        raise OSError(f"our own server failed: {block}")
                     failed[name] = block
                     del servers[name]
                 else:
