@@ -30,7 +30,7 @@ RSS_BYTES_MAX = 1_000_000_000
 ON_TIME_SHARE = 0.99
 """Of ticks that must begin within 20 ms of when they are due."""
 BEGAN_LATE = "tick_began_late"
-BEGAN_LATE_FIELDS = ("tick", "lateness_ms", "stalled_ms", "waited_ms")
+BEGAN_LATE_FIELDS = ("tick", "lateness_ms", "stalled_ms", "waited_ms", "before_ms")
 LINES_MAX = 100
 """Ticks later than 50 ms of which the result says what the machine and the event loop did meanwhile."""
 ACK_MS_MAX = 50.0

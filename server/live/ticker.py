@@ -74,6 +74,19 @@ class Start(NamedTuple):
     waited: float
 
 
+class Spent(NamedTuple):
+    """Where the time of a tick went, seconds one behind the other.
+
+    kernels: from the mark to the end of the kernels; frames: what is prepared behind them in their thread; waited: for
+    the mark to be on disk and for the event loop; published: making it visible.
+    """
+
+    kernels: float = 0.0
+    frames: float = 0.0
+    waited: float = 0.0
+    published: float = 0.0
+
+
 class StateHash(NamedTuple):
     """The hash of the world after a tick."""
 
@@ -165,8 +178,11 @@ class Ticker:
         self._state_bytes = StateBytes(world.economy.state)
         """What a hash is taken of; written again when the one before is there."""
         self._phases: list[tuple[str, float]] = []
-        self._computed = 0.0
-        """When the kernels of the tick under way were done (monotonic seconds)."""
+        self._marked = self._computed = self._prepared = 0.0
+        """When the mark of the tick under way was appended, its kernels were done, and what follows them in their
+        thread (monotonic seconds)."""
+        self._spent = Spent()
+        """By the tick before."""
         self._states: Mapping[str, WireState] = {}
         """What every state channel shows after the tick under way."""
         self._behind = SegmentStart(0, b"")
@@ -307,6 +323,7 @@ class Ticker:
                 lateness_ms=round(1_000 * (now - deadline), 3),
                 stalled_ms=round(1_000 * stalled, 3),
                 waited_ms=round(1_000 * waited, 3),
+                before_ms={name: round(1_000 * spent, 3) for name, spent in self._spent._asdict().items()},
             )
         if is_late:
             self._metrics.ticks_late.inc()
@@ -318,6 +335,7 @@ class Ticker:
             actions, commands = self._world.queue.drain(), self._recorder.take_commands()
             unix_ns = self._clock.unix_ns()
             seq = self._append_mark(len(actions), unix_ns)
+            self._marked = self._clock.monotonic()
             kernels = asyncio.get_running_loop().run_in_executor(self._kernels, self._advance, actions, commands)
             # the sync is waited for first: when it fails the kernels are still let finish
             synced, report = await asyncio.gather(self._world.journal.durable(seq), kernels, return_exceptions=True)
@@ -388,12 +406,13 @@ class Ticker:
         if is_hashed:
             data = self._state_bytes.take()
             self._hash = self._hashing.submit(lambda: StateHash(report.tick, hash_bytes(data)))
+        self._prepared = self._clock.monotonic()
         return report
 
     def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
         """Make a tick visible: everything here happens in one step of the event loop."""
-        committed_unix_ns = self._clock.unix_ns()
-        self._metrics.tick_sync_wait_seconds.observe(max(0.0, self._clock.monotonic() - self._computed))
+        committed_unix_ns, began = self._clock.unix_ns(), self._clock.monotonic()
+        self._metrics.tick_sync_wait_seconds.observe(max(0.0, began - self._computed))
         world, metrics = self._world, self._metrics
         world.receipts.apply(report)
         gone = world.registry.apply(report, world.economy.state)
@@ -425,6 +444,12 @@ class Ticker:
             metrics.conservation_checks.inc()
         for reason in gone.values():
             metrics.unregistrations.labels(reason).inc()
+        self._spent = Spent(
+            kernels=self._computed - self._marked,
+            frames=self._prepared - self._computed,
+            waited=began - self._prepared,
+            published=self._clock.monotonic() - began,
+        )
 
     def _freeze(self, reason: str) -> None:
         """Stop for good: no tick, no input; what was published stays readable."""
