@@ -66,6 +66,7 @@ from server.live.recorder import Recorder
 from server.live.switches import Switches
 from server.live.tick_log import log_tick
 from server.live.ticker import Ticker
+from server.live.turns import Turns
 from server.live.view import Published, View
 from server.live.watchdog import Watchdog
 from server.live.workers import SYSTEM, Workers
@@ -478,7 +479,7 @@ def build(
     switches = Switches(recorder, world.economy.state, metrics)
     recorder.followers += [world.agents.accepted, switches.accepted]
     budget, pace = TimeBudget(settings.intake_share, clock), Pace(world.queue, settings.tick_rate / 1_000, clock)
-    admission = Admission(recorder, Limits.of(settings, clock), budget, pace, metrics)
+    admission = Admission(recorder, Limits.of(settings, clock), budget, pace, Turns(clock), metrics)
     report = world.economy.report()
     if not past.told:
         past.begin(report, clock.unix_ns())

@@ -32,6 +32,7 @@ from server.live.pace import Pace
 from server.live.quick_check import quick_check
 from server.live.receipts import VALIDITY_TICKS, VALIDITY_TICKS_MAX, Receipt
 from server.live.recorder import Input, Recorder, Submitted, Taken
+from server.live.turns import Turns
 from server.metrics import Metrics
 
 BURST_SHARE = 10
@@ -203,9 +204,12 @@ class Caller(NamedTuple):
 class Admission:
     """Turns requests into inputs of the world, or refuses them. Everything is synchronous and on one thread."""
 
-    def __init__(self, recorder: Recorder, limits: Limits, budget: TimeBudget, pace: Pace, metrics: Metrics) -> None:
+    def __init__(
+        self, recorder: Recorder, limits: Limits, budget: TimeBudget, pace: Pace, turns: Turns, metrics: Metrics
+    ) -> None:
         self.limits = limits
         self.budget = budget
+        self.turns = turns
         self._pace = pace
         self._recorder = recorder
         self._agents = recorder.registry
@@ -323,6 +327,15 @@ class Admission:
             self._metrics.batches_refused.inc()
             raise
 
+    async def intake_turn(self) -> None:
+        """Return when it is a batch's turn to be looked at, until the caller awaits something. Raises as check_intake.
+
+        Others may have taken the room while it was read and while it waited.
+        """
+        self.check_intake()
+        await self.turns.take()
+        self.check_intake()
+
     def refuse_batch(self, key_hash: bytes) -> Sighted | None:
         """Do for a batch what caller and check_intake do, if there is no room for it; None, and nothing, otherwise."""
         if self._agents.owner_of_key(key_hash) is None:
@@ -348,6 +361,8 @@ class Admission:
             raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
         if (wait_s := self._pace.wait_s()) > 0:
             raise Full(f"the tick before was full, this one opens bit by bit; try again in {wait_s:.3f} s")
+        if (wait_s := self.turns.excess_s(is_flooded=self._pace.is_flooded)) > 0:
+            raise Full(f"as many batches wait as can be looked at in time; try again in {wait_s:.3f} s")
 
     def look_at(self, columns: Columns) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
         """Return the actions of a batch as rows (dtype ACTION, seq not filled), and which of them are surely right."""

@@ -28,6 +28,11 @@ class Pace:
         self._began = 0.0
         self._is_open = True
 
+    @property
+    def is_flooded(self) -> bool:
+        """Whether the tick before was full, as far as has been asked."""
+        return not self._is_open
+
     def wait_s(self) -> float:
         """Return how long until a batch may take some of the room, 0 when it may now."""
         queue, now = self._queue, self._clock.monotonic()

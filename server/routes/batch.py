@@ -74,8 +74,7 @@ def handlers(
     async def act_batch(call: Call) -> Response:
         admission.check_intake()
         data = await call.read()
-        # others may have taken it meanwhile
-        admission.check_intake()
+        await admission.intake_turn()
         with budget.spent():
             batch = batches.read(call.decode(data))
         results = Results(batch, is_waiting=call.query.wait is not None)

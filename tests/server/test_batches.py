@@ -24,6 +24,7 @@ from server.errors import BadRequest, Problem
 from server.live.admission import Admission, Limits, TimeBudget, agent_number, unknown_agent
 from server.live.pace import Pace
 from server.live.recorder import Recorder
+from server.live.turns import Turns
 from server.metrics import Metrics
 from tests.support.live import open_small
 
@@ -36,7 +37,7 @@ def admission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admission]:
     world, metrics, clock = open_small(tmp_path_factory.mktemp("world")), Metrics(), ManualClock()
     recorder = Recorder(world.journal, world.queue, world.receipts, world.registry, metrics)
     budget, pace = TimeBudget(0.5, clock), Pace(world.queue, 0.1, clock)
-    yield Admission(recorder, Limits.of(Settings(), clock), budget, pace, metrics)
+    yield Admission(recorder, Limits.of(Settings(), clock), budget, pace, Turns(clock), metrics)
     world.lock.release()
 
 

@@ -30,6 +30,7 @@ from server.live.pace import Pace
 from server.live.receipts import Receipts
 from server.live.recorder import Recorder, Submitted
 from server.live.registry import AgentRegistry
+from server.live.turns import Turns
 from server.live.view import Published
 from server.metrics import Metrics
 from server.middleware import Tally
@@ -100,6 +101,7 @@ class Desk:
         self._journal = MemoryJournal()
         self._queue = MarketQueue(1 << 16)
         self._pace = Pace(self._queue, 0.1, self.clock)
+        self._turns = Turns(self.clock)
         self.tally = Tally(self.metrics)
         self._left = CLEAR_EVERY
         self._clear()
@@ -172,7 +174,7 @@ class Desk:
         self.recorder = Recorder(
             journal, self._queue, Receipts(TICK, limit=2 * CLEAR_EVERY), self._registry, self.metrics
         )
-        self.admission = Admission(self.recorder, self._limits, self._budget, self._pace, self.metrics)
+        self.admission = Admission(self.recorder, self._limits, self._budget, self._pace, self._turns, self.metrics)
         self.hot = HotAction(self.admission, self.recorder, self.published, self.metrics, self.clock)
 
     def _register(self) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from server.live.admission import Admission, Limits, TimeBudget
 from server.live.desk import Desk, Identity, too_many
 from server.live.pace import Pace
 from server.live.switches import Switches
+from server.live.turns import Turns
 from server.routes import problem_of
 from tests.support.disks import FailingFile
 from tests.support.live import LiveWorld, live_world, soon, until
@@ -32,7 +33,7 @@ class Window:
         self.identity = Identity(agent, KEY)
         limits = Limits.of(Settings(rate_limit=per_minute), clock := ManualClock())
         pace = Pace(arena.recorder.queue, 0.1, clock)
-        admission = Admission(arena.recorder, limits, TimeBudget(1, clock), pace, arena.metrics)
+        admission = Admission(arena.recorder, limits, TimeBudget(1, clock), pace, Turns(clock), arena.metrics)
         switches = Switches(arena.recorder, arena.world.economy.state, arena.metrics)
         self.desk = Desk(admission, arena.recorder, switches, problem_of)
 

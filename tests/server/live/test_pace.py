@@ -53,8 +53,10 @@ def test_a_tick_is_open_at_once_unless_the_one_before_was_full(queue: MarketQueu
 def test_behind_a_full_tick_the_room_opens_evenly(queue: MarketQueue, pace: Pace, clock: ManualClock) -> None:
     """A share at once, the rest over three quarters of a period."""
     fill(queue, CAPACITY)
+    assert not pace.is_flooded
     queue.drain()
     at_once = pace.wait_s()
+    assert pace.is_flooded
     fill(queue, int(AT_ONCE_SHARE * CAPACITY))
     just = pace.wait_s()
     fill(queue, int((0.5 - AT_ONCE_SHARE / 2) * CAPACITY))

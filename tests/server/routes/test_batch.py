@@ -489,6 +489,31 @@ async def test_when_batches_have_had_their_share_of_the_time_more_are_refused(ar
     assert (alone.status_code, taken.status_code) == (202, 202)
 
 
+async def test_a_batch_that_would_wait_too_long_for_its_turn_is_refused(arena: RunningServer) -> None:
+    """Those who wait already have theirs; single actions have nothing to do with it."""
+    bot = await arena.register()
+    clock, turns = arena.clock, arena.parts.admission.turns
+    assert isinstance(clock, ManualClock)
+
+    async def slow() -> None:
+        await turns.take()
+        clock.advance(0.01)
+
+    batch = post("/api/actions", binary_limits(["x"], bot.agent_id), key_of(bot), BINARY)
+    async with connected(arena.url) as connection:
+        others = [asyncio.create_task(slow()) for _ in range(1_000)]
+        await others[10]
+        refused = await connection.ask(batch)
+        alone = await bot.act({**LIMIT, "client_action_id": "alone"})
+        assert len(turns) > 0
+        await asyncio.gather(*others)
+        taken = await connection.ask(batch)
+
+    assert (refused.status, refused.json()["code"]) == (429, 411)
+    assert "as many batches wait" in refused.json()["detail"]
+    assert (alone.status_code, taken.status) == (202, 202)
+
+
 async def test_a_world_that_takes_no_input_refuses_batches_at_once(arena: RunningServer) -> None:
     """503 before the body is looked at."""
     bot = await arena.register()
