@@ -31,7 +31,7 @@ async def test_each_level_tells_what_it_is_for() -> None:
 
     assert {"world_frozen", "invariant_broken"} <= log.lines("error").keys()
     late = log.lines("warning")["tick_began_late"]
-    assert late["before_ms"].keys() == {"kernels", "frames", "waited", "published"}, "where the tick before spent its time"
+    assert late["before_ms"].keys() == {"kernels", "frames", "waited", "published"}, "of the tick before"
     assert late["before_ms"]["published"] == 0, "the clock stood still while it was made visible"
     assert {"ready", "agent_registered", "stopped"} <= log.lines("info").keys()
     assert {"request", "tick", "action_decided"} <= log.lines("debug").keys()
