@@ -1,4 +1,4 @@
-"""docs/performance.md with its charts, and what docs/durability.md and docs/streams.md say was measured: from results.
+"""docs/performance.md with its charts, and what other pages of docs say was measured: from the committed results.
 
 python -m loadtest.cost_curves --pages
 """
@@ -6,12 +6,13 @@ python -m loadtest.cost_curves --pages
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loadtest.chart import Series, chart
+from loadtest.gateways.verdict import ASKED, held, trials
 from loadtest.locust.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ on this page is measured, none is typed. Measure again with
 """
 
 MEASURED, END = "<!-- measured: written by .venv/bin/python -m loadtest.cost_curves --pages -->", "<!-- end -->"
-"""Between these two, docs/durability.md, docs/streams.md and docs/loadtest.md are written from the results."""
+"""Between these two, docs/durability.md, streams.md, loadtest.md and gateways.md are written from the results."""
 CHECKED = (*(f"locust_{name}" for name in PROFILES), "stress", "leak")
 """Results that are numbers against thresholds."""
 
@@ -75,6 +76,7 @@ def files() -> dict[str, str]:
                 "flood": partial(_held, "Flood", "flood", _crowd),
             },
         ),
+        "gateways.md": _measured("gateways.md", {"gateways": _gateways}),
         **_charts(curves),
     }
 
@@ -155,7 +157,7 @@ def _rows(name: str, rows: Rows) -> str:
             f"**Rows of `arena bench`** ([{name}.json](../loadtest/results/{name}.json))\n",
             *head,
             *lines,
-            f"\n{_origin(rows[0])}\n",
+            f"\n{_origins(rows, 'id')}\n",
         ]
     )
 
@@ -165,11 +167,50 @@ def _held(title: str, name: str, facts: Callable[[Document], dict[str, object]],
     return "\n".join(
         [
             f"**{title}** ([{name}.json](../loadtest/results/{name}.json))\n",
-            _line("what", "seen"),
-            _line("---", "---"),
-            *(_line(what, f"{seen:,}" if isinstance(seen, int) else str(seen)) for what, seen in facts(result).items()),
-            *(_line(f"it holds: {what}", "yes" if held else "**no**") for what, held in result["held"].items()),
+            *_seen(facts(result), result["held"]),
             f"\n{_origin(result)}\n",
+        ]
+    )
+
+
+def _seen(facts: dict[str, object], judged: dict[str, bool]) -> list[str]:
+    return [
+        _line("what", "seen"),
+        _line("---", "---"),
+        *(_line(what, f"{seen:,}" if isinstance(seen, int) else str(seen)) for what, seen in facts.items()),
+        *(_line(f"it holds: {what}", "yes" if holds else "**no**") for what, holds in judged.items()),
+    ]
+
+
+def _gateways(result: Document) -> str:
+    """Return what runs of gateways saw, whether it holds, and where each of their parts comes from."""
+    exchanges, outages, acks = (result[part] for part in ASKED)
+    facts = {
+        "kills at a step of an exchange": trials(result, "exchanges"),
+        "actions acknowledged": exchanges["actions_acknowledged"],
+        "actions surely refused": exchanges["actions_surely_refused"],
+        "promises broken": len(exchanges["wrong"]),
+        "engines killed under open sockets": outages["outages"],
+        "sockets that were open then, over all": outages["sockets_times_outages"],
+        "of these lost": outages["sockets_lost"],
+        "first new frame at the last subscriber, s after the new engine was ready, at most": max(
+            part["back_s"]["max"] for part in outages["parts"]
+        ),
+        "acknowledgements each way": acks["requests"],
+        **{
+            f"durable acknowledgement {where}, {many}, ms p50 (a run each)": " ".join(
+                f"{part[kind][way]['p50']:.1f}" for part in acks["parts"]
+            )
+            for kind, many in (("one_at_a_time_ms", "one at a time"), ("32_at_once_ms", "32 at once"))
+            for way, where in (("gateway", "through a gateway"), ("engine", "straight"))
+        },
+    }
+    return "\n".join(
+        [
+            "**Gateways** ([gateways.json](../loadtest/results/gateways.json))\n",
+            *_seen(facts, held(result)),
+            "",
+            *(f"{part}: {_parts(result[part])}\n" for part in ASKED),
         ]
     )
 
@@ -215,6 +256,20 @@ def _faults(result: Document) -> dict[str, object]:
         "states compared": result["states_compared"],
         "gaps undetected": len(result["differing"]) + len(result["event_lists_broken"]),
         "checksums that did not fit": len(result["checksum_misses"]),
+        **_private(result),
+    }
+
+
+def _private(result: Document) -> dict[str, object]:
+    # runs before a bot took part know nothing of it
+    if "private_actions" not in result:
+        return {}
+    return {
+        "actions of the bot": result["private_actions"],
+        "entries of its private channel, to each follower": ", ".join(
+            f"{count:,}" for count in result["private_entries"].values()
+        ),
+        "of these lost or broken": len(result["private_lost"]) + len(result["private_entries_broken"]),
     }
 
 
@@ -262,9 +317,20 @@ def _table(counts: dict[str, int]) -> list[str]:
 
 
 def _parts(result: Document) -> str:
-    """Say where the parts of a long run come from."""
-    revisions = dict.fromkeys(part["revision"] for part in result["parts"])
-    return f"{len(result['parts'])} runs at revision {', '.join(revisions)}; {result['parts'][0]['machine']}."
+    """Say where the parts of a long run come from: how many of each machine, and the revisions there."""
+    parts = result["parts"]
+    revisions: dict[str, list[str]] = {}
+    for part in parts:
+        revisions.setdefault(part["machine"], []).append(part["revision"])
+    of_each = (
+        f"{_count(len(found), 'run')} at revision {', '.join(dict.fromkeys(found))}, {machine}"
+        for machine, found in revisions.items()
+    )
+    return f"{'; '.join(of_each)}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _result(name: str) -> Any:
@@ -282,8 +348,10 @@ def _bars(rows: Rows) -> str:
         verdict = "pass" if row["pass"] else "**misses**"
         value, bar = f"{row['value']:g}", f"{sign} {row['bar']:g}"
         lines.append(_line(f"`{row['id']}`", value, bar, verdict, row["unit"], row["spread"]))
-    lines.append(f"\n{_origin(rows[0])} What each row includes and what not stands beside it in")
-    lines.append("[bench.json](../loadtest/results/bench.json).\n")
+    lines.append(
+        "\nWhat each row includes and what not stands beside it in [bench.json](../loadtest/results/bench.json).\n"
+    )
+    lines.append(f"{_origins(rows, 'id')}\n")
     return "\n".join(lines)
 
 
@@ -479,6 +547,16 @@ def _formula(name: str, fit: Document, of: str) -> str:
 
 def _origin(document: Document) -> str:
     return f"Revision {document['revision']}, {document['machine']}."
+
+
+def _origins(documents: Iterable[Document], name: str) -> str:
+    """Say where rows of one table come from: together when they are of one origin, else by origin with their names."""
+    rows: dict[str, list[str]] = {}
+    for document in documents:
+        rows.setdefault(_origin(document), []).append(f"`{document[name]}`")
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "\n".join(f"- {', '.join(names)}: {origin[0].lower()}{origin[1:]}" for origin, names in rows.items())
 
 
 def _line(*cells: str) -> str:

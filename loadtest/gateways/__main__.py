@@ -3,8 +3,9 @@
     python -m loadtest.gateways --exchanges 1000 --outages 200 --acks 2000 --out loadtest/results/gateways.json
 
 Each of the three can be run by itself, and in parts: --out keeps what the file has of the others, and with --append of
-the same; --seed tells the parts apart. Prints one JSON object and leaves 1
-when a promise was broken. Needs a Valkey or Redis: --redis URL, else valkey-server or redis-server is started here.
+the same; --seed tells the parts apart. Prints one JSON object. It holds when no part broke a promise and all parts
+together have as many trials as above, which are those promised; how many there are so far is told. Leaves 1 when this
+run broke a promise. Needs a Valkey or Redis: --redis URL, else valkey-server or redis-server is started here.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.gateways.valkey import Valkey
+from loadtest.gateways.verdict import ASKED, concluded, told
 from loadtest.parts import total
 from server import kernel_cache
 from server.provenance import revision, this_machine
 
-PARTS = ("exchanges", "outages", "acks")
+PARTS = tuple(ASKED)
 
 
 def main() -> int:
@@ -50,8 +52,10 @@ def main() -> int:
     with ExitStack() as stack:
         redis = given.redis or stack.enter_context(Valkey()).url
         found = {part: _run(part, given, redis) for part in PARTS if getattr(given, part)}
-    text = json.dumps(_complete(found, given.out, append=given.append), indent=1) + "\n"
+    whole = _complete(found, given.out, append=given.append)
+    text = json.dumps(concluded(whole), indent=1) + "\n"
     sys.stdout.write(text)
+    sys.stderr.write(told(whole))
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
     return 0 if all(result["holds"] for result in found.values()) else 1
@@ -88,7 +92,7 @@ async def run(part: str, given: argparse.Namespace, folder: Path, redis: str) ->
 
 
 def _complete(found: dict[str, Any], out: Path | None, *, append: bool) -> dict[str, Any]:
-    """Return what was found, added to what a file has of it when asked, and what it has of what was not run."""
+    """Return by part what was found, added to what a file has of it when asked, and what it has of what was not run."""
     before = json.loads(out.read_text(encoding="utf-8")) if out is not None and out.exists() else {}
     whole = {}
     for part in PARTS:
@@ -96,7 +100,7 @@ def _complete(found: dict[str, Any], out: Path | None, *, append: bool) -> dict[
             whole[part] = total([*(before.get(part, {}).get("parts", []) if append else []), found[part]])
         elif part in before:
             whole[part] = before[part]
-    return {"holds": all(result["holds"] for result in whole.values()), **whole}
+    return whole
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Acks:
             f"{AT_ONCE}_at_once_ms": {name: _figures(times) for name, times in crowded.items()},
             "added_ms_p50": round(1_000 * (p50 - percentile(single["engine"], 0.5)), 3),
             "p50_ms_bar": 1_000 * BAR_S,
+            "bar_is_for": "one at a time, through the gateway; many at once are told, not judged",
         }
 
     def _servers(self) -> dict[str, Server]:

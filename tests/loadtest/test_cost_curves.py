@@ -92,6 +92,42 @@ def test_the_page_follows_from_the_results() -> None:
         assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"write {name} again: see pages.py"
 
 
+def test_rows_of_different_origin_say_so() -> None:
+    """Rows measured again on another machine name it; those of one origin say it once."""
+    rows = [
+        {"id": "a", "revision": "1", "machine": "old"},
+        {"id": "b", "revision": "2", "machine": "new"},
+        {"id": "c", "revision": "1", "machine": "old"},
+    ]
+
+    assert pages._origins(rows, "id") == "- `a`, `c`: revision 1, old.\n- `b`: revision 2, new."
+    assert pages._origins(rows[:1] + rows[2:], "id") == "Revision 1, old."
+
+
+def test_parts_of_different_machines_say_so() -> None:
+    """How many runs each machine had, and at which revisions."""
+    parts = [
+        {"revision": revision, "machine": machine}
+        for revision, machine in (("1", "old"), ("2", "old"), ("1", "old"), ("2", "new"))
+    ]
+
+    assert pages._parts({"parts": parts}) == "3 runs at revision 1, 2, old; 1 run at revision 2, new."
+
+
+def test_every_row_of_a_page_has_its_origin() -> None:
+    """In what is committed: a page names each revision and machine that its rows come from."""
+    files = pages.files()
+
+    for page, result in (("streams.md", "streams"), ("performance.md", "bench"), ("durability.md", "durable")):
+        for row in json.loads((ROOT / f"loadtest/results/{result}.json").read_text(encoding="utf-8")):
+            [line] = [
+                line
+                for line in files[page].splitlines()
+                if f"revision {row['revision']}, {row['machine']}." in line and f"`{row['id']}`" in line
+            ] or [f"Revision {row['revision']}, {row['machine']}."]
+            assert line in files[page], row["id"]
+
+
 def test_the_results_are_whole() -> None:
     """The committed curves go from ten thousand to ten million residents and to 100,000 orders in a tick."""
     curves = json.loads((ROOT / "loadtest/results/cost_curves.json").read_text(encoding="utf-8"))

@@ -214,10 +214,10 @@ async def test_the_sdk_does_not_notice_which_one_it_talks_to(tmp_path: Path, val
 
 
 def test_the_command_prints_what_it_found(tmp_path: Path) -> None:
-    """One JSON object, 0 when everything holds; a file keeps what other runs have put there."""
+    """One JSON object, 0 when no promise was broken; a file keeps what other runs have put there, and counts it."""
     out = tmp_path / "result.json"
-    before = {"holds": True, "kills": 7}
-    out.write_text(json.dumps({"holds": True, "exchanges": total([before])}))
+    exchanges, outages = {"holds": True, "kills": 7}, {"holds": True, "outages": 199, "sockets_lost": 0}
+    out.write_text(json.dumps({"holds": True, "exchanges": total([exchanges]), "outages": total([outages])}))
 
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.gateways", "--outages", "1", "--sockets", "4", "--acks", "20",
@@ -233,4 +233,8 @@ def test_the_command_prints_what_it_found(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result == json.loads(out.read_text())
     assert result["exchanges"]["kills"] == 7
+    assert result["held"]["outages: at least 200 outages"]
+    assert not result["held"]["exchanges: at least 1,000 kills"]
+    assert not result["holds"]
+    assert "acks: 20 of 2,000 requests" in done.stderr.decode()
     assert result["acks"]["parts"][0]["one_at_a_time_ms"]["gateway"]["p50"] > 0
