@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-_DATA = (b"snapshot", b"delta", b"event", b"lagged")
+_DATA = (b"snapshot", b"delta", b"event", b"entries", b"lagged")
 DATA: Final = tuple(b"\xa4type" + bytes((0xA0 + len(kind),)) + kind for kind in _DATA) + tuple(
     b'"type":"' + kind + b'"' for kind in _DATA
 )

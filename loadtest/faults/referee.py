@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from arena_client import ArenaStream, EventReceived, Lagged, StateChanged, wire
 from arena_client.backoff import Backoff
 from arena_client.stream import OutOfStep
 
 STATE, EVENTS = ("market_tick", "psychology_update"), ("discovery_event", "catastrophic_event")
+NARROWED = STATE[0]
+"""The channel that may be narrowed to markets."""
 BACKOFF = Backoff(base_s=0.05, cap_s=1.0)
 """Shorter than the SDK's own: most connections here are cut for the sake of it."""
 
@@ -40,14 +42,25 @@ class Referee:
             self.checksum_misses.append(f"{name}: {channel}: {reason}")
 
 
+class Narrowing(NamedTuple):
+    """What a client wants of `market_tick`: only some markets, a frame every so many ticks."""
+
+    markets: tuple[str, ...]
+    every: int
+
+
 class Client:
     """A user of the SDK that follows four channels and believes nothing.
 
-    events: by channel, the numbers of the events that came, in order.
+    narrowing: of its `market_tick`, None for all of it. events: by channel, the numbers of the events that came, in
+    order.
     """
 
-    def __init__(self, name: str, port: int, referee: Referee, subprotocol: str) -> None:
+    def __init__(
+        self, name: str, port: int, referee: Referee, subprotocol: str, narrowing: Narrowing | None = None
+    ) -> None:
         self.name = name
+        self.narrowing = narrowing
         self.stream = ArenaStream(f"http://127.0.0.1:{port}", subprotocol=subprotocol, backoff=BACKOFF, silence_s=5.0)
         self.events: dict[str, list[int]] = {channel: [] for channel in EVENTS}
         self.lagged = 0
@@ -58,7 +71,7 @@ class Client:
         """Follow until cancelled. Raises what ended the stream."""
         async with self.stream as stream:
             for channel in STATE:
-                await stream.subscribe(channel)
+                await stream.subscribe(channel, **self._wishes(channel))
             for channel in EVENTS:
                 await stream.follow(channel, since=0)
             self._ready.set()
@@ -67,13 +80,17 @@ class Client:
                     case StateChanged(channel, mirror):
                         assert mirror.epoch is not None
                         assert mirror.seq is not None
-                        self._referee.take(self.name, channel, mirror.epoch, mirror.seq, mirror.state)
+                        place = f"{channel} {self._wishes(channel) or ''}"
+                        self._referee.take(self.name, place, mirror.epoch, mirror.seq, mirror.state)
                     case EventReceived(channel):
                         self.events[channel].append(update.seq)
                     case OutOfStep(channel, reason):
                         self._referee.hear(self.name, channel, reason)
                     case Lagged():
                         self.lagged += 1
+
+    def _wishes(self, channel: str) -> dict[str, Any]:
+        return self.narrowing._asdict() if self.narrowing and channel == NARROWED else {}
 
     async def ready(self) -> None:
         """Return when it follows everything."""

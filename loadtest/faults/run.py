@@ -12,14 +12,18 @@ from typing import Any
 
 from arena_client import wire
 
+from loadtest.faults.private import Bot, Owner, broken_entries
 from loadtest.faults.proxy import FaultProxy
-from loadtest.faults.referee import EVENTS, STATE, Client, Referee
+from loadtest.faults.referee import EVENTS, NARROWED, STATE, Client, Narrowing, Referee
 from loadtest.process import FIRST_START_S, ServerProcess, free_port
 
 WORLD = (
     "--residents", "2000", "--tick-rate", "50", "--discovery-probability", "0.05", "--catastrophe-probability", "0.05",
+    "--rate-limit", "10000000",
 )  # fmt: skip
 """Small and quick, and so full of events that every fault may hit one."""
+NARROWING = Narrowing(("food", "housing", "oil"), 3)
+"""Of one client of each encoding, beside the others."""
 RATE = 0.06
 """Share of the frames that something happens to."""
 CALM_TICKS = 40
@@ -40,10 +44,20 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
             Client(f"client {i}", proxy.port, referee, wire.SUBPROTOCOLS[i % len(wire.SUBPROTOCOLS)])
             for i in range(clients)
         ]
-        running = [asyncio.create_task(user.run()) for user in users]
+        users += [
+            Client(f"narrowed {subprotocol}", proxy.port, referee, subprotocol, NARROWING)
+            for subprotocol in wire.SUBPROTOCOLS
+        ]
+        bot = Bot(server.url, seed)
+        key = await bot.register()
+        owners = [
+            Owner(f"owner {subprotocol}", proxy.port, referee, subprotocol, key) for subprotocol in wire.SUBPROTOCOLS
+        ]
+        running = [asyncio.create_task(one.run()) for one in (*users, *owners)]
         try:
-            for user in users:
-                await user.ready()
+            for one in (*users, *owners):
+                await one.ready()
+            running.append(asyncio.create_task(bot.run()))
             done = 0
             while (injected := proxy.faults.total() + done) < faults or done < restarts:
                 _raise_ended(running)
@@ -58,10 +72,12 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
             last = await _calm(server, users)
             lists = await _event_lists(users)
             ends = await asyncio.to_thread(_ends, server, users, last)
+            private = await _private(bot, running[-1], owners)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await bot.close()
             await asyncio.to_thread(server.stop)
     return {
         "faults": dict(sorted(proxy.faults.items())),
@@ -73,11 +89,12 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
         "differing": referee.differing[:10],
         "checksum_misses": referee.checksum_misses[:10],
         "noticed": dict(referee.noticed.most_common(12)),
-        "reconnects": sum(user.stream.reconnects for user in users),
-        "resyncs": sum(user.stream.resyncs for user in users),
+        "reconnects": sum(one.stream.reconnects for one in (*users, *owners)),
+        "resyncs": sum(one.stream.resyncs for one in (*users, *owners)),
         "lagged": sum(user.lagged for user in users),
         **ends,
         **_events(lists),
+        **private,
     }
 
 
@@ -132,6 +149,26 @@ async def _event_lists(users: list[Client]) -> dict[str, dict[str, list[int]]]:
     }
 
 
+async def _private(bot: Bot, acting: asyncio.Task[None], owners: list[Owner]) -> dict[str, Any]:
+    """Let the bot come to its end, wait until its owners have heard of it, and hold what they heard to the engine."""
+    acting.cancel()
+    last = await bot.finish()
+    # who never hears of it is told of
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CALM_S):
+            while not all(owner.has_seen(last) for owner in owners):  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.05)
+    holdings = await bot.holdings()
+    broken = {owner.name: broken_entries(owner.entries, bot.told, holdings) for owner in owners}
+    return {
+        "private_actions": len(bot.told),
+        "private_entries": {owner.name: len(owner.entries) for owner in owners},
+        "private_order_entries": sum(entry["entry"] == "order" for entry in owners[0].entries),
+        "private_lost": [told for owner in owners for told in owner.lost][:10],
+        "private_entries_broken": [f"{name}: {problem}" for name, found in broken.items() for problem in found][:10],
+    }
+
+
 def _events(lists: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
     broken = [
         f"{name}: {channel}: {problem}"
@@ -148,16 +185,17 @@ def _events(lists: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
 def _ends(server: ServerProcess, users: list[Client], tick: int) -> dict[str, Any]:
     """Compare all copies with what the server answers of their ticks."""
     unequal = []
-    documents: dict[tuple[str, int], dict[str, Any]] = {}
+    documents: dict[tuple[str, int, tuple[str, ...]], dict[str, Any]] = {}
     for user in users:
         for channel in STATE:
+            markets = user.narrowing.markets if user.narrowing and channel == NARROWED else ()
             mirror = user.stream.mirror(channel)
             seq, values = mirror.seq, mirror.values()
             assert seq is not None
             assert seq >= tick
-            if (channel, seq) not in documents:
-                documents[channel, seq] = _shown(server, channel, seq)
-            if documents[channel, seq] != values:
+            if (channel, seq, markets) not in documents:
+                documents[channel, seq, markets] = _shown(server, channel, seq, markets)
+            if documents[channel, seq, markets] != values:
                 unequal.append(f"{user.name}: {channel} at {seq}")
     return {"compared_with_server": len(documents), "unequal_in_the_end": unequal[:10]}
 
@@ -179,12 +217,13 @@ def broken_list(numbers: list[int], all_lists: list[list[int]]) -> str | None:
     return None if numbers[-1] == last else f"ends with {numbers[-1]}, others with {last}"
 
 
-def _shown(server: ServerProcess, channel: str, tick: int) -> dict[str, Any]:
-    """Return what GET shows of a channel at a tick, by field, as a copy has it."""
+def _shown(server: ServerProcess, channel: str, tick: int, wanted: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what GET shows of a channel at a tick, by field, as a copy has it; wanted: names of markets, () = all."""
     if channel == "psychology_update":
         values: dict[str, Any] = server.document(f"/api/psychology?tick={tick}")["values"]
         return values
     markets = server.document(f"/api/markets?tick={tick}")["markets"]
+    markets = [market for market in markets if not wanted or market["name"] in wanted]
     fields = [name for name in markets[0] if name not in ("id", "name", "day")]
     return {name: [market[name] for market in markets] for name in fields}
 
@@ -196,7 +235,10 @@ def check(result: dict[str, Any], faults: int, restarts: int) -> dict[str, bool]
         "no undetected gap": not result["differing"] and not result["event_lists_broken"],
         "no checksum miss": not result["checksum_misses"],
         "every copy ends equal to the server": not result["unequal_in_the_end"] and result["compared_with_server"] > 0,
-        "there was something to lose": min(result["events"].values()) > 0 and result["states_compared"] > 0,
+        "no entry of a private channel lost": not result["private_entries_broken"] and not result["private_lost"],
+        "there was something to lose": min(result["events"].values()) > 0
+        and result["states_compared"] > 0
+        and result["private_order_entries"] > 0,
     }
 
 

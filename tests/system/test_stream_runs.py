@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from arena_client import EntriesReceived
+from arena_client.mirror import Mirror
+from arena_client.subscription import Report, Session
 
 from loadtest import churn, slow_readers, storm
 from loadtest.faults import run as faults_run
@@ -43,13 +47,29 @@ class TestChurn:
         assert result["aborts"] > 0
 
     def test_foreign_bytes_are_seen(self) -> None:
-        """On a connection that asked for nothing, and on one that asked for something else."""
+        """Where nothing was asked for, before the hello, of another channel, twice, and what is no message."""
         foreign: list[str] = []
+        snapshot = {"type": "snapshot", "channel": "psychology_update", "seq": 5, "base": None}
         churn.Idle(foreign).data_received(b"a")
-        one = churn.Checked("psychology_update", foreign)
-        one.message(churn.wire.encode({"type": "delta", "channel": "inflation_update"}, "arena.v2.msgpack"))
+        early, greeted = churn.Checked("psychology_update", foreign), churn.Checked("psychology_update", foreign)
+        for one, message in (
+            (early, snapshot),
+            (greeted, {"type": "hello"}),
+            (greeted, snapshot),
+            (greeted, snapshot | {"channel": "inflation_update", "seq": 6, "base": 5}),
+            (greeted, snapshot),
+        ):
+            one.message(churn.wire.encode(message, "arena.v2.msgpack"))
+        greeted.message(b"\xc1")
 
-        assert len(foreign) == 2
+        assert [said.partition(":")[0] for said in foreign] == [
+            "1 bytes on a connection that asked for nothing",
+            "snapshot of psychology_update before the hello",
+            "snapshot of inflation_update on a subscription to psychology_update",
+            "snapshot 5 after None, stood at 5",
+            "not a message",
+        ]
+        assert greeted.frames == 2
 
 
 def test_a_storm_is_over_when_everybody_is_in_step(tmp_path: Path) -> None:
@@ -86,3 +106,43 @@ def test_a_few_faults_and_a_restart_leave_everybody_equal(tmp_path: Path) -> Non
     assert faults_run.check(result, 40, 1) == dict.fromkeys(faults_run.check(result, 40, 1), True), result
     assert not faults_run.check(result, 41_000, 1)["as many faults and restarts as asked for"]
     assert result["reconnects"] >= 4
+    assert result["private_actions"] > 20
+    assert len(set(result["private_entries"].values())) == 1
+
+
+def test_a_lost_entry_of_a_private_channel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted in one follower, which passes over an entry and believes that nothing was missing."""
+    take = Session._on_entries
+    left_out: list[object] = []
+
+    def forgetful(self: Session, message: Mapping[str, Any]) -> list[Report]:
+        reports = take(self, message)
+        for report in reports:
+            if isinstance(report, EntriesReceived) and not left_out:
+                # not the registration's, which has no name and may come before the channel is followed
+                left_out.extend([entry for entry in report.entries if entry.get("client_action_id")][:1])
+                report.entries[:] = [entry for entry in report.entries if entry not in left_out]
+        return reports
+
+    monkeypatch.setattr(Session, "_on_entries", forgetful)
+    result = asyncio.run(faults_run.run(tmp_path, faults=10, restarts=0, clients=1))
+    held = faults_run.check(result, 10, 0)
+
+    assert left_out
+    assert [name for name, holds in held.items() if not holds] == ["no entry of a private channel lost"]
+
+
+def test_a_narrowed_copy_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted in the narrowed followers alone: the prices of their markets are swapped."""
+    values = Mirror.values
+
+    def wrong(self: Mirror) -> dict[str, Any]:
+        found = values(self)
+        return {**found, "price": found["price"][::-1]} if self.fields else found  # type: ignore[index]  # a list here
+
+    monkeypatch.setattr(Mirror, "values", wrong)
+    result = asyncio.run(faults_run.run(tmp_path, faults=10, restarts=0, clients=1))
+    held = faults_run.check(result, 10, 0)
+
+    assert [name for name, holds in held.items() if not holds] == ["every copy ends equal to the server"]
+    assert all(found.startswith("narrowed") for found in result["unequal_in_the_end"])
