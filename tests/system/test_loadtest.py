@@ -8,6 +8,7 @@ import json
 import random
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from loadtest import crowd, firehose, session
-from loadtest.process import ServerProcess, percentile, python
+from loadtest import crowd, firehose, session, swarm
+from loadtest.process import ROOT, ServerProcess, environment, percentile, python
 from tests.support.deadlines import seconds
 
 SMALL = ("--residents", "2000", "--max-agents", "64", "--order-book-max", "4096")
@@ -66,6 +67,43 @@ async def test_the_swarm_counts_every_frame(server: ServerProcess) -> None:
     assert result["frames_fewest"] >= 20
     assert result["frames"] == pytest.approx(120 * result["frames_most"], rel=0.2)
     assert (result["lost"], result["closed_early"], result["strict"]) == ([], 0, 2)
+
+
+@pytest.mark.timeout(300)
+def test_the_swarm_holds_the_server_to_its_bars(server: ServerProcess, tmp_path: Path) -> None:
+    """More sockets than the soft limit allows are made room for; the result is kept; a bar that is missed leaves 1."""
+    out = tmp_path / "swarm.json"
+    command = (
+        "ulimit -Sn 300; exec", sys.executable, "-m", "loadtest.swarm", "--url", server.url, "--subscribers", "320",
+        "--seconds", "2", "--out", str(out), "--bar", "frames_share_fewest=0.5", "--bar", "ticks_on_time_share=0",
+    )  # fmt: skip
+
+    done, missed = (
+        subprocess.run(
+            ["/bin/sh", "-c", " ".join((*command, *more))],
+            cwd=ROOT, env=environment(), capture_output=True, timeout=seconds(100), check=False,
+        )
+        for more in ((), ("--bar", "ticks=1000"))
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr.decode()[-2_000:]
+    assert missed.returncode == 1
+    result = json.loads(out.read_text())
+    assert [name for name, check in result["checks"].items() if not check["pass"]] == ["ticks"]
+    assert result["seen"]["subscribers"] == 320
+
+
+def test_each_check_of_the_swarm_can_fail() -> None:
+    """Somebody out of step, somebody cut off, nothing that happened, one subscriber that had less than the others."""
+    good: dict[str, Any] = {"lost": [], "closed_early": 0, "ticks": 100, "frames_meanwhile_fewest": 99}
+    bad = [{"lost": ["a gap"]}, {"closed_early": 1}, {"ticks": 0}, {"frames_meanwhile_fewest": 98}]
+
+    assert all(check.passes for check in swarm.checks(good))
+    assert [[check.name for check in swarm.checks(good | one) if not check.passes] for one in bad] == [
+        ["lost"], ["closed_early"], ["ticks"], ["frames_share_fewest"],
+    ]  # fmt: skip
+    assert swarm.on_time({"share_on_time": 0.95}).passes
+    assert not swarm.on_time({"share_on_time": 0.94}).passes
 
 
 @pytest.mark.timeout(300)
