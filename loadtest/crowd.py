@@ -21,10 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest.process import ServerProcess, python
+from loadtest import scrape
+from loadtest.process import ServerProcess, python, warm
 from loadtest.verdict import conclude
 
-FIRST_START_S, START_S = 600.0, 120.0
+START_S = 120.0
 SAMPLE_EVERY_S = 1.0
 RSS_BYTES_MAX = 1_000_000_000
 ON_TIME_SHARE = 0.99
@@ -36,7 +37,6 @@ LINES_MAX = 100
 ACK_MS_MAX = 50.0
 OVER = 4.0
 """A flood sends so many times what is admitted."""
-LATENESS = "arena_tick_lateness_seconds"
 
 Document = dict[str, Any]
 
@@ -49,10 +49,8 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "--agents-per-owner-max", str(max(10, agents_each)), "--queue-actions-max", str(given.queue),
     )  # fmt: skip
     data = folder / "world"
-    with ServerProcess(data, *flags) as server:
-        # what a first start needs for compiling is not what a server needs
-        server.wait_ready(FIRST_START_S)
-        server.stop()
+    # what a first start needs for compiling is not what a server needs
+    warm(data, *flags)
     with ServerProcess(data, *flags) as server:
         server.wait_ready(START_S)
         sender = python(
@@ -76,7 +74,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         finally:
             sender.kill()
             sender.wait()
-        whole = _after_a_tick(server)
+        whole = server.samples_after_a_tick()
         stopping = time.monotonic()
         status = server.stop()
         stopped_s = time.monotonic() - stopping
@@ -87,7 +85,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "residents": given.residents,
         "queue_actions_max": given.queue,
         "sent": sent,
-        "server": _seen(before, after, wall),
+        "server": _seen(scrape.since(before, after), wall),
         "began_late": [{name: line[name] for name in BEGAN_LATE_FIELDS} for line in began_late[:LINES_MAX]],
         "accepted_by_server": _accepted(whole),
         "memory": {"rss_mb_first": rss[0] / 1e6, "rss_mb_most": max(rss) / 1e6, "rss_mb_last": rss[-1] / 1e6},
@@ -103,44 +101,28 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
     }
 
 
-def _after_a_tick(server: ServerProcess) -> Mapping[str, float]:
-    """Return the metrics after one more tick has begun and ended: what is counted tick by tick is whole then."""
-    first, deadline = server.samples()["arena_ticks_total"], time.monotonic() + START_S
-    while (samples := server.samples())["arena_ticks_total"] < first + 2:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"no tick in {START_S} s; the server says: {server.last_lines()}")
-        time.sleep(SAMPLE_EVERY_S)
-    return samples
-
-
-def _seen(before: Mapping[str, float], after: Mapping[str, float], wall: float) -> Document:
-    """Return what the server counted between two readings of its metrics, wall seconds apart."""
-    more = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    ticks = more["arena_ticks_total"]
+def _seen(more: Mapping[str, float], wall: float) -> Document:
+    """Return what the server counted in wall seconds."""
+    ticks = scrape.ticks(more)
     return {
         "seconds": wall,
-        "ticks": int(ticks),
-        "ticks_late": int(more["arena_ticks_late_total"]),
-        "scheduler_stalls": int(more["arena_scheduler_stalls_total"]),
+        "ticks": ticks["executed"],
+        "ticks_late": ticks["late"],
+        "scheduler_stalls": ticks["scheduler_stalls"],
         "share_within_ms": {
-            bound: more[f'{LATENESS}_bucket{{le="{bound}"}}'] / max(1.0, more[f"{LATENESS}_count"])
-            for bound in ("0.01", "0.02", "0.05", "0.1")
+            bound: scrape.begun(more, bound) / max(1.0, scrape.begun(more)) for bound in ("0.01", "0.02", "0.05", "0.1")
         },
-        "actions_per_tick": _accepted(more) / max(1.0, ticks),
-        "tick_ms_mean": 1_000 * more["arena_tick_total_seconds_sum"] / max(1.0, ticks),
+        "actions_per_tick": _accepted(more) / max(1.0, ticks["executed"]),
+        "tick_ms_mean": ticks["ms_mean"],
         "journal_mb": more["arena_journal_bytes_total"] / 1e6,
-        "sync_ms_mean": 1_000 * more["arena_journal_sync_seconds_sum"] / max(1.0, more["arena_journal_syncs_total"]),
+        "sync_ms_mean": ticks["sync_ms_mean"],
         "batches_refused": int(more["arena_batches_refused_total"]),
     }
 
 
 def _accepted(samples: Mapping[str, float]) -> float:
     """Return how many actions were accepted at the door."""
-    return sum(
-        value
-        for name, value in samples.items()
-        if name.startswith("arena_actions_total{") and 'outcome="accepted"' in name
-    )
+    return scrape.total(samples, "arena_actions_total", 'outcome="accepted"')
 
 
 def checks(kind: str, result: Document) -> dict[str, bool]:

@@ -26,6 +26,8 @@ LIFTED = ("--address-rate-limit", "10000000", "--registration-rate-limit", "1000
 FIRST_START_S = 600.0
 """The first start of a release compiles every kernel."""
 STOP_S = 30.0
+TICK_S = 120.0
+"""Longest wait for a tick."""
 
 
 class ServerProcess:
@@ -102,6 +104,18 @@ class ServerProcess:
         """Return the samples of /metrics by name with labels, as they are exposed."""
         return scrape.parse(self.get("/metrics")[1].decode())
 
+    def samples_after_a_tick(self) -> dict[str, float]:
+        """Return the metrics when one more tick has begun and ended: what is counted tick by tick is whole then.
+
+        Raises RuntimeError when there is none.
+        """
+        first, deadline = self.samples()["arena_ticks_total"], time.monotonic() + TICK_S
+        while (samples := self.samples())["arena_ticks_total"] < first + 2:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no tick in {TICK_S} s; the server says: {self.last_lines()}")
+            time.sleep(POLL_S)
+        return samples
+
     def rss_bytes(self) -> int:
         """Return the resident memory of the process."""
         return _status_kib(self._process.pid, "VmRSS") * 1024
@@ -153,14 +167,23 @@ def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), text=True, **options)
 
 
+def warm(data: Path, *flags: str) -> float:
+    """Start a server once and stop it, so that the next one over the folder neither compiles nor settles.
+
+    Return the seconds until it was ready.
+    """
+    with ServerProcess(data, *flags) as first:
+        took_s = first.wait_ready(FIRST_START_S)
+        first.stop()
+    return took_s
+
+
 @contextmanager
 def warm_server(*flags: str) -> Iterator[ServerProcess]:
-    """Give a server over a folder of its own that has started before, so that it neither compiles nor settles."""
+    """Give a server over a folder of its own that has started before."""
     with tempfile.TemporaryDirectory(prefix="arena-loadtest-") as folder:
         data = Path(folder) / "world"
-        with ServerProcess(data, *flags) as first:
-            first.wait_ready(FIRST_START_S)
-            first.stop()
+        warm(data, *flags)
         with ServerProcess(data, *flags) as server:
             server.wait_ready(FIRST_START_S)
             yield server

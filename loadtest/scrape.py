@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 Samples = dict[str, float]
 ON_TIME_S = "0.02"
 """Bound of the histogram of lateness up to which a tick began on time."""
+LATENESS = "arena_tick_lateness_seconds"
 
 
 def read(url: str) -> Samples:
@@ -61,15 +62,19 @@ def total(more: Mapping[str, float], name: str, label: str = "") -> float:
     return sum(value for key, value in more.items() if (key == name or key.startswith(name + "{")) and label in key)
 
 
+def begun(more: Mapping[str, float], within_s: str = "+Inf") -> float:
+    """Return how many ticks began so soon after they were due; within_s: a bound of the histogram of lateness."""
+    return more[f'{LATENESS}_bucket{{le="{within_s}"}}']
+
+
 def ticks(more: Mapping[str, float]) -> dict[str, Any]:
     """Return how ticks went: executed, how late they began, how long they took (deadline to publication), and syncs."""
-    lateness, took, sync = "arena_tick_lateness_seconds", "arena_tick_total_seconds", "arena_journal_sync_seconds"
+    took, sync = "arena_tick_total_seconds", "arena_journal_sync_seconds"
     executed = more["arena_ticks_total"]
-    begun = max(1.0, more[f"{lateness}_count"])
     return {
         "executed": int(executed),
         "late": int(more["arena_ticks_late_total"]),
-        "share_on_time": round(more[f'{lateness}_bucket{{le="{ON_TIME_S}"}}'] / begun, 5),
+        "share_on_time": round(begun(more, ON_TIME_S) / max(1.0, begun(more)), 5),
         "ms_mean": round(1e3 * more[f"{took}_sum"] / max(1.0, executed), 3),
         "ms_p99": round(1e3 * quantile(more, took, 0.99), 3),
         "sync_ms_mean": round(1e3 * more[f"{sync}_sum"] / max(1.0, more[f"{sync}_count"]), 3),

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 from arena_client import ArenaStream, StateChanged
 
-from loadtest.process import ROOT, ServerProcess, python
+from loadtest.process import FIRST_START_S, ROOT, ServerProcess, python
 
 EXAMPLES = ROOT / "clients" / "python" / "examples"
 GOODS = ("food", "energy", "clothing", "software", "housing", "telecom", "transport")
@@ -36,7 +36,6 @@ RESOURCES = ("oil", "lithium", "rare_earths", "fresh_water", "arable_land", "car
 """Where market makers quote: prices of goods hardly move within minutes."""
 BOTS = ("market_maker", "momentum_trader", "producer", "watcher")
 CHANNELS = ("market_tick", "psychology_update", "inflation_update", "scarcity_update")
-FIRST_START_S = 600.0
 ARRIVAL_S = 2.0
 """Longest wait for the frame of a tick that a GET has shown."""
 CUSTOMERS_NICE = 5

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from loadtest import scrape
 from loadtest.micro.native import Receiver
 from loadtest.process import ServerProcess, warm_server
 from loadtest.verdict import conclude
@@ -24,7 +25,6 @@ CALM_S = 5.0
 IN_STEP_S = 15.0
 LATE_SHARE = 0.01
 """Of the ticks of all storms may begin 20 ms late or more."""
-_LATENESS = "arena_tick_lateness_seconds"
 
 
 def run(server: ServerProcess, subscribers: int, channel: str, storms: int, calm_s: float = CALM_S) -> dict[str, Any]:
@@ -35,25 +35,21 @@ def run(server: ServerProcess, subscribers: int, channel: str, storms: int, calm
             time.sleep(calm_s)
             before = server.samples()
             storm = receiver.command("storm")
-            seen.append({**storm, **_ticks(before, server.samples())})
+            seen.append({**storm, **_ticks(scrape.since(before, server.samples()))})
         receiver.command("begin")
         time.sleep(calm_s)
         afterwards = receiver.command("report")
     return {"subscribers": subscribers, "channel": channel, "storms": seen, "afterwards": afterwards}
 
 
-def _ticks(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+def _ticks(more: scrape.Samples) -> dict[str, float]:
     """Return how many ticks began between two readings of the metrics, and how many of them late."""
-
-    def passed(name: str) -> float:
-        return after[name] - before.get(name, 0.0)
-
-    begun = passed(f"{_LATENESS}_count")
+    begun = scrape.begun(more)
     return {
         "ticks": begun,
-        "ticks_20_ms_late": begun - passed(f'{_LATENESS}_bucket{{le="0.02"}}'),
-        "ticks_50_ms_late": begun - passed(f'{_LATENESS}_bucket{{le="0.05"}}'),
-        "lateness_mean_ms": round(1e3 * passed(f"{_LATENESS}_sum") / max(1.0, begun), 3),
+        "ticks_20_ms_late": begun - scrape.begun(more, "0.02"),
+        "ticks_50_ms_late": begun - scrape.begun(more, "0.05"),
+        "lateness_mean_ms": round(1e3 * more[f"{scrape.LATENESS}_sum"] / max(1.0, begun), 3),
     }
 
 

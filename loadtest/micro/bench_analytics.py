@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadtest.process import ROOT, ServerProcess, python
+from loadtest.process import ROOT, ServerProcess, python, warm
 
 READERS = 8
 PATHS = (
@@ -39,16 +39,14 @@ PATHS = (
     "/api/markets/oil/curves",
     "/api/markets/eq_tech/curves",
 )
-FIRST_START_S, START_S = 600.0, 60.0
+START_S = 60.0
 
 
 def measure(folder: Path, quick: bool) -> dict[str, Any]:
     """Return the ratios of a server with readers over one without."""
     pairs, span_s, history_s = (4, 5.0, 20.0) if quick else (8, 10.0, 105.0)
     flags = ("--rate-limit", "10000000", "--snapshot-ticks", "0")
-    with ServerProcess(folder / "world", *flags) as server:
-        server.wait_ready(FIRST_START_S)
-        server.stop()
+    warm(folder / "world", *flags)
     with ServerProcess(folder / "world", *flags) as server:
         server.wait_ready(START_S)
         # so that there is a full history to analyse

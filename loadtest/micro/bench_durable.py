@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 
 from arena_client import ArenaClient, wire
 
-from loadtest.micro.bench_server import FIRST_START_S, START_S, Row, row
-from loadtest.process import ServerProcess, percentile, python
+from loadtest.micro.bench_server import START_S, Row, row
+from loadtest.process import ServerProcess, percentile, python, warm
 from loadtest.swarm import Subscriber, is_data
 
 CONNECTIONS = 32
@@ -270,9 +270,7 @@ def _lengths(quick: bool) -> Lengths:
 @contextmanager
 def _warmed(data: Path, module: str = "server", *flags: str) -> Iterator[ServerProcess]:
     """Run a server that has compiled and settled before."""
-    with ServerProcess(data, *UNLIMITED) as first:
-        first.wait_ready(FIRST_START_S)
-        first.stop()
+    warm(data, *UNLIMITED)
     with ServerProcess(data, *UNLIMITED, *flags, module=module) as server:
         server.wait_ready(START_S)
         yield server

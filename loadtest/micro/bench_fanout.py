@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.micro.bench_server import FIRST_START_S, START_S, Row, row
+from loadtest.micro.bench_server import START_S, Row, row
 from loadtest.micro.native import Receiver, Sender, compiled
-from loadtest.process import LIFTED, ServerProcess, percentile, python
+from loadtest.process import LIFTED, ServerProcess, percentile, python, warm
 
 SUBSCRIBERS = 5_000
 #: Subscribers of the rows that compare with nobody.
@@ -198,9 +198,7 @@ def real_server(task: Task) -> ServerProcess:
     """Return a server of 100,000 residents that has started before, so that it neither compiles nor settles."""
     data = task.folder / "world"
     if not data.exists():
-        with ServerProcess(data, *WORLD) as first:
-            first.wait_ready(FIRST_START_S)
-            first.stop()
+        warm(data, *WORLD)
     server = ServerProcess(data, *WORLD)
     server.wait_ready(START_S)
     return server

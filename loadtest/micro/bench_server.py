@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtest.process import ServerProcess, python
+from loadtest.process import FIRST_START_S, ServerProcess, python, warm
 
-FIRST_START_S = 600.0
 START_S = 60.0
 TICKS_A_SECOND = 10
 LOAD = "100,000 residents, 1,000 WebSocket subscribers of market_tick, 200 actions/s of 20 bots, durable journal"
@@ -32,9 +31,7 @@ Row = dict[str, Any]
 def start_warm(folder: Path, quick: bool) -> list[Row]:
     """Time from the command to /readyz when kernels and the warm state are cached."""
     data = folder / "world"
-    with ServerProcess(data) as server:
-        first_s = server.wait_ready(FIRST_START_S)
-        server.stop()
+    first_s = warm(data)
     times = []
     for _ in range(3 if quick else 7):
         with ServerProcess(data) as server:
@@ -58,10 +55,8 @@ def load(folder: Path, quick: bool) -> list[Row]:
     """Memory and processor time of a server under the load of LOAD."""
     settle_s, measure_s = (5.0, 10.0) if quick else (15.0, 60.0)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with ServerProcess(folder / "world") as server:
-        # what a first start needs for compiling is not what a server needs
-        server.wait_ready(FIRST_START_S)
-        server.stop()
+    # what a first start needs for compiling is not what a server needs
+    warm(folder / "world")
     with ServerProcess(folder / "world") as server:
         server.wait_ready(START_S)
         customers = [
