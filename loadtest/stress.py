@@ -3,9 +3,9 @@
     python -m loadtest.stress --out loadtest/results/stress.json
 
 A server with low limits is asked for three times as many agents and sockets as it has room for, for more requests than
-a key may have, for more actions than its queue holds, and for bodies that are too large or none at all. After each it
-must take and decide an ordinary action. Status 1 when it answers anything but what its documents say, when a tick is
-missing, or when it does not recover in time.
+a key may have, for more actions than its queue holds, and for bodies that are too large or none at all; over and over
+for a minute. After each it must take and decide an ordinary action. Status 1 when it answers anything but what its
+documents say, when a tick is missing, when ticks begin late, or when it does not recover in time.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from arena_client.errors import HandshakeRefused
 
 from loadtest import scrape
-from loadtest.checks import Check, finish
+from loadtest.checks import Check, finish, with_bars
 from loadtest.firehose import Connection, connect
 from loadtest.follower import Follower
-from loadtest.process import ServerProcess
+from loadtest.process import warm_server
 
 AGENTS, SOCKETS, QUEUE = 64, 64, 256
 OVER = 3
@@ -38,8 +38,11 @@ BATCHES, BATCH = 40, 100
 BODIES = 40
 CONNECTIONS = 16
 FLAGS = ("--max-agents", str(AGENTS), "--sockets-max", str(SOCKETS), "--queue-actions-max", str(QUEUE))
-FIRST_START_S = 600.0
 RECOVER_S = 5.0
+ON_TIME_SHARE = 0.95
+"""Of the ticks must begin within 20 ms of their time. Whoever asks for too much takes a processor of two."""
+BEHIND_MAX = 2
+"""Ticks fewer than the clock has asked for, which may be at the two ends of a run."""
 MOOD = {"type": "set_sentiment", "sentiment": 0.5, "fear": 0.1, "greed": 0.1, "confidence": 0.5}
 TOO_LARGE = b"[" * (64 << 10)
 
@@ -67,6 +70,16 @@ class Stress:
         self.connections = connections
         self.agents: list[Agent] = []
         self._sent = 0
+        self._rounds = 0
+
+    async def round(self) -> list[Phase]:
+        """Do all of it, one after the other, and return what was seen."""
+        phases = []
+        for too_much, _, _ in PHASES:
+            answers = await too_much(self)
+            phases.append(Phase(too_much.__name__, answers, await self.recover()))
+        self._rounds += 1
+        return phases
 
     async def agents_at_once(self) -> Counter[int]:
         """Register more agents than there may be."""
@@ -104,7 +117,9 @@ class Stress:
 
     async def bodies_at_once(self) -> Counter[int]:
         """Send bodies that are too large, and some that are nothing."""
-        agent = self.agents[-1]
+        # each has its own rate: of those that nothing else is asked of one after the other
+        unused = self.agents[2 + BATCHES :]
+        agent = unused[self._rounds % len(unused)]
         path = f"/api/agents/{agent.name}/action"
         bodies = [TOO_LARGE, b"", b"{", b"\xff\xfe", b'{"type":1e999}'] * (BODIES // 5)
         answers = await self._all(_post(path, agent.key, body) for body in bodies)
@@ -158,33 +173,66 @@ PHASES: tuple[tuple[Callable[[Stress], Awaitable[Counter[int]]], frozenset[int],
 )
 
 
-async def stress(url: str) -> list[Phase]:
-    """Do all of it, one after the other, and return what was seen."""
-    run = Stress(url, await connect(url, CONNECTIONS))
-    phases = []
-    for too_much, _, _ in PHASES:
-        answers = await too_much(run)
-        phases.append(Phase(too_much.__name__, answers, await run.recover()))
+async def stress(url: str, seconds: float) -> list[Phase]:
+    """Do all of it again and again for so many seconds, at least once; return what was seen, round after round."""
+    run, until = Stress(url, await connect(url, CONNECTIONS)), time.monotonic() + seconds
+    phases = await run.round()
+    while time.monotonic() < until:
+        phases += await run.round()
     for one in run.connections:
         one.close()
     return phases
 
 
-def checks(phases: list[Phase], missing: int, status: int) -> list[Check]:
-    """Return what must hold. missing: ticks; status: of the server's exit."""
+def checks(phases: list[Phase], ticks: Mapping[str, float], status: int) -> list[Check]:
+    """Return what must hold.
+
+    phases: of whole rounds. ticks: missing, those whose number the world passed without them; behind, how many fewer
+    there were than the clock asked for; share_on_time. status: of the server's exit.
+    """
     unclean, untested = 0, 0
-    for phase, (_, allowed, refusal) in zip(phases, PHASES, strict=True):
+    for phase, (_, allowed, refusal) in zip(phases, cycle(PHASES), strict=False):
         unclean += sum(count for answer, count in phase.answers.items() if answer not in allowed)
         untested += phase.answers[refusal] == 0
     slowest = max(phase.recovered_s for phase in phases)
+    share = ticks["share_on_time"]
     return [
         Check(name="answers_out_of_order", value=unclean, bar=0, unit="answers"),
         Check(name="phases_without_refusals", value=untested, bar=0, unit="phases"),
         # RECOVER_S itself is what one that did not recover has
         Check(name="recovered_s", value=slowest, bar=RECOVER_S / 2, unit="s"),
-        Check(name="ticks_missing", value=missing, bar=0, unit="ticks"),
+        Check(name="ticks_missing", value=ticks["missing"], bar=0, unit="ticks"),
+        Check(name="ticks_behind", value=ticks["behind"], bar=BEHIND_MAX, unit="ticks"),
+        Check(name="ticks_on_time_share", value=share, bar=ON_TIME_SHARE, unit="of the ticks", at_least=True),
         Check(name="exit_status", value=status, bar=0, unit=""),
     ]
+
+
+def together(phases: list[Phase]) -> list[dict[str, Any]]:
+    """Return what was seen of each kind of too much over all rounds: answers added up, the slowest recovery."""
+    return [
+        {
+            "phase": name,
+            "answers": {str(answer): count for answer, count in sorted(sum(answers, Counter[int]()).items())},
+            "recovered_s": round(max(phase.recovered_s for phase in phases if phase.name == name), 3),
+        }
+        for name in dict.fromkeys(phase.name for phase in phases)
+        if (answers := [phase.answers for phase in phases if phase.name == name])
+    ]
+
+
+def ticks_seen(
+    before: Mapping[str, float], after: Mapping[str, float], seconds: float, tick_s: float
+) -> dict[str, Any]:
+    """Return how ticks went between two readings of the metrics, seconds apart, of a world that ticks every tick_s."""
+    more = scrape.since(before, after)
+    ticks = scrape.ticks(more)
+    return {
+        **ticks,
+        "seconds": round(seconds, 1),
+        "missing": int(more["arena_tick"] - ticks["executed"]),
+        "behind": max(0, int(seconds / tick_s) - ticks["executed"]),
+    }
 
 
 def _handshake(follower: Follower) -> int:
@@ -213,34 +261,26 @@ def main() -> int:
     """Run it against a server of its own, print what was seen and return 1 when something does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--residents", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long it is done over and over")
+    parser.add_argument("--bar", action="append", default=[], metavar="NAME=VALUE", help="another threshold")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the result as JSON to this file")
     given = parser.parse_args()
-    flags = ("--residents", str(given.residents), *FLAGS)
-    with (
-        tempfile.TemporaryDirectory(prefix="arena-stress-") as folder,
-        ServerProcess(Path(folder) / "world", *flags) as server,
-    ):
-        server.wait_ready(FIRST_START_S)
-        phases = asyncio.run(stress(server.url))
-        started = server.document("/api/status")["started_tick"]
-        seen = scrape.read(server.url)
+    with warm_server("--residents", str(given.residents), *FLAGS) as server:
+        tick_s = server.document("/api/status")["tick_rate_ms"] / 1_000
+        # before the first tick the metrics know no number of it
+        before, began = server.samples_after_a_tick(), time.monotonic()
+        phases = asyncio.run(stress(server.url, given.seconds))
+        after, took_s = scrape.read(server.url), time.monotonic() - began
         status = server.stop()
-    # numbers the world has passed without a tick of its own
-    missing = int(seen["arena_tick"] - started - seen["arena_ticks_total"])
+    ticks = ticks_seen(before, after, took_s, tick_s)
     return finish(
         "stress",
-        checks(phases, missing, status),
+        with_bars(checks(phases, ticks, status), given.bar),
         given.out,
         residents=given.residents,
-        phases=[
-            {
-                "phase": phase.name,
-                "answers": {str(answer): count for answer, count in sorted(phase.answers.items())},
-                "recovered_s": round(phase.recovered_s, 3),
-            }
-            for phase in phases
-        ],
-        ticks=scrape.ticks(seen),
+        rounds=len(phases) // len(PHASES),
+        phases=together(phases),
+        ticks=ticks,
     )
 
 
