@@ -53,9 +53,10 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
         owners = [
             Owner(f"owner {subprotocol}", proxy.port, referee, subprotocol, key) for subprotocol in wire.SUBPROTOCOLS
         ]
-        running = [asyncio.create_task(one.run()) for one in (*users, *owners)]
+        streams: list[Client | Owner] = [*users, *owners]
+        running = [asyncio.create_task(one.run()) for one in streams]
         try:
-            for one in (*users, *owners):
+            for one in streams:
                 await one.ready()
             running.append(asyncio.create_task(bot.run()))
             done = 0
@@ -89,8 +90,8 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
         "differing": referee.differing[:10],
         "checksum_misses": referee.checksum_misses[:10],
         "noticed": dict(referee.noticed.most_common(12)),
-        "reconnects": sum(one.stream.reconnects for one in (*users, *owners)),
-        "resyncs": sum(one.stream.resyncs for one in (*users, *owners)),
+        "reconnects": sum(one.stream.reconnects for one in streams),
+        "resyncs": sum(one.stream.resyncs for one in streams),
         "lagged": sum(user.lagged for user in users),
         **ends,
         **_events(lists),
