@@ -157,14 +157,14 @@ def broken_entries(
 
     told: what became of every action, in their order, the last of which ended all orders. holdings: lots held after it.
     """
-    seen = [entry for entry in entries if not _is_registration(entry)]
+    seen = [entry for entry in entries if not is_registration(entry)]
     outcomes = [entry for entry in seen if entry["entry"] == "outcome"]
     wrong = _wrong_outcomes(outcomes, told)
     return wrong + _wrong_orders(seen, told, holdings)
 
 
-def _is_registration(entry: Mapping[str, Any]) -> bool:
-    # it may come before the channel is followed, or after
+def is_registration(entry: Mapping[str, Any]) -> bool:
+    """Say whether an entry is that of the registration, which may come before the channel is followed, or after."""
     return entry["entry"] == "outcome" and entry["client_action_id"] is None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from arena_client import wire
 
-from loadtest.faults.private import Bot, Owner, broken_entries
+from loadtest.faults.private import Bot, Owner, broken_entries, is_registration
 from loadtest.faults.proxy import FaultProxy
 from loadtest.faults.referee import EVENTS, NARROWED, STATE, Client, Narrowing, Referee
 from loadtest.process import FIRST_START_S, ServerProcess, free_port
@@ -163,7 +163,7 @@ async def _private(bot: Bot, acting: asyncio.Task[None], owners: list[Owner]) ->
     broken = {owner.name: broken_entries(owner.entries, bot.told, holdings) for owner in owners}
     return {
         "private_actions": len(bot.told),
-        "private_entries": {owner.name: len(owner.entries) for owner in owners},
+        "private_entries": {owner.name: sum(not is_registration(entry) for entry in owner.entries) for owner in owners},
         "private_order_entries": sum(entry["entry"] == "order" for entry in owners[0].entries),
         "private_lost": [told for owner in owners for told in owner.lost][:10],
         "private_entries_broken": [f"{name}: {problem}" for name, found in broken.items() for problem in found][:10],
