@@ -60,7 +60,12 @@ async def run(folder: Path, faults: int, restarts: int, clients: int, seed: int 
                 await one.ready()
             running.append(asyncio.create_task(bot.run()))
             done = 0
-            while (injected := proxy.faults.total() + done) < faults or done < restarts:
+            while (
+                (injected := proxy.faults.total() + done) < faults
+                or done < restarts
+                # a short run may be over before there was an event to lose
+                or not all(any(user.events[channel] for user in users) for channel in EVENTS)
+            ):
                 _raise_ended(running)
                 if done < restarts and injected >= faults * (done + 1) / (restarts + 1):
                     done += 1
