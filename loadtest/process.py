@@ -22,7 +22,10 @@ from loadtest import scrape
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.005
-LIFTED = ("--address-rate-limit", "10000000", "--registration-rate-limit", "10000000")
+LIFTED = (
+    "--address-rate-limit", "10000000", "--registration-rate-limit", "10000000",
+    "--sockets-per-address-max", "1000000", "--sockets-per-key-max", "1000000",
+)  # fmt: skip
 FIRST_START_S = 600.0
 """The first start of a release compiles every kernel."""
 STOP_S = 30.0
@@ -37,7 +40,7 @@ class ServerProcess:
         server.wait_ready(60)
 
     Its log lines go to log (JSON lines, in the data folder's parent). module: what serves. Limits of an address are
-    lifted: all customers of a load test come from one.
+    lifted, and how many streams a key may have: all customers of a load test come from one, and some share a key.
     """
 
     def __init__(self, data: Path, *flags: str, module: str = "server", port: int | None = None) -> None:

@@ -644,7 +644,7 @@ def routes_of(arena: Arena) -> list[BaseRoute]:
         ),
     }
     stream = WebSocketRoute("/ws", stream_endpoint(arena.hub), name="stream")
-    elsewhere = Elsewhere(clock)
+    elsewhere = Elsewhere(clock, arena.hub.caps)
     arena.hub.elsewhere = elsewhere.count
     for_gateways = gateway_routes(arena.hub, arena.relayed, authenticator(arena.world), arena.desk, elsewhere)
     return [*bind(handlers, arena.admission), stream, *for_gateways]

@@ -116,7 +116,17 @@ def _gateway_secret() -> Any:
 
 
 def _sockets_max() -> Any:
-    return field(default=20_000, metadata=_whole(1, 1_000_000, "WebSocket connections at a time"))
+    text = "WebSocket connections and streams of server-sent events at a time"
+    return field(default=20_000, metadata=_whole(1, 1_000_000, text))
+
+
+def _sockets_per_key_max() -> Any:
+    return field(default=5, metadata=_whole(1, 1_000_000, "of these, those that have shown the same key"))
+
+
+def _sockets_per_address_max() -> Any:
+    text = "of these, those of one address (an IPv6 one with its /64) that have shown no key"
+    return field(default=50, metadata=_whole(1, 1_000_000, text))
 
 
 def _outbox_frames_max() -> Any:
@@ -219,6 +229,8 @@ class Settings:
         ),
     )
     sockets_max: int = _sockets_max()
+    sockets_per_key_max: int = _sockets_per_key_max()
+    sockets_per_address_max: int = _sockets_per_address_max()
     outbox_frames_max: int = _outbox_frames_max()
     resume_frames: int = _resume_frames()
     snapshot_ticks: int = field(
@@ -267,6 +279,8 @@ class GatewaySettings:
         default=256, metadata=_whole(1, 10_000, "connections to the engine at a time, each with one request")
     )
     sockets_max: int = _sockets_max()
+    sockets_per_key_max: int = _sockets_per_key_max()
+    sockets_per_address_max: int = _sockets_per_address_max()
     outbox_frames_max: int = _outbox_frames_max()
     resume_frames: int = _resume_frames()
     heartbeat_s: float = _heartbeat_s()

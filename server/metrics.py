@@ -225,6 +225,9 @@ class Metrics:
         self.sockets_closed = self._counter(
             "sockets_closed", "streams closed, by close code of the protocol page, or other", "code"
         )
+        self.sockets_refused = self._counter(
+            "sockets_refused", "streams refused for as many are open as may be: in all, of a key, of an address", "limit"
+        )
         self.sockets_waiting = self._gauge(
             "sockets_waiting", "connections of any kind that were taken in and wait for their turn to begin"
         )
@@ -340,6 +343,7 @@ class Metrics:
         for phase in PHASES:
             self.tick_seconds.labels(phase)
         for counter, values in (
+            (self.sockets_refused, ("all", "key", "address")),
             (self.redis_bundles, ("published", "late", "failed")),
             (self.gateway_bundles, ("redis", "engine")),
             (self.gateway_forwarded, ("answered", "unsent", "unknown")),

@@ -27,6 +27,8 @@ SETTINGS = Settings(
     snapshot_ticks=60,
     history_limit=100,
     rate_limit=10_000_000,
+    sockets_per_address_max=1_000_000,
+    sockets_per_key_max=1_000_000,
     log="json",
     log_level="warning",
     gateway_secret=SECRET,
@@ -110,6 +112,8 @@ class Processes:
             engine=f"127.0.0.1:{engine_port}",
             redis=self.redis,
             gateway_secret=SECRET,
+            sockets_per_address_max=1_000_000,
+            sockets_per_key_max=1_000_000,
             log="json",
             log_level="error",
         )

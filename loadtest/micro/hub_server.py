@@ -69,7 +69,7 @@ def states(size: int) -> tuple[wire.State, wire.State]:
 
 async def main(size: int) -> None:
     """Serve until the input ends."""
-    settings, metrics, clock = Settings(), Metrics(), SystemClock()
+    settings, metrics, clock = Settings(sockets_per_address_max=1_000_000), Metrics(), SystemClock()
     hub = Hub(EPOCH, settings, metrics, clock)
     app = Starlette(
         routes=[WebSocketRoute("/ws", stream_endpoint(hub))],

@@ -92,6 +92,8 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
     """Build all parts of a gateway; nothing is connected yet."""
     streaming = Settings(
         sockets_max=settings.sockets_max,
+        sockets_per_key_max=settings.sockets_per_key_max,
+        sockets_per_address_max=settings.sockets_per_address_max,
         outbox_frames_max=settings.outbox_frames_max,
         resume_frames=settings.resume_frames,
         heartbeat_s=settings.heartbeat_s,

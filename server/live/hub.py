@@ -16,8 +16,9 @@ from engine.events import Event, TickReport
 from engine.markets import NAMES
 from server.clock import Clock
 from server.config import Settings
-from server.live import frames
+from server.live import caps, frames
 from server.live.agent_channel import AgentTopic
+from server.live.caps import Caps, Holder
 from server.live.desk import Desk
 from server.live.frames import CHANNELS, EVENT_CHANNELS, MARKET_TICK, RESOURCE_NAMES, STATE_CHANNELS
 from server.live.groups import SLICE, Group, Key
@@ -94,6 +95,8 @@ def stream_limits(settings: Settings) -> dict[str, int]:
         "control_per_s": int(CONTROL_PER_S),
         "control_burst": CONTROL_BURST,
         "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
+        "sockets_per_key": settings.sockets_per_key_max,
+        "sockets_per_address": settings.sockets_per_address_max,
         "outbox_frames": settings.outbox_frames_max,
         "resume_frames": settings.resume_frames,
         "every_ticks": EVERY_MAX,
@@ -140,6 +143,7 @@ class Hub:
         self.sockets_max_in_all = settings.sockets_max
         self.elsewhere: Callable[[], int] = lambda: 0
         """Says how many connections other processes hold."""
+        self.caps = Caps(settings.sockets_per_key_max, settings.sockets_per_address_max, metrics)
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -176,6 +180,7 @@ class Hub:
             parted=self._parted,
             stuck=metrics.sockets_stuck.inc,
             desk=desk if private is None else private.desk,
+            caps=self.caps,
         )
         self._subscribers: dict[int, Subscriber] = {}
         self._opened = 0
@@ -388,9 +393,20 @@ class Hub:
         is_full_here = here >= self._settings.sockets_max
         return self._closing or is_full_here or here + self.elsewhere() >= self.sockets_max_in_all
 
-    def open(self, subprotocol: str) -> Subscriber:
-        """Return a new subscriber with its hello waiting; the caller moves the bytes and calls `leave`."""
-        subscriber = Subscriber(self._around, self._opened, subprotocol)
+    def refusal(self, holder: Holder) -> str | None:
+        """Return why no further connection may be opened for somebody, None when it may; a refusal is counted."""
+        if self.is_full:
+            self._metrics.sockets_refused.labels("all").inc()
+            return "no room for another stream"
+        return self.caps.refusal(holder)
+
+    def open(self, subprotocol: str, holder: Holder = caps.NOBODY) -> Subscriber:
+        """Return a new subscriber with its hello waiting; the caller moves the bytes and calls `leave`.
+
+        holder: whom it counts for until it shows a key.
+        """
+        subscriber = Subscriber(self._around, self._opened, subprotocol, holder)
+        self.caps.take(holder)
         self._subscribers[self._opened] = self._singles[self._opened] = subscriber
         self._opened += 1
         self._empty.clear()
@@ -495,6 +511,7 @@ class Hub:
         if subscriber.close_code is not None:
             code = subscriber.close_code
         del self._subscribers[subscriber.number]
+        self.caps.give(subscriber.holder)
         subscriber.part()
         self._singles.pop(subscriber.number, None)
         self._ready.pop(subscriber.number, None)
@@ -537,7 +554,7 @@ class Hub:
             "markets": list(NAMES),
             "resources": list(RESOURCE_NAMES),
             "channels": self._channels,
-            "limits": stream_limits(settings),
+            "limits": stream_limits(settings) | self.caps.announced(),
         }
 
     def _hello(self, subprotocol: str) -> Message:

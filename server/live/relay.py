@@ -17,8 +17,8 @@ from arena_client import wire
 from server.live.hub import Hub
 from server.live.topics import EventTopic, StateTopic
 
-VERSION: Final = 2
-"""Of the bundles: an engine and its gateways must speak the same one."""
+VERSION: Final = 3
+"""Of the bundles and of reports of connections: an engine and its gateways must speak the same one."""
 EVENTS_MAX: Final = 4_000
 """Events of a channel in one bundle, about 1 MB: a gateway that lacks more asks again."""
 

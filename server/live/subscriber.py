@@ -16,6 +16,7 @@ from arena_client import wire
 from server import keys
 from server.live.agent_channel import AgentTopic
 from server.live.agent_frames import AGENT
+from server.live.caps import NOBODY, Caps, Holder, of_key
 from server.live.desk import WAITING_MAX, Identity, too_many
 from server.live.groups import Group, Key
 from server.live.narrowing import FormsFull, NarrowableTopic, parse_form
@@ -75,9 +76,11 @@ NOT_FOR_EVENTS = Mistake(159, "not for event channels")
 OUT_OF_REACH = Mistake(160, "the engine is out of reach", is_temporary=True)
 NOT_AUTHENTICATED = Mistake(161, "not authenticated")
 TOO_MANY_FORMS = Mistake(162, "too many narrowed forms", is_temporary=True)
+TOO_MANY_SOCKETS = Mistake(163, "too many connections of this key", is_temporary=True)
 MISTAKES: Final = (
     MALFORMED, UNKNOWN_OP, UNKNOWN_FIELD, BAD_FIELD, UNKNOWN_CHANNEL, ALREADY_SUBSCRIBED, NOT_SUBSCRIBED,
     WRONG_FRAME_TYPE, AUTH_FAILED, NOT_FOR_EVENTS, OUT_OF_REACH, NOT_AUTHENTICATED, TOO_MANY_FORMS,
+    TOO_MANY_SOCKETS,
 )  # fmt: skip
 
 #: Fields of each op beside op and id: required, optional.
@@ -140,6 +143,8 @@ class Surroundings:
     """Told about every client that is found not to read."""
     desk: ActionDesk | None
     """Where actions go, and who knows whom a connection speaks for; None where there is no world."""
+    caps: Caps
+    """Counts connections by key and by address."""
 
 
 class ActionDesk(Protocol):
@@ -181,8 +186,8 @@ class Outlet(Protocol):
 class Subscriber:
     """A connection: its subscriptions, the answers that wait for it, and how it stands with the rules.
 
-    number: counts the connections of this server. subscriptions: the group's own while it is in one, so `part` comes
-    before every change. outlet: set by who moves the bytes.
+    number: counts the connections of this server. holder: whom this one counts for. subscriptions: the group's own
+    while it is in one, so `part` comes before every change. outlet: set by who moves the bytes.
     """
 
     __slots__ = (
@@ -207,6 +212,7 @@ class Subscriber:
         "close_reason",
         "connection",
         "group",
+        "holder",
         "holds",
         "identity",
         "is_mute",
@@ -218,8 +224,9 @@ class Subscriber:
         "subscriptions",
     )
 
-    def __init__(self, around: Surroundings, number: int, subprotocol: str) -> None:
+    def __init__(self, around: Surroundings, number: int, subprotocol: str, holder: Holder = NOBODY) -> None:
         self.number = number
+        self.holder = holder
         self.subprotocol = subprotocol
         self.subscriptions: dict[str, Subscription] = {}
         self.group: Group | None = None
@@ -414,12 +421,26 @@ class Subscriber:
     def _authenticated(self, message: dict[str, Any], key_hash: bytes, agents: Agents) -> Told:
         if agents is None or self._around.is_revoked(key_hash):
             raise Refusal(AUTH_FAILED, "this key is not valid", "a key from POST /api/agents/register")
+        self._check_room(key_hash)
         told: Told = {"op": "auth", "id": message["id"], "agents": agents}
         if self._around.desk is not None:
             told |= self._speak_for(self._around.desk, key_hash, message)
+        self._count_for(key_hash)
         self.agents, self.key_hash = agents, key_hash
         self._settled = True
         return told
+
+    def _check_room(self, key_hash: bytes) -> None:
+        """Refuse a key for which as many connections count already as may."""
+        holder = of_key(key_hash)
+        if holder != self.holder and (reason := self._around.caps.refusal(holder)) is not None:
+            raise Refusal(TOO_MANY_SOCKETS, reason, "close another connection of this key first")
+
+    def _count_for(self, key_hash: bytes) -> None:
+        """Count for a key from now on, to the end or to another key."""
+        self._around.caps.give(self.holder)
+        self.holder = of_key(key_hash)
+        self._around.caps.take(self.holder)
 
     def _speak_for(self, desk: ActionDesk, key_hash: bytes, message: dict[str, Any]) -> Told:
         """Take note whom the connection speaks for from now on; it never changes to somebody else."""

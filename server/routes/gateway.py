@@ -104,8 +104,18 @@ def gateway_routes(
     async def sockets(asked: Any) -> bytes:
         instance, count = str(asked["instance"])[:64], int(asked["sockets"])
         elsewhere.report(instance, max(0, count))
-        others = len(hub.subscribers) + elsewhere.count(but=instance)
-        return relay.pack({"elsewhere": others, "max": hub.sockets_max_in_all})
+        serial = elsewhere.take(instance, asked["serial"], asked["holders"])
+        version = hub.caps.full_version
+        return relay.pack(
+            {
+                "elsewhere": len(hub.subscribers) + elsewhere.count(but=instance),
+                "max": hub.sockets_max_in_all,
+                "max_of_one": hub.caps.most_in_all,
+                "serial": serial,
+                "full": None if asked["full"] == version else elsewhere.full(but=instance),
+                "full_version": version,
+            }
+        )
 
     return [_route(FRAMES, frames), _route(KEYS, owners), _route(SOCKETS, sockets), _route(ACTION, act)]
 

@@ -20,6 +20,7 @@ from server import keys
 from server.errors import BadRequest, Code, Problem, Unauthorized, Unavailable
 from server.live.admission import api_key, invalid
 from server.live.agent_frames import AGENT
+from server.live.caps import of_address, of_key
 from server.live.frames import MARKET_TICK, STATE_CHANNELS
 from server.live.hub import Hub
 from server.live.outlets import TaskOutlet
@@ -27,7 +28,7 @@ from server.live.subscriber import TOO_MANY_FORMS, UNKNOWN_CHANNEL, Refusal, Sub
 from server.live.topics import Message
 from server.middleware import EXCHANGE
 from server.protocols import EXTENSION, LOST, ArenaHttpProtocol
-from server.routes import Call, Handler
+from server.routes import Call, Handler, address_of
 
 MEDIA: Final = "text/event-stream"
 NORMAL: Final = 1000
@@ -48,15 +49,17 @@ def handlers(hub: Hub) -> dict[str, Handler]:
     async def stream(call: Call) -> Response:
         if call.request.method == "HEAD":
             return Response(status_code=200, headers=_HEADERS, media_type=MEDIA)
-        if hub.is_full:
-            raise Unavailable(Code.SOCKETS_FULL, "no room for another stream", retry_after=RETRY_WHEN_FULL_S)
         channels: list[str] = call.query.channels.split(",")
         key = api_key(call.request.headers)
+        # that a key opens something is known by now; without one the stream counts for its address
+        holder = of_address(address_of(call.request)) if key is None else of_key(keys.digest(key))
+        if (reason := hub.refusal(holder)) is not None:
+            raise Unavailable(Code.SOCKETS_FULL, reason, retry_after=RETRY_WHEN_FULL_S)
         if AGENT in channels and key is None:
             raise Unauthorized(Code.KEY_MISSING, f"the channel {AGENT} needs an API key: Authorization: Bearer ak_...")
         where = _Where(channels, call.headers.get("Last-Event-ID"))
         messages = _subscriptions(call.query, where)
-        subscriber = hub.open(SUBPROTOCOL_JSON)
+        subscriber = hub.open(SUBPROTOCOL_JSON, holder)
         try:
             if key is not None:
                 subscriber.show(keys.digest(key))

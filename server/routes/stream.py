@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.utils import ClientDisconnected
 
 from server.errors import MEDIA_TYPE, BadRequest, Code, Problem, Unavailable
+from server.live.caps import of_address
 from server.live.hub import Hub
 from server.live.outlets import TaskOutlet
 from server.live.subscriber import INTERNAL, Subscriber
@@ -27,18 +28,22 @@ log = structlog.get_logger("arena.stream")
 
 
 def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
-    """Return the WebSocket endpoint of a hub. Refuses the handshake: 400 unknown subprotocols, 503 no room."""
+    """Return the WebSocket endpoint of a hub. Refuses the handshake: 400 unknown subprotocols, 503 no room.
+
+    A connection counts for its address until it shows a key.
+    """
 
     async def stream(websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
+        holder = of_address(websocket.client.host if websocket.client is not None else "")
         try:
             subprotocol = negotiate(offered)
-            if hub.is_full:
-                raise Unavailable(Code.SOCKETS_FULL, "no room for another connection", retry_after=RETRY_WHEN_FULL_S)
+            if (reason := hub.refusal(holder)) is not None:
+                raise Unavailable(Code.SOCKETS_FULL, reason, retry_after=RETRY_WHEN_FULL_S)
         except Problem as problem:
             await websocket.send_denial_response(_denial(problem, websocket))
             return
-        subscriber = hub.open(subprotocol)
+        subscriber = hub.open(subprotocol, holder)
         code = LOST
         try:
             await websocket.accept(subprotocol if offered else None)

@@ -178,6 +178,7 @@ async def run_server(
             # all tests come from one address
             "address_rate_limit": 10_000_000,
             "registration_rate_limit": 10_000_000,
+            "sockets_per_address_max": 1_000_000,
             "engine": config,
             **settings,
         }

@@ -59,7 +59,14 @@ async def run_gateway(
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway until the block ends. arena: the engine, or the port where one may be. settings: of the gateway."""
     port = arena if isinstance(arena, int) else int(arena.url.rpartition(":")[2])
-    given: dict[str, Any] = {"port": 0, "engine": f"127.0.0.1:{port}", "redis": redis, "gateway_secret": SECRET}
+    given: dict[str, Any] = {
+        "port": 0,
+        "engine": f"127.0.0.1:{port}",
+        "redis": redis,
+        "gateway_secret": SECRET,
+        # all tests come from one address
+        "sockets_per_address_max": 1_000_000,
+    }
     gateway = build(GatewaySettings(**(given | settings)), Metrics(is_gateway=True), SystemClock())
     app = create_app(gateway, on_ended=lambda: server.stop())
     server = Server(server_config(app, Settings(port=0)), Opening(), gateway.metrics)

@@ -107,7 +107,9 @@ async def run_hub(
 ) -> AsyncIterator[Arena]:
     """Serve a hub on a free port; plain: with uvicorn's own protocol class, so that the ordinary sends are used."""
     metrics = Metrics()
-    hub = Hub(EPOCH, settings or Settings(), metrics, clock or SystemClock(), known_key)
+    # all of a test's clients come from one address
+    chosen = settings or Settings(sockets_per_address_max=1_000_000)
+    hub = Hub(EPOCH, chosen, metrics, clock or SystemClock(), known_key)
     app = Starlette(
         routes=[WebSocketRoute("/ws", stream_endpoint(hub))],
         middleware=[Middleware(Envelope, metrics=metrics, clock=SystemClock(), tick=lambda: hub.tick)],

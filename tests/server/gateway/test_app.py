@@ -17,7 +17,9 @@ from websockets.exceptions import InvalidStatus
 
 from loadtest.gateways.valkey import Valkey
 from loadtest.process import free_port
+from server import keys
 from server.errors import Code
+from server.live.caps import of_address, of_key
 from tests.support.arena import RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.gateways import SECRET, RunningGateway, run_gateway, until
@@ -275,6 +277,53 @@ async def test_sockets_are_counted_over_all_processes(valkey: Valkey) -> None:
                 with pytest.raises(InvalidStatus, match="503"):
                     await stack.enter_async_context(watching(url))
         await until(lambda: [hub.is_full for hub in hubs] == [False] * 3)
+
+
+async def test_sockets_of_a_key_are_counted_over_all_processes(valkey: Valkey) -> None:
+    """Wherever they are, a key has so many; closed here there is room there. The engine's limit is what holds."""
+    settings = {"sockets_per_key_max": 3}
+    async with (
+        pair(valkey, **settings) as (arena, gateway),
+        run_gateway(arena, valkey.url, sockets_per_key_max=9) as other,
+        AsyncExitStack() as stack,
+        arena.client() as anybody,
+    ):
+        made = (await anybody.post("/api/agents/register", json={})).json()
+        await step(arena, gateway)
+        holder = of_key(keys.digest(made["api_key"]))
+        hubs, opened = (arena.hub, gateway.parts.hub, other.parts.hub), []
+        for url in (arena.ws_url, gateway.ws_url, other.ws_url):
+            opened.append(await stack.enter_async_context(watching(url)))
+            assert (await opened[-1].ask(op="auth", id=1, api_key=made["api_key"]))["type"] == "ack"
+        await until(lambda: all(hub.caps.refusal(holder) for hub in hubs))
+
+        for url in (arena.ws_url, gateway.ws_url, other.ws_url):
+            async with watching(url) as further:
+                assert (await further.ask(op="auth", id=1, api_key=made["api_key"]))["code"] == 163
+        assert other.parts.hub.hello()["limits"]["sockets_per_key"] == 3
+        await opened[2].connection.close()
+        await until(lambda: not any(hub.caps.refusal(holder) for hub in hubs))
+        async with watching(gateway.ws_url) as further:
+            assert (await further.ask(op="auth", id=1, api_key=made["api_key"]))["type"] == "ack"
+
+
+async def test_sockets_of_an_address_are_counted_over_all_processes(valkey: Valkey, tmp_path: Path) -> None:
+    """Streams of server-sent events too; an engine that has just come back is told of all that are open."""
+    settings = {"sockets_per_address_max": 2, "redis": valkey.url, "gateway_secret": SECRET, "port": free_port()}
+    async with AsyncExitStack() as stack:
+        async with run_server(tmp_path, **settings) as arena:
+            gateway = await stack.enter_async_context(run_gateway(arena, valkey.url))
+            anybody = await stack.enter_async_context(gateway.client())
+            await stack.enter_async_context(watching(gateway.ws_url))
+            await stack.enter_async_context(anybody.stream("GET", "/api/stream?channels=market_tick"))
+            here = of_address("127.0.0.1")
+            await until(lambda: arena.hub.caps.refusal(here))
+            with pytest.raises(InvalidStatus, match="503"):
+                await stack.enter_async_context(watching(arena.ws_url))
+            full = await anybody.get("/api/stream?channels=market_tick")
+            assert (full.status_code, full.json()["code"]) == (503, 412)
+        async with run_server(tmp_path, **settings) as again:
+            await until(lambda: again.hub.caps.refusal(here))
 
 
 # --- keys --------------------------------------------------------------------------------------------------------

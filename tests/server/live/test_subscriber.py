@@ -390,9 +390,22 @@ class TestMistakes:
         ):
             assert "ak_secret" not in json.dumps(line.ask(**message))
 
+    def test_a_key_that_as_many_have_shown_as_may_is_refused_for_now(self) -> None:
+        """The connection goes on without it, and may show it again when another has ended."""
+        line = Line(settings=Settings(sockets_per_key_max=1))
+        other = line.hub.open(SUBPROTOCOL_MSGPACK)
+        show = wire.encode({"op": "auth", "id": 1, "api_key": KEY}, SUBPROTOCOL_MSGPACK)
+        other.receive(show)
+
+        refused = line.say(show)
+        line.hub.leave(other, 1000)
+
+        assert (refused["code"], refused["temporary"]) == (163, True)
+        assert line.say(show)["type"] == "ack"
+
     def test_every_kind_of_mistake_is_tried_here(self) -> None:
         """A mistake without a test fails this one."""
-        assert {code for _, _, code, _ in BAD} | {159, 160, 161, 162} == {mistake.code for mistake in MISTAKES}
+        assert {code for _, _, code, _ in BAD} | {159, 160, 161, 162, 163} == {mistake.code for mistake in MISTAKES}
 
     @given(st.lists(st.one_of(st.binary(max_size=300), st.text(max_size=100)), max_size=9))
     def test_any_bytes_are_survived(self, data: list[bytes | str]) -> None:

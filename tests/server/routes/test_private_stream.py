@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,6 +271,40 @@ async def test_actions_count_for_the_key_and_not_as_control_messages() -> None:
         assert {(one["code"], one["status"], one["temporary"], one["retry_after_s"]) for one in refused} == {
             (410, 429, True, 1)
         }
+
+
+async def test_one_key_has_so_many_connections() -> None:
+    """One more is refused the key and goes on without it; what counts for a key counts for no address any more."""
+    async with run_server(sockets_per_key_max=2, sockets_per_address_max=2) as arena, AsyncExitStack() as stack:
+        bot, other = await arena.register(), await arena.register()
+        lines = []
+        for _ in range(2):
+            lines.append(await stack.enter_async_context(line(arena)))
+            assert (await lines[-1].auth(bot))["type"] == "ack"
+        assert (await lines[0].auth(bot))["type"] == "ack", "the same key again takes no further place"
+        third = await stack.enter_async_context(line(arena))
+
+        refused = await third.auth(bot)
+
+        assert (refused["type"], refused["code"], refused["temporary"]) == ("error", 163, True)
+        assert "2 are open" in refused["detail"]
+        assert (await third.follow())["code"] == 161
+        assert (await third.auth(other))["type"] == "ack"
+        await lines[0].socket.close()
+        await until(lambda: len(arena.hub.subscribers) == 2)
+        fourth = await stack.enter_async_context(line(arena))
+        assert (await fourth.auth(bot))["type"] == "ack"
+
+
+async def test_a_key_that_is_refused_for_another_reason_takes_no_place() -> None:
+    """A connection speaks for one owner; asked to speak for another it counts as before."""
+    async with run_server(sockets_per_key_max=1) as arena, line(arena) as stream, line(arena) as second:
+        bot, other = await arena.register(), await arena.register()
+        await stream.auth(bot)
+
+        assert (await stream.auth(other))["code"] == 158
+        assert (await second.auth(bot))["code"] == 163
+        assert (await second.auth(other))["type"] == "ack"
 
 
 async def test_a_lost_connection_resumes_without_a_gap() -> None:

@@ -204,6 +204,23 @@ async def test_streams_count_among_the_sockets() -> None:
         await until(lambda: not arena.hub.subscribers)
 
 
+async def test_a_key_and_an_address_have_so_many_streams() -> None:
+    """Those with a key count for it and for no address; one that is refused for its query takes no place."""
+    async with run_server(sockets_per_key_max=1, sockets_per_address_max=1) as arena:
+        bot = await arena.register()
+        async with stream(arena, "channels=agent", key=bot.api_key), stream(arena, "channels=market_tick"):
+            for key in (bot.api_key, None):
+                async with arena.client(key) as client:
+                    refused = await client.get("/api/stream?channels=market_tick")
+                assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, 412, "5")
+                assert "1 are open" in refused.json()["detail"]
+        await until(lambda: not arena.hub.subscribers)
+        async with arena.client(bot.api_key) as client:
+            assert (await client.get("/api/stream?channels=market_tick&markets=none")).status_code == 400
+        async with stream(arena, "channels=agent", key=bot.api_key), stream(arena, "channels=market_tick"):
+            assert len(arena.hub.subscribers) == 2
+
+
 async def test_a_server_that_stops_says_when_to_come_back() -> None:
     """In the standard's own words too, so that a browser does; then the stream ends."""
     async with run_server() as arena, stream(arena, "channels=market_tick") as opened:

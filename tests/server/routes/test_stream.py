@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from contextlib import AsyncExitStack
 
 import pytest
@@ -17,6 +18,7 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.errors import BadRequest
 from server.live import hub
+from server.live.caps import of_address
 from server.live.subscriber import CONTROL_BURST, Subscriber
 from server.routes.stream import negotiate
 from tests.support.deadlines import seconds
@@ -87,6 +89,41 @@ class TestHandshake:
             await until(lambda: not arena.hub.is_full)
             async with watch(arena):
                 pass
+
+    @PATHS
+    async def test_one_address_has_so_many(self, plain: bool) -> None:
+        """503 as when all places are taken; however a connection ends, another may take its place."""
+        async with run_hub(Settings(sockets_per_address_max=2), plain=plain) as arena:
+            async with watch(arena) as one, watch(arena) as other:
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(arena.url)
+                assert refused.value.response.status_code == 503
+                assert refused.value.response.headers["Retry-After"] == "5"
+                problem = json.loads(refused.value.response.body)
+                assert (problem["code"], problem["temporary"]) == (412, True)
+                assert "2 are open" in problem["detail"]
+                assert arena.metrics.registry.get_sample_value("arena_sockets_refused_total", {"limit": "address"}) == 1
+                await one.connection.close()
+                other.connection.transport.abort()
+            await until(lambda: not arena.hub.subscribers)
+            async with watch(arena), watch(arena):
+                pass
+
+    async def test_a_handshake_that_breaks_off_leaves_no_count(self) -> None:
+        """A client that is gone before it is answered holds no place."""
+        async with run_hub() as arena:
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", arena.port)) as peer:
+                    peer.sendall(
+                        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                    )
+                    # gone with a reset
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            async with watch(arena):
+                here = of_address("127.0.0.1")
+                await until(lambda: arena.hub.caps.here(here) == 1)
+            await until(lambda: not arena.hub.caps.holders())
 
     async def test_no_compression_even_if_offered(self) -> None:
         """A compressor for each connection would cost more memory than the connection."""
