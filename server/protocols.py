@@ -386,8 +386,11 @@ class Receiver(Protocol):
     def lost(self, code: int) -> None:
         """Note that the connection is gone, and with which close code; 1006 for none."""
 
+    def finish(self, then: Callable[[], None]) -> None:
+        """Take nothing more; call `then` once the client has its answer to all that was taken, or after a while."""
+
     def farewell(self) -> bytes:
-        """Return the last frame before the web server closes the connection."""
+        """Return the last frames before the web server closes the connection: answers that wait, and a goodbye."""
 
 
 class _Nothing:
@@ -576,7 +579,16 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             self._forget_scope()
 
     def shutdown(self) -> None:
-        """Say goodbye before uvicorn closes with 1012, and do not wait for long until that is read."""
+        """Answer what was taken in and say goodbye before uvicorn closes with 1012."""
+        if self.receiver is not None and self.is_open:
+            self.receiver.finish(self._go)
+        else:
+            self._go()
+
+    def _go(self) -> None:
+        """Close with 1012, and do not wait for long until that is read."""
+        if self.disconnected:
+            return
         if self.receiver is not None and self.is_open:
             self.transport.write(self.receiver.farewell())
         super().shutdown()

@@ -54,6 +54,8 @@ PING: Final = ping_frame(b"arena")
 PRIVATE: Final = "private"
 """Kind of the channel `agent`."""
 FAILED: Final = "the server failed on this connection"
+OWED_MAX_S: Final = 5.0
+"""Longest that a stop waits for the answers to actions of one connection; the whole stop has 10 s (DESIGN R11)."""
 RETRY_MIN_MS, RETRY_RANGE_MS = 500, 4_500
 REVOKED_KEPT: Final = 1_024
 """Keys remembered after they were revoked: an answer about one may still be on its way."""
@@ -566,14 +568,26 @@ class Hub:
         return message
 
     def dismiss(self, subscriber: Subscriber) -> None:
-        """Tell a subscriber that the server goes, and close with 1012."""
-        subscriber.tell(_goodbye(subscriber))
-        subscriber.close(RESTART, "the server restarts")
+        """Tell a subscriber that the server goes, and close with 1012, once it is owed no answer."""
 
-    def farewell(self, subscriber: Subscriber) -> Message:
-        """Return the last frame of a connection that the web server, not the hub, is about to close."""
+        def go() -> None:
+            subscriber.tell(_goodbye(subscriber))
+            subscriber.close(RESTART, "the server restarts")
+
+        self.finish(subscriber, go)
+
+    def finish(self, subscriber: Subscriber, then: Callable[[], None]) -> None:
+        """Call `then`, once, when a subscriber is owed no answer, or after OWED_MAX_S; it takes nothing more."""
+        subscriber.finish(then)
+        if subscriber.is_finishing:
+            asyncio.get_running_loop().call_later(OWED_MAX_S, subscriber.give_up)
+
+    def farewell(self, subscriber: Subscriber) -> list[Message]:
+        """Return the last frames of a connection that the web server, not the hub, is about to close."""
         told = _goodbye(subscriber)
-        return Message(wire.encode(told, subscriber.subprotocol), CONTROL, told["type"])
+        batch = [*subscriber.answers(), Message(wire.encode(told, subscriber.subprotocol), CONTROL, told["type"])]
+        self.count(batch)
+        return batch
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

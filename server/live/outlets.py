@@ -65,9 +65,13 @@ class DirectOutlet:
         """Have the subscriber forgotten in its turn."""
         self._hub.lost(self._subscriber, code)
 
+    def finish(self, then: Callable[[], None]) -> None:
+        """Call `then` once the client is owed no answer."""
+        self._hub.finish(self._subscriber, then)
+
     def farewell(self) -> bytes:
-        """Return the shutdown message."""
-        return self._hub.farewell(self._subscriber).framed
+        """Return the answers that wait, and the shutdown message."""
+        return b"".join(message.framed for message in self._hub.farewell(self._subscriber))
 
 
 class TaskOutlet:

@@ -204,6 +204,7 @@ class Subscriber:
         "_ping_due",
         "_rated",
         "_settled",
+        "_then",
         "_undecodable",
         "_unread",
         "_unread_since",
@@ -254,6 +255,8 @@ class Subscriber:
         self._undecodable = 0
         self._acting = 0
         """Actions that wait for their answer."""
+        self._then: Callable[[], None] | None = None
+        """What is to happen when no answer is owed any more; from then on nothing is taken in."""
         self._settled = False
         self._closing_since = 0.0
         self._blocked_since: float | None = None
@@ -271,7 +274,7 @@ class Subscriber:
 
         While an answer has to come from elsewhere, what follows waits: answers keep the order of what was asked.
         """
-        if self.close_code is not None:
+        if self.close_code is not None or self._then is not None:
             return
         if self._is_asking:
             if len(self._unread) >= UNREAD_MAX:
@@ -309,6 +312,7 @@ class Subscriber:
             self._is_asking = False
         while self._unread and not self._is_asking and self.close_code is None:
             self._take(self._unread.popleft())
+        self._settle()
 
     def ask(self, message: dict[str, Any]) -> None:
         """Do what a message says that comes from us, and answer it. Raises Refusal."""
@@ -476,13 +480,13 @@ class Subscriber:
     def _acted(self, request_id: int | str, told: dict[str, Any]) -> None:
         """Answer an action; other answers did not wait for it."""
         self._acting -= 1
-        if self.close_code is not None:
-            return
-        if len(self._controls) >= self._around.controls_max + WAITING_MAX:
-            self.close(TOO_SLOW, "answers are not read")
-            return
-        answer = {"type": told["type"], "op": "action", "id": request_id, **told}
-        self.tell_encoded(Message(wire.encode(answer, self.subprotocol), CONTROL, told["type"]))
+        if self.close_code is None:
+            if len(self._controls) >= self._around.controls_max + WAITING_MAX:
+                self.close(TOO_SLOW, "answers are not read")
+            else:
+                answer = {"type": told["type"], "op": "action", "id": request_id, **told}
+                self.tell_encoded(Message(wire.encode(answer, self.subprotocol), CONTROL, told["type"]))
+        self._settle()
 
     def _topic(self, channel: str) -> Topic:
         topic = self._around.topics.get(channel)
@@ -546,9 +550,14 @@ class Subscriber:
         topics = self._around.topics
         return any(topics[name].pending(subscription) for name, subscription in self.subscriptions.items())
 
+    def answers(self) -> list[Message]:
+        """Return the control messages that wait, to be sent at once."""
+        batch, self._controls = self._controls, []
+        return batch
+
     def drain(self) -> list[Message]:
         """Return what goes out next, in order: answers, then the next frames of every subscription."""
-        batch, self._controls = self._controls, []
+        batch = self.answers()
         if self.close_code is None and self.group is None:
             try:
                 for name, subscription in self.subscriptions.items():
@@ -610,6 +619,29 @@ class Subscriber:
         self.subscriptions = {}
         self.agents = self.key_hash = self.identity = None
         self._settled, self._opened = False, self._around.monotonic()
+
+    # the end
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the end waits for answers that are owed."""
+        return self._then is not None
+
+    def finish(self, then: Callable[[], None]) -> None:
+        """Take nothing more, and call `then` once all that was taken is answered; at once when it is."""
+        self._then = then
+        self._settle()
+
+    def give_up(self) -> None:
+        """Wait for no answer any longer."""
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _settle(self) -> None:
+        is_owed = self._acting or self._is_asking or self._unread
+        if self._then is not None and (self.close_code is not None or not is_owed):
+            self.give_up()
 
     # the rules of time
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from engine.config import Config
 from server.acceptor import Acceptor
 from server.app import Opening, Server, create_app, operator_config, server_config
 from server.config import Settings
+from server.live import hub
 from server.live.errors import FolderInUse, WorldRefused
 from server.live.series import SERIES
 from server.metrics import Metrics
@@ -29,6 +31,8 @@ from server.registry import OPERATIONS
 from server.routes import Resource
 from tests.support.arena import Bot, run_server
 from tests.support.deadlines import seconds
+from tests.support.disks import Disk
+from tests.support.streams import until
 from tests.support.worlds import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +138,41 @@ async def test_stopping_closes_sockets_with_1012_and_answers_what_is_in_flight()
 
     assert answer.status_code == 200
     assert subscriber.close_code == 1012
+
+
+@pytest.mark.parametrize("is_patient", [True, False], ids=["answered", "given_up"])
+async def test_stopping_answers_an_action_of_a_socket_before_it_closes(
+    is_patient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: the receipt comes, then the goodbye, then 1012; a disk that stands still is not waited for."""
+    monkeypatch.setattr(hub, "OWED_MAX_S", seconds(60) if is_patient else 0.1)
+    disk = Disk(monkeypatch)
+    async with run_server() as arena:
+        bot = await arena.register()
+        connection = await websockets.connect(arena.ws_url, subprotocols=[websockets.Subprotocol("arena.v2.json")])
+        told: list[dict[str, Any]] = []
+
+        async def read() -> None:
+            with suppress(websockets.ConnectionClosed):
+                while True:
+                    told.append(json.loads(await connection.recv()))
+
+        await connection.send(json.dumps({"op": "auth", "id": 1, "api_key": bot.api_key}))
+        with disk.shut():
+            action = {"op": "action", "id": 2, "agent_id": bot.agent_id, "action": ORDER}
+            await connection.send(json.dumps(action))
+            await until(lambda: disk.is_busy)
+            arena.server.stop()
+            (subscriber,) = arena.hub.subscribers
+            await until(lambda: subscriber.is_finishing or subscriber.connection is None)
+            if not is_patient:
+                await asyncio.wait_for(read(), seconds(30))
+        await asyncio.wait_for(read(), seconds(30))
+
+    kinds = [(message["type"], message.get("id")) for message in told]
+    answered = [("ack", 2)] if is_patient else []
+    assert kinds == [("hello", None), ("ack", 1), *answered, ("shutdown", None)]
+    assert connection.close_code == 1012
 
 
 async def test_a_folder_in_use_is_refused_by_name(tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ class Told:
         self.is_lost = asyncio.Event()
         self.code = 0
         self.last_words = b""
+        self.is_owed = False
+        self.is_asked_to_finish = asyncio.Event()
+        self.finished: Callable[[], None] = lambda: None
 
     def receive(self, data: bytes | str) -> None:
         self.messages.append(data)
@@ -86,6 +89,13 @@ class Told:
     def lost(self, code: int) -> None:
         self.code = code
         self.is_lost.set()
+
+    def finish(self, then: Callable[[], None]) -> None:
+        self.is_asked_to_finish.set()
+        if self.is_owed:
+            self.finished = then
+        else:
+            then()
 
     def farewell(self) -> bytes:
         return self.last_words
@@ -920,6 +930,26 @@ class TestShutdown:
 
             assert client.close_code == 1012
             await stopping
+
+    async def test_a_stop_waits_for_a_client_that_is_owed_an_answer(self, server: Server) -> None:
+        """It is open until the receiver says so; then the last words, and 1012."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            told.is_owed = True
+            stopping = asyncio.create_task(server.stop())
+            await asyncio.wait_for(told.is_asked_to_finish.wait(), seconds(10.0))
+            assert connection.is_open
+
+            connection.write(prebuilt("the answer"))
+            told.finished()
+
+            assert await client.recv() == "the answer"
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1012
+            await stopping
+            # whatever comes late finds nothing left to close
+            told.finished()
 
     async def test_reader_that_is_stuck_does_not_hold_a_stop_up(
         self, server: Server, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,7 @@ class RunningGateway:
     url: str
     ws_url: str
     parts: Gateway
+    server: Server
 
     @property
     def tick(self) -> int | None:
@@ -77,7 +78,7 @@ async def run_gateway(
             if is_waited_for:
                 await gateway.feed.is_in_step.wait()
         own = server.servers[0].sockets[0].getsockname()[1]
-        yield RunningGateway(f"http://127.0.0.1:{own}", f"ws://127.0.0.1:{own}/ws", gateway)
+        yield RunningGateway(f"http://127.0.0.1:{own}", f"ws://127.0.0.1:{own}/ws", gateway, server)
     finally:
         server.stop()
         async with asyncio.timeout(seconds(STOP_S)):

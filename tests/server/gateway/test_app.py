@@ -22,6 +22,7 @@ from server.errors import Code
 from server.live.caps import of_address, of_key
 from tests.support.arena import RunningServer, run_server
 from tests.support.deadlines import seconds
+from tests.support.disks import Disk
 from tests.support.gateways import SECRET, RunningGateway, run_gateway, until
 from tests.support.streams import Watcher
 
@@ -399,6 +400,25 @@ async def test_an_action_over_a_socket_gets_the_engines_receipt(valkey: Valkey) 
             (409, 140), (404, 110), (400, 101)
         ]  # fmt: skip
         assert malformed["errors"]
+
+
+async def test_a_gateway_that_stops_answers_what_is_with_the_engine(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's receipt, the goodbye, 1012."""
+    disk = Disk(monkeypatch)
+    async with pair(valkey) as (arena, gateway), AsyncExitStack() as stack:
+        watcher, made = await acting(stack, arena, gateway)
+        with disk.shut():
+            await watcher.send({"op": "action", "id": 1, "agent_id": made["agent_id"], "action": ORDER})
+            await until(lambda: disk.is_busy)
+            (subscriber,) = gateway.parts.hub.subscribers
+            gateway.server.stop()
+            await until(lambda: subscriber.is_finishing)
+        answers = [await watcher.next() for _ in range(2)]
+
+        assert [(one["type"], one.get("id")) for one in answers] == [("ack", 1), ("shutdown", None)]
+        assert await watcher.closed() == 1012
 
 
 async def test_actions_of_a_socket_keep_their_order(valkey: Valkey) -> None:

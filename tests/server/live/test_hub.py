@@ -265,6 +265,29 @@ class TestClose:
             station.hub.leave(subscriber, 1012)
         await asyncio.wait_for(asyncio.gather(closing, running), seconds(5.0))
 
+    async def test_what_was_taken_in_is_answered_before_the_goodbye(self) -> None:
+        """A key is looked up elsewhere while the server goes: its answer comes first; nothing more is taken in."""
+        found: asyncio.Future[list[str] | None] = asyncio.get_running_loop().create_future()
+        station = Station()
+        hub = Hub(EPOCH, Settings(), station.metrics, station.clock, lambda key_hash: found)
+        subscriber = hub.open(SUBPROTOCOL_JSON)
+        for message in ({"op": "auth", "id": 1, "api_key": "ak_x"}, {"op": "ping", "id": 2}):
+            subscriber.receive(wire.encode(message, SUBPROTOCOL_JSON))
+        await turns(2)
+
+        hub.dismiss(subscriber)
+        subscriber.receive(wire.encode({"op": "ping", "id": 3}, SUBPROTOCOL_JSON))
+        assert [message["type"] for message in read(subscriber)] == ["hello"]
+        assert subscriber.close_code is None
+        found.set_result(["a1"])
+        await turns(3)
+
+        answers = read(subscriber)
+        assert [(message["type"], message.get("id")) for message in answers] == [
+            ("ack", 1), ("ack", 2), ("shutdown", None)
+        ]  # fmt: skip
+        assert subscriber.close_code == 1012
+
     async def test_closing_without_subscribers_ends_at_once(self) -> None:
         """Nobody to wait for."""
         station = Station()
