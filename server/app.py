@@ -74,7 +74,7 @@ from server.live.world import Known, World, open_world
 from server.memory import give_back
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
-from server.protocols import HOT, websocket_options
+from server.protocols import FRAMES_PER_S, HOT, websocket_options
 from server.redis_door import connect
 from server.registry import OPERATIONS
 from server.routes import (
@@ -214,7 +214,7 @@ def create_app(
         running = asyncio.create_task(_run(opening, settings, metrics, clock, warm_up_ticks, app, on_operator_key))
         running.add_done_callback(lambda task: _note_end(task, opening, on_ended))
         try:
-            yield {HOT: opening.find_hot}
+            yield {HOT: opening.find_hot, FRAMES_PER_S: settings.client_frames_per_s}
         finally:
             opening.is_stopping = True
             if opening.arena is None:

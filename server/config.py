@@ -129,6 +129,11 @@ def _sockets_per_address_max() -> Any:
     return field(default=50, metadata=_whole(1, 1_000_000, text))
 
 
+def _client_frames_per_s() -> Any:
+    text = "frames of any kind, pings too, that a client may send on one WebSocket; four times as many at once"
+    return field(default=50, metadata=_whole(1, 1_000_000, text))
+
+
 def _outbox_frames_max() -> Any:
     text = "frames that may wait for one subscriber before it is conflated"
     return field(default=64, metadata=_whole(2, 10_000, text))
@@ -231,6 +236,7 @@ class Settings:
     sockets_max: int = _sockets_max()
     sockets_per_key_max: int = _sockets_per_key_max()
     sockets_per_address_max: int = _sockets_per_address_max()
+    client_frames_per_s: int = _client_frames_per_s()
     outbox_frames_max: int = _outbox_frames_max()
     resume_frames: int = _resume_frames()
     snapshot_ticks: int = field(
@@ -281,6 +287,7 @@ class GatewaySettings:
     sockets_max: int = _sockets_max()
     sockets_per_key_max: int = _sockets_per_key_max()
     sockets_per_address_max: int = _sockets_per_address_max()
+    client_frames_per_s: int = _client_frames_per_s()
     outbox_frames_max: int = _outbox_frames_max()
     resume_frames: int = _resume_frames()
     heartbeat_s: float = _heartbeat_s()

@@ -226,7 +226,9 @@ class Metrics:
             "sockets_closed", "streams closed, by close code of the protocol page, or other", "code"
         )
         self.sockets_refused = self._counter(
-            "sockets_refused", "streams refused for as many are open as may be: in all, of a key, of an address", "limit"
+            "sockets_refused",
+            "streams refused for as many are open as may be: in all, of a key, of an address",
+            "limit",
         )
         self.sockets_waiting = self._gauge(
             "sockets_waiting", "connections of any kind that were taken in and wait for their turn to begin"

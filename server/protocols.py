@@ -23,6 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
+from server.config import Settings
 from server.send_loop import Descriptors, Send, send_to_each
 
 EXTENSION: Final = "arena.connection"
@@ -48,9 +49,13 @@ UNREAD_S: Final = 35.0
 """An answer may wait so long for a client that does not read; the same as for a stuck subscriber."""
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Of request line and headers; what comes in one piece with the end of an earlier request is not counted."""
-FRAMES_PER_S: Final = 50.0
-FRAMES_BURST: Final = 200
-"""Frames of any kind, pings and fragments too. Left alone, one connection's empty fragments held ticks up for 6 s."""
+FRAMES_PER_S: Final = "arena.frames_per_s"
+"""Where the application's lifespan leaves how many frames of any kind a client may send; else as many as the settings.
+
+Left alone, one connection's empty fragments held ticks up for 6 s.
+"""
+FRAMES_BURST_S: Final = 4
+"""Seconds' worth of them that may come at once."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""
 LOST, INVALID_DATA, TOO_MANY_FRAMES = 1006, 1007, 4003
@@ -429,7 +434,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Whether the client has ended the connection, which is to be closed then."""
         self._is_answered = False
         """Whether the application has done its part in the handshake."""
-        self._frames_left = float(FRAMES_BURST)
+        self._frames_per_s = int(app_state.get(FRAMES_PER_S, Settings.client_frames_per_s))
+        self._frames_left = float(FRAMES_BURST_S * self._frames_per_s)
         self._frames_counted = self.loop.time()
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -499,14 +505,15 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
             return
         now = self.loop.time()
-        self._frames_left = min(FRAMES_BURST, self._frames_left + (now - self._frames_counted) * FRAMES_PER_S)
+        most, gained = FRAMES_BURST_S * self._frames_per_s, (now - self._frames_counted) * self._frames_per_s
+        self._frames_left = min(most, self._frames_left + gained)
         self._frames_counted = now
         for start in range(0, len(data), SLICE_BYTES):
             if self.transport.is_closing():
                 return
             super().data_received(data[start : start + SLICE_BYTES])
             if self._frames_left < 0.0:
-                self._fail(TOO_MANY_FRAMES, f"more than {FRAMES_PER_S:.0f} frames a second")
+                self._fail(TOO_MANY_FRAMES, f"more than {self._frames_per_s} frames a second")
 
     def handle_cont(self, event: Frame) -> None:
         """Count a fragment."""

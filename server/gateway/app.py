@@ -32,6 +32,7 @@ from server.gateway.upstream import Upstream
 from server.live.hub import Hub
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
+from server.protocols import FRAMES_PER_S
 from server.redis_door import connect
 from server.registry import OPERATIONS
 from server.routes import EXCEPTION_HANDLERS
@@ -94,6 +95,7 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
         sockets_max=settings.sockets_max,
         sockets_per_key_max=settings.sockets_per_key_max,
         sockets_per_address_max=settings.sockets_per_address_max,
+        client_frames_per_s=settings.client_frames_per_s,
         outbox_frames_max=settings.outbox_frames_max,
         resume_frames=settings.resume_frames,
         heartbeat_s=settings.heartbeat_s,
@@ -140,7 +142,7 @@ def create_app(gateway: Gateway, *, on_ended: Callable[[], None] = lambda: None)
     hub = gateway.hub
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         log.info("following", **gateway.settings.describe())
         streaming = asyncio.create_task(hub.run(), name="hub")
         following = asyncio.create_task(gateway.feed.run(), name="feed")
@@ -149,7 +151,7 @@ def create_app(gateway: Gateway, *, on_ended: Callable[[], None] = lambda: None)
         for task in (streaming, following, checking, reporting):
             task.add_done_callback(note_end)
         try:
-            yield
+            yield {FRAMES_PER_S: gateway.settings.client_frames_per_s}
         finally:
             gateway.is_stopping = True
             for task in (following, checking, reporting):

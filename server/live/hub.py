@@ -19,19 +19,23 @@ from server.config import Settings
 from server.live import caps, frames
 from server.live.agent_channel import AgentTopic
 from server.live.caps import Caps, Holder
-from server.live.desk import Desk
+from server.live.desk import WAITING_MAX, Desk
 from server.live.frames import CHANNELS, EVENT_CHANNELS, MARKET_TICK, RESOURCE_NAMES, STATE_CHANNELS
 from server.live.groups import SLICE, Group, Key
-from server.live.narrowing import DEPTH_MAX, EVERY_MAX, Books, FormCount, NarrowableTopic
+from server.live.narrowing import DEPTH_MAX, EVERY_MAX, FORMS_MAX, Books, FormCount, NarrowableTopic
 from server.live.outlets import DirectOutlet
 from server.live.subscriber import (
     CONTROL,
     CONTROL_BURST,
     CONTROL_PER_S,
+    CUT_AFTER_S,
+    ID_LENGTH_MAX,
     INTERNAL,
     KEY_REVOKED,
+    PING_INTERVAL_S,
     RESTART,
     SUBSCRIBE_WITHIN_S,
+    UNDECODABLE_MAX,
     ActionDesk,
     Agents,
     Authenticate,
@@ -43,7 +47,7 @@ from server.live.subscriber import (
 from server.live.topics import EventTopic, Message
 from server.live.workers import SYSTEM, Workers
 from server.metrics import Metrics
-from server.protocols import ArenaWebSocketProtocol, ping_frame, send_to_all
+from server.protocols import FRAMES_BURST_S, ArenaWebSocketProtocol, ping_frame, send_to_all
 from server.send_loop import Sender
 
 WATCH_S: Final = 1.0
@@ -91,18 +95,26 @@ def _goodbye(subscriber: Subscriber) -> dict[str, Any]:
 
 
 def stream_limits(settings: Settings) -> dict[str, int]:
-    """Return every limit of one connection: what hello tells, and /api/info."""
+    """Return every limit that a stream can meet: what hello tells, and /api/info."""
     return {
         "client_frame_bytes": wire.CLIENT_FRAME_MAX,
+        "client_frames_per_s": settings.client_frames_per_s,
+        "client_frames_burst": FRAMES_BURST_S * settings.client_frames_per_s,
         "control_per_s": int(CONTROL_PER_S),
         "control_burst": CONTROL_BURST,
         "subscribe_within_s": int(SUBSCRIBE_WITHIN_S),
+        "unreadable_in_a_row": UNDECODABLE_MAX,
+        "id_characters": ID_LENGTH_MAX,
+        "actions_unanswered": WAITING_MAX,
+        "ping_s": int(PING_INTERVAL_S),
+        "pong_within_s": int(CUT_AFTER_S),
         "sockets_per_key": settings.sockets_per_key_max,
         "sockets_per_address": settings.sockets_per_address_max,
         "outbox_frames": settings.outbox_frames_max,
         "resume_frames": settings.resume_frames,
         "every_ticks": EVERY_MAX,
         "depth_levels": DEPTH_MAX,
+        "narrowed_forms": FORMS_MAX,
     }
 
 

@@ -31,6 +31,7 @@ from server.live.recorder import Recorder
 from server.live.view import KIND, Published, iso_time
 from server.live.world import World
 from server.metrics import Metrics
+from server.protocols import BODY_S, HEAD_BYTES_MAX, HEAD_S, UNREAD_S
 from server.routes import Call, Handler, json_response, shared_response
 
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -225,6 +226,10 @@ def limits(settings: Settings, config: Config) -> dict[str, Any]:
         "body_bytes_batch_msgpack": registry.BINARY_BYTES,
         "body_bytes_other": registry.OTHER_BYTES,
         "body_depth": DEPTH_MAX,
+        "body_within_s": int(BODY_S),
+        "head_bytes": HEAD_BYTES_MAX,
+        "head_within_s": int(HEAD_S),
+        "answer_read_within_s": int(UNREAD_S),
         "history_points": settings.history_limit,
         "cache_expiry_ms": settings.cache_expiry,
         "sockets": settings.sockets_max,

@@ -31,9 +31,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import Frame, Opcode
 
 from server import protocols
+from server.config import Settings
 from server.protocols import (
     EXTENSION,
-    FRAMES_BURST,
+    FRAMES_BURST_S,
+    FRAMES_PER_S,
     HOT,
     HOT_HEAD,
     ArenaHttpProtocol,
@@ -135,12 +137,13 @@ class Echo:
 class Server:
     """A server whose one endpoint attaches a receiver and hands connection and receiver to the test.
 
-    hot: answers at sight what is like a POST to /echo.
+    hot: answers at sight what is like a POST to /echo. frames_per_s: of a client, as by default unless given.
     """
 
-    def __init__(self, hot: Echo | None = None, **more: Any) -> None:
+    def __init__(self, hot: Echo | None = None, frames_per_s: int | None = None, **more: Any) -> None:
         routes = [WebSocketRoute("/ws", self._endpoint), Route("/echo", self._echo, methods=["POST"])]
         self._hot = hot
+        self._frames_per_s = frames_per_s
         app = Starlette(routes=routes, lifespan=self._lifespan)
         self.lost = lost = asyncio.Event()
 
@@ -163,7 +166,8 @@ class Server:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, object]]:
-        yield {} if self._hot is None else {HOT: lambda: self._hot}
+        state: dict[str, object] = {} if self._hot is None else {HOT: lambda: self._hot}
+        yield state if self._frames_per_s is None else state | {FRAMES_PER_S: self._frames_per_s}
 
     async def _echo(self, request: Request) -> Response:
         body = await request.body()
@@ -534,7 +538,7 @@ class TestEndlessClients:
             begin = Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True) if opcode is Opcode.CONT else b""
             one = Frame(opcode, b"", fin=fin).serialize(mask=True)
 
-            client.transport.write(begin + one * (FRAMES_BURST + 100))
+            client.transport.write(begin + one * (FRAMES_BURST_S * Settings.client_frames_per_s + 100))
 
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(_read_out(client), seconds(10.0))
@@ -542,6 +546,20 @@ class TestEndlessClients:
             await asyncio.wait_for(told.is_lost.wait(), seconds(10.0))
             assert told.code == 4003
             assert not connection.is_open
+        await server.stop()
+
+    async def test_how_many_frames_are_a_flood_is_a_setting(self) -> None:
+        """As many as the application says are taken, and the reason says how many that is."""
+        server = Server(frames_per_s=300)
+        one = Frame(Opcode.BINARY, b"x").serialize(mask=True)
+        async with connect(server.url) as client:
+            _, told = await server.accepted.get()
+            client.transport.write(one * FRAMES_BURST_S * 300)
+            await until(lambda: len(told.messages) == FRAMES_BURST_S * 300)
+            client.transport.write(one * FRAMES_BURST_S * 300)
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(_read_out(client), seconds(10.0))
+            assert (client.close_code, client.close_reason) == (4003, "more than 300 frames a second")
         await server.stop()
 
 

@@ -273,6 +273,22 @@ async def test_actions_count_for_the_key_and_not_as_control_messages() -> None:
         }
 
 
+async def test_a_bot_may_act_as_often_over_its_socket_as_the_settings_say() -> None:
+    """Far more actions at once than frames by default: none of them is a flood where both limits are raised."""
+    async with run_server(rate_limit=60_000, client_frames_per_s=1_000) as arena, line(arena) as stream:
+        bot = await arena.register()
+        await stream.auth(bot)
+        kinds = []
+        for first in range(0, 500, 100):
+            for i in range(first, first + 100):
+                action = {"client_action_id": f"a-{i}", **REST}
+                await stream.send(op="action", id=i, agent_id=bot.agent_id, action=action)
+            kinds += [(await stream.next())["type"] for _ in range(100)]
+
+        assert set(kinds) <= {"ack", "error"}
+        assert len(kinds) == 500
+
+
 async def test_one_key_has_so_many_connections() -> None:
     """One more is refused the key and goes on without it; what counts for a key counts for no address any more."""
     async with run_server(sockets_per_key_max=2, sockets_per_address_max=2) as arena, AsyncExitStack() as stack:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def arena() -> AsyncIterator[RunningServer]:
     """A world that ticks by hand."""
-    async with run_server(rate_limit=12_345) as arena:
+    async with run_server(rate_limit=12_345, client_frames_per_s=77) as arena:
         await arena.step(2)
         yield arena
 
@@ -50,6 +50,10 @@ async def test_info_tells_markets_ladder_limits_and_channels(arena: RunningServe
     assert info.limits["requests_per_minute"] == 12_345
     assert info.limits["requests_burst"] == 1_234
     assert arena.parts.hub.hello()["limits"].items() <= info.limits.items()
+    assert info.limits["client_frames_per_s"] == 77
+    assert info.limits["client_frames_burst"] == 308
+    named = {"head_within_s": 5, "body_within_s": 10, "narrowed_forms": 128, "actions_unanswered": 128}
+    assert named.items() <= info.limits.items()
     assert info.limits["agents"] == info.config["max_agents"] == 64
     assert len(info.channels) == 7
     assert info.rejects["201"] == "not enough free cash"
