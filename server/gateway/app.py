@@ -58,6 +58,7 @@ class Gateway:
     hub: Hub
     feed: Feed
     owners: Owners
+    desk: RemoteDesk
     sockets: Sockets
     upstream: Upstream
     questions: Upstream
@@ -108,7 +109,7 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
     host, port = settings.engine_address
     headers = [(b"host", f"{host}:{port}".encode()), *forwarder.own_headers(None)]
     owners = Owners(questions, headers, clock)
-    desk = RemoteDesk(owners, upstream, headers, metrics)
+    desk = RemoteDesk(owners, forwarder, headers)
     hub = Hub(NO_EPOCH, streaming, metrics, clock, owners.authenticate, desk=desk)
 
     def on_revoked(key_hash: bytes | None) -> None:
@@ -129,6 +130,7 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
         hub,
         feed,
         owners,
+        desk,
         Sockets(hub, questions, headers, clock),
         upstream,
         questions,
@@ -157,6 +159,7 @@ def create_app(gateway: Gateway, *, on_ended: Callable[[], None] = lambda: None)
             for task in (following, checking, reporting):
                 task.cancel()
             await hub.close()
+            await gateway.desk.close()
             await asyncio.wait((streaming, following, checking, reporting))
             gateway.upstream.close()
             gateway.questions.close()

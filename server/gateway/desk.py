@@ -11,20 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from server.errors import Code, Problem
-from server.gateway.forward import engine_away
+import structlog
+
+from server.errors import Problem
+from server.gateway.forward import Forwarder, engine_away, unknown_fate
 from server.gateway.owners import Owners
-from server.gateway.upstream import Headers, Unanswered, Unsent, Upstream
+from server.gateway.upstream import Headers
 from server.live import relay
 from server.live.desk import WAITING_MAX, Identity, error_of, too_many
 from server.live.subscriber import BAD_FIELD, Refusal
-from server.metrics import Metrics
 from server.routes.gateway import ACTION
 
-LIMIT_S: Final = 15.0
 ELSEWHERE: Final = "false at a gateway; set cancel_after, which the world itself keeps"
 
 Told = dict[str, Any]
+
+log = structlog.get_logger("arena.gateway")
 
 
 class _Waiting(NamedTuple):
@@ -35,11 +37,10 @@ class _Waiting(NamedTuple):
 class RemoteDesk:
     """The way to the engine's desk. Actions of one key are sent one after another, those of several at a time."""
 
-    def __init__(self, owners: Owners, upstream: Upstream, headers: Headers, metrics: Metrics) -> None:
+    def __init__(self, owners: Owners, forwarder: Forwarder, headers: Headers) -> None:
         self._owners = owners
-        self._upstream = upstream
+        self._forwarder = forwarder
         self._headers = headers
-        self._metrics = metrics
         self._waiting: dict[bytes, deque[_Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +72,20 @@ class RemoteDesk:
         self._waiting[identity.key_hash] = deque([_Waiting(question, answer)])
         task = asyncio.get_running_loop().create_task(self._work(identity.key_hash))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """End what is under way and return when it has ended; to be called when no connection is left to answer to."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            # its senders learn nothing, and have to ask for their receipts
+            log.error("actions_not_answered", exc_info=failure)
 
     async def _work(self, key_hash: bytes) -> None:
         waiting = self._waiting[key_hash]
@@ -84,23 +98,16 @@ class RemoteDesk:
 
     async def _ask(self, question: bytes) -> Told:
         try:
-            answer = await self._upstream.exchange(b"POST", ACTION.encode(), self._headers, question, LIMIT_S)
-        except Unsent as error:
-            self._metrics.gateway_forwarded.labels("unsent").inc()
-            return error_of(engine_away(str(error)))
-        except Unanswered as error:
-            self._metrics.gateway_forwarded.labels("unknown").inc()
-            return error_of(_unknown(str(error)))
-        self._metrics.gateway_forwarded.labels("answered").inc()
+            answer = await self._forwarder.send(b"POST", ACTION.encode(), self._headers, question, is_read=False)
+        except Problem as problem:
+            return error_of(problem)
         if answer.status == 503:
             # the engine is starting or stopping, and has not looked at it
             return error_of(engine_away("the engine takes nothing now"))
         if answer.status != 200:
-            return error_of(_unknown(f"the engine answers {answer.status}"))
-        told: Told = relay.unpack(answer.body)
+            return error_of(unknown_fate(f"the engine answers {answer.status}"))
+        try:
+            told: Told = relay.unpack(answer.body)
+        except ValueError as error:
+            return error_of(unknown_fate(f"the engine answers what is no msgpack ({error})"))
         return told
-
-
-def _unknown(reason: str) -> Problem:
-    detail = f"{reason}: it may or may not be applied; ask for the receipt, or send it again under the same id"
-    return Problem(Code.UNKNOWN_FATE, detail, status=504)

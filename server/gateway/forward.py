@@ -66,8 +66,7 @@ class Forwarder:
             self._metrics.gateway_forwarded.labels("unknown").inc()
             if is_read:
                 raise engine_away(str(error)) from None
-            detail = f"{error}: it may or may not be applied; ask for the receipt, or send it again under the same id"
-            raise Problem(Code.UNKNOWN_FATE, detail, status=504) from None
+            raise unknown_fate(str(error)) from None
         self._metrics.gateway_forwarded.labels("answered").inc()
         return answer
 
@@ -105,3 +104,9 @@ class Forwarder:
 def engine_away(reason: str) -> Problem:
     """Return the answer when the engine was not asked, or a read got no answer."""
     return Unavailable(Code.ENGINE_AWAY, f"{reason}: surely nothing was changed", retry_after=RETRY_S)
+
+
+def unknown_fate(reason: str) -> Problem:
+    """Return the answer when an input was sent, or a part of it, and no whole answer came back."""
+    detail = f"{reason}: it may or may not be applied; ask for the receipt, or send it again under the same id"
+    return Problem(Code.UNKNOWN_FATE, detail, status=504)
