@@ -46,6 +46,13 @@ def insert(table: Table, numbers: Numbers, slot: int) -> None:
 
 
 @kernel
+def insert_all(table: Table, numbers: Numbers, count: int) -> None:
+    """Add the slots before count, none of which is in the table yet."""
+    for slot in range(count):
+        insert(table, numbers, slot)
+
+
+@kernel
 def remove(table: Table, numbers: Numbers, number: int) -> None:
     """Take out the entry of that number, which is in the table; numbers still holds it."""
     mask = len(table) - 1

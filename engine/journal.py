@@ -116,7 +116,7 @@ class NewEpoch(NamedTuple):
 
 
 class KeyRecord(NamedTuple):
-    """An API key was issued for a registration. revoked: hash of the key it replaces, or zeros."""
+    """An API key was issued for a registration. revoked: hash of the key that ends with it, or zeros."""
 
     owner: int
     registration: int

@@ -43,7 +43,7 @@ from server.acceptor import Acceptor, take_over
 from server.clock import Clock, SystemClock
 from server.config import Settings
 from server.errors import Code
-from server.live import archive, columnar, receipts, registry
+from server.live import archive, columnar, owner_index, receipts
 from server.live.accounts import AccountReader
 from server.live.admission import Admission, Limits, TimeBudget, to_level
 from server.live.agent_channel import AgentTopic
@@ -71,7 +71,7 @@ from server.live.view import Published, View
 from server.live.watchdog import Watchdog
 from server.live.workers import SYSTEM, Workers
 from server.live.world import Known, World, open_world
-from server.memory import give_back
+from server.memory import bound_free, give_back
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
 from server.protocols import FRAMES_PER_S, HOT, websocket_options
@@ -392,6 +392,7 @@ async def _run(
     """Open the world, serve it, tick until the ticker and the hub are told to stop, close it."""
 
     def open_arena() -> tuple[Arena, Watchdog, Collector]:
+        bound_free()
         log.info("loading_kernels", hint="the first start of a release compiles them, which takes a minute or two")
         warm_kernels()
         columnar.load()
@@ -767,7 +768,7 @@ def warm_kernels() -> None:
     reader.verdict(rows[1:2], "warm")
     to_level(Decimal("1.5"), "sell")
     receipts.warm()
-    registry.warm()
+    owner_index.warm()
     batches.warm()
     bodies.warm()
     estate_offer(1)

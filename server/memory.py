@@ -1,4 +1,4 @@
-"""Memory that only the start needed, given back when it is over: code of the compiler, freed blocks of the allocator.
+"""Memory that only a piece of work needed, given back when it is over: code of the compiler, freed blocks.
 
 Loading the kernels brings 55 MB of LLVM's code into the process and Arrow 13 MB of its own, which count as resident
 until the system is short of memory; the start's garbage leaves 6 to 13 MB with the allocator (100,000 residents).
@@ -18,6 +18,25 @@ _MAPS: Final = Path("/proc/self/maps")
 # bytes: a path is in whatever encoding its file system has it
 _CODE: Final = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) r-xp .*/(?:{'|'.join(LIBRARIES)})[^/]*".encode())
 _MADV_DONTNEED: Final = 4
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+MAPPED_FROM: Final = 1 << 20
+"""A block of so many bytes is mapped by itself, and gone when it is freed."""
+FREE_MAX: Final = 4 << 20
+"""Bytes that may be free at the end of a part of the allocator before they go back."""
+
+
+def bound_free() -> None:
+    """Have the allocator give back what it has free at its ends; does nothing where it is not glibc's.
+
+    Left alone it raises both bounds with the largest block ever freed, to 32 and 64 MB, so that a thread that has
+    written a span of the archive keeps tens of MB resident. With 2,000 residents and 20 agents that come and go a
+    server had 375 MB and 11 MB more after another span, with these bounds 334 MB and no more.
+    """
+    system = ctypes.CDLL(None)
+    if hasattr(system, "mallopt"):
+        system.mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM)
+        system.mallopt(_M_TRIM_THRESHOLD, FREE_MAX)
 
 
 def give_back() -> None:
@@ -33,6 +52,15 @@ def give_back() -> None:
     for begin, end in code:
         # only pages that nobody can have written to: they are as they are in the file
         system.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+    trim()
+
+
+def trim() -> None:
+    """Return what the allocator has free to the system; does nothing where it is not glibc's.
+
+    What a thread frees stays with its own part of the allocator, for as long as a block behind it is in use.
+    """
+    system = ctypes.CDLL(None)
     if hasattr(system, "malloc_trim"):
         system.malloc_trim(ctypes.c_size_t(0))
 

@@ -260,7 +260,8 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Register an agent",
         tag="agents",
         text="Without a key a new owner is made; with a key the agent belongs to the key's owner. The key in the "
-        "answer is shown once.",
+        "answer is shown once. An owner's first key stays valid, so do the keys of its agents and of the 16 that left "
+        "last (agents_per_owner, if that is more); with a registration beyond that the oldest of the others ends.",
         headers=(_IDEMPOTENCY,),
         body=schemas.Registration,
         body_optional=True,

@@ -7,10 +7,12 @@ the world (funds, holdings, an order's owner) is decided in the tick. Source: DE
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from ipaddress import ip_address
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +41,8 @@ BURST_SHARE = 10
 """A key may use a tenth of its requests a minute at once."""
 BUDGET_BURST_S = 0.02
 """Time that batches may take at once: who comes meanwhile waits no longer for them."""
-BUCKETS_MAX = 100_000
-"""Buckets kept before full ones are forgotten: a full bucket is what a new key starts with."""
+BUCKETS_FORGOTTEN = 2
+"""Full buckets that are forgotten when somebody new comes, so that there are never many: full is how one begins."""
 _AGENT_ID = re.compile(r"a([1-9][0-9]{0,15})")
 _SIDES = {"buy": 1, "sell": -1, None: 0}
 
@@ -91,8 +93,10 @@ class RateLimiter:
         self.policy = policy
         self._what = what
         self._clock = clock
-        self._buckets: dict[bytes, tuple[float, float]] = {}
-        """Tokens and the time they were counted, by whom they are of."""
+        self._full_s = self.burst * 60 / per_minute
+        """Longest until a bucket nobody takes from is full again."""
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        """Tokens and the time they were counted, by whom they are of, the earliest in front."""
 
     def __len__(self) -> int:
         """Return how many buckets are kept."""
@@ -113,8 +117,10 @@ class RateLimiter:
                 temporary=True,
                 headers={"Retry-After": str(_seconds_up(wait_s))} | rate.headers(),
             )
-        if len(self._buckets) >= BUCKETS_MAX:
-            self._forget_full(now, per_s)
+        if who in self._buckets:
+            self._buckets.move_to_end(who)
+        else:
+            self._forget_full(now)
         self._buckets[who] = (tokens - 1, now)
         return Rate(self.per_minute, int(tokens - 1), _seconds_up((self.burst - tokens + 1) / per_s), self.policy)
 
@@ -123,12 +129,10 @@ class RateLimiter:
         tokens, since = self._buckets[who]
         self._buckets[who] = (tokens + 1, since)
 
-    def _forget_full(self, now: float, per_s: float) -> None:
-        self._buckets = {
-            key: (tokens, since)
-            for key, (tokens, since) in self._buckets.items()
-            if tokens + (now - since) * per_s < self.burst
-        }
+    def _forget_full(self, now: float) -> None:
+        for who, (_, since) in list(islice(self._buckets.items(), BUCKETS_FORGOTTEN)):
+            if now - since >= self._full_s:
+                del self._buckets[who]
 
 
 class Limits(NamedTuple):

@@ -23,7 +23,7 @@ from engine.siphash import longest
 from server.live.errors import Full, IdReused, JournalFailed, LiveError, ReadOnly, ReceiptsFull
 from server.live.journal import Journal
 from server.live.receipts import VALIDITY_TICKS, Admitted, Receipt, Receipts
-from server.live.registry import OPERATOR, AgentRegistry, idempotency_hash
+from server.live.registry import NO_KEY, OPERATOR, AgentRegistry, idempotency_hash
 from server.metrics import Metrics
 
 NO_FINGERPRINT = bytes(FINGERPRINT_SIZE)
@@ -215,14 +215,17 @@ class Recorder:
         self._count(rows["kind"], verdicts)
         return Taken(admitted, keys, full or self._no_room())
 
-    def register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
+    def register(
+        self, owner: int | None, key_hash: bytes, idempotency_key: str | None, presented: bytes = NO_KEY
+    ) -> Registration:
         """Accept the registration of an agent; owner None makes a new owner. key_hash: SHA-256 of the key it gets.
 
         Under an Idempotency-Key this caller has used, the agent is the same and the new key replaces the old one.
+        Otherwise a key that the owner has too many ends with it, not the one it came with (presented).
         Raises OwnerFull, WorldFull, Full, ReadOnly; after any of them nothing has happened.
         """
         try:
-            registration = self._register(owner, key_hash, idempotency_key)
+            registration = self._register(owner, key_hash, idempotency_key, presented)
         except LiveError:
             self._registrations["refused"].inc()
             raise
@@ -265,7 +268,9 @@ class Recorder:
         self.registry.issue(record)
         return seq
 
-    def _register(self, owner: int | None, key_hash: bytes, idempotency_key: str | None) -> Registration:
+    def _register(
+        self, owner: int | None, key_hash: bytes, idempotency_key: str | None, presented: bytes
+    ) -> Registration:
         self._check_open()
         known = None if idempotency_key is None else self.registry.find_registration(owner, idempotency_key)
         if known is not None:
@@ -281,7 +286,8 @@ class Recorder:
         idempotency = "" if idempotency_key is None else idempotency_hash(owner, idempotency_key)
         self._record(row, NO_FINGERPRINT, idempotency)
         self.registry.begin(number, owner or number, idempotency)
-        return self._issue(number, owner or number, key_hash, bytes(32), repeated=False)
+        surplus = NO_KEY if owner is None else self.registry.surplus_key(owner, presented)
+        return self._issue(number, owner or number, key_hash, surplus, repeated=False)
 
     def _issue(self, number: int, owner: int, key_hash: bytes, revoked: bytes, *, repeated: bool) -> Registration:
         record = KeyRecord(owner, number, key_hash, revoked)

@@ -6,14 +6,13 @@ Rebuilt from the journal on start. Keys are here as SHA-256 hashes only. Source:
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.agent_index import find, find_values, insert, remove, table_size
 from engine.config import Config
 from engine.events import TickReport
 from engine.journal import KeyRecord
@@ -21,14 +20,17 @@ from engine.messages import Kind, Status
 from engine.state import SLOTS_USED, State
 from server import keys
 from server.live.errors import OwnerFull, WorldFull
+from server.live.owner_index import LeftAgents, OwnerIndex
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
 
 NO_KEY = bytes(32)
 OPERATOR = 0
 """Owner of the operator's key: nobody, so that it opens nothing that belongs to agents."""
 OWNERS_IDLE_MAX = 100_000
-"""About 30 MB."""
-_OWNERS_MIN = 1_024
+"""About 30 MB, and 250 B for each key beside the first."""
+KEYS_KEPT = 16
+"""Of an owner's agents that have left, beside its first one. More than agents_per_owner_max is by default, so that bots
+which all left at once may all come back with the key each has."""
 _REASONS = {"agent_expired": "expired", "agent_defaulted": "defaulted"}
 
 
@@ -46,55 +48,14 @@ class Agent:
         self.is_active = False
 
 
-class _Owners:
-    """Owners of agents by number, for many questions at once. It grows as agents come."""
-
-    def __init__(self) -> None:
-        self._size(_OWNERS_MIN)
-
-    def _size(self, capacity: int) -> None:
-        self._numbers: NDArray[np.int64] = np.zeros(capacity, np.int64)
-        self._owners: NDArray[np.int64] = np.zeros(capacity, np.int64)
-        self._table: NDArray[np.int32] = np.zeros(table_size(capacity), np.int32)
-        self._free = list(range(capacity - 1, -1, -1))
-
-    def add(self, number: int, owner: int) -> None:
-        """Take in an agent that is not there."""
-        if not self._free:
-            numbers, owners = self._numbers, self._owners
-            self._size(2 * len(numbers))
-            for pair in zip(numbers.tolist(), owners.tolist(), strict=True):
-                self.add(*pair)
-        slot = self._free.pop()
-        self._numbers[slot], self._owners[slot] = number, owner
-        insert(self._table, self._numbers, slot)
-
-    def remove(self, number: int) -> None:
-        """Let go of an agent that is there."""
-        slot = find(self._table, self._numbers, number)
-        remove(self._table, self._numbers, number)
-        self._free.append(slot)
-
-    def of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return whose agents these are, 0 for those that are nobody's."""
-        owners = np.empty(len(numbers), np.int64)
-        find_values(self._table, self._numbers, self._owners, numbers, owners)
-        return owners
-
-
-def warm() -> None:
-    """Load or compile the kernels of the look-up of owners."""
-    owners = _Owners()
-    owners.add(1, 1)
-    owners.of(np.array([1]))
-    owners.remove(1)
-
-
 class AgentRegistry:
     """All agents that are registered or about to be, and every key that opens something.
 
-    An owner is known by the number of its first registration. Keys stay valid when the owner's last agent is gone; of
-    such owners OWNERS_IDLE_MAX are remembered, and the first of them is forgotten when there are more.
+    An owner is known by the number of its first registration. Its first key stays valid, so do the keys of its agents,
+    and those of the KEYS_KEPT agents that left last (agents_per_owner_max, when that is more). A registration that
+    finds more ends one of them: surplus_key says which, and its record has it, so that a replay ends the same one. Keys
+    stay valid when the owner's last agent is gone; of such owners OWNERS_IDLE_MAX are remembered, and the first of them
+    is forgotten when there are more.
     """
 
     def __init__(self, config: Config) -> None:
@@ -103,18 +64,24 @@ class AgentRegistry:
         self.follow(config)
         self._tick = -1
         self._agents: dict[int, Agent] = {}
-        self._owners = _Owners()
+        self._owners = OwnerIndex()
         self._active = 0
         self._of_owner: dict[int, set[int]] = {}
         self._keys: dict[bytes, tuple[bytes, int]] = {}
-        """Key hash -> the hash again, for a comparison in constant time, and the owner."""
+        """Key hash -> the hash again, for a comparison in constant time, and the owner.
+
+        Of one owner's keys that belong to no agent, the first one comes first, the others as their agents left: so
+        restore tells them apart.
+        """
         self._by_idempotency: dict[str, int] = {}
-        self._owner_of_left: dict[int, int] = {}
-        """Owners of agents that have left, for as long as a receipt of theirs may be kept."""
-        self._left: deque[tuple[int, int]] = deque()
-        """When each of them left, and its number, oldest first."""
-        self._keys_of_owner: dict[int, list[bytes]] = {}
-        self._idle_owners: dict[int, None] = {}
+        self._left = LeftAgents()
+        """Agents that have left, for as long as a receipt of theirs may be kept."""
+        self._first_key: dict[int, bytes] = {}
+        """Of each owner: the newest key of its first registration."""
+        self._spare: dict[int, dict[bytes, None]] = {}
+        """An owner's other keys whose agents have left, the one that left first in front; no entry for none."""
+        # not a dict: to find its first entry takes the longer the more have gone from its front
+        self._idle_owners: OrderedDict[int, None] = OrderedDict()
         """Owners whose last agent has left, the one that did so first in front."""
         self.on_revoked: Callable[[bytes], None] = lambda key_hash: None
         """Called with the hash of a key that opens nothing any more."""
@@ -169,7 +136,7 @@ class AgentRegistry:
 
     def owner_of_left_agent(self, number: int) -> int | None:
         """Return whose agent it was; None for one that never was, that is still there, or that left long ago."""
-        return self._owner_of_left.get(number)
+        return self._left.owner_of(number)
 
     def agents_of(self, owner: int) -> list[int]:
         """Return an owner's agents by number, those included that wait for their registration."""
@@ -203,20 +170,43 @@ class AgentRegistry:
             self._by_idempotency[idempotency] = number
         return agent
 
+    def surplus_key(self, owner: int, presented: bytes) -> bytes:
+        """Return the key that ends when an owner registers another agent, NO_KEY when it has none too many.
+
+        presented: the key this is asked for with; it stays, for whoever misses the answer asks again with it.
+        """
+        spare = self._spare.get(owner, {})
+        if len(spare) <= max(KEYS_KEPT, self._agents_per_owner_max):
+            return NO_KEY
+        return next(key_hash for key_hash in spare if key_hash != presented)
+
     def issue(self, record: KeyRecord) -> None:
-        """Take in a new key, and revoke the one it replaces. There is one operator's key: the newest."""
+        """Take in a new key, and end the one it says. There is one operator's key: the newest."""
         if record.owner == OPERATOR:
             self.operator_hash = record.key_hash
             return
-        owned = self._keys_of_owner.setdefault(record.owner, [])
         if self._keys.pop(record.revoked, None) is not None:
-            owned.remove(record.revoked)
+            self._drop_spare(record.owner, record.revoked)
             self.on_revoked(record.revoked)
-        if record.key_hash not in self._keys:
-            owned.append(record.key_hash)
         self._keys[record.key_hash] = (record.key_hash, record.owner)
-        if (agent := self._agents.get(record.registration)) is not None:
+        agent = self._agents.get(record.registration)
+        if agent is not None:
             agent.key_hash = record.key_hash
+        if record.registration == record.owner:
+            self._first_key[record.owner] = record.key_hash
+            for key_hash in self._spare.get(record.owner, ()):
+                self._move_last(key_hash)
+        elif agent is None:
+            self._spare.setdefault(record.owner, {})[record.key_hash] = None
+
+    def _drop_spare(self, owner: int, key_hash: bytes) -> None:
+        if key_hash in (spare := self._spare.get(owner, {})):
+            del spare[key_hash]
+            if not spare:
+                del self._spare[owner]
+
+    def _move_last(self, key_hash: bytes) -> None:
+        self._keys[key_hash] = self._keys.pop(key_hash)
 
     def apply(self, report: TickReport, state: State) -> dict[int, str]:
         """Take in who came and who went in a tick; return why for each agent that went. state: after that tick."""
@@ -238,29 +228,30 @@ class AgentRegistry:
             self._remove(number)
         if gone:
             self._block(state)
-        while self._left and self._left[0][0] < report.tick - VALIDITY_TICKS_MAX - RETENTION_TICKS:
-            del self._owner_of_left[self._left.popleft()[1]]
+        self._left.forget_before(report.tick - VALIDITY_TICKS_MAX - RETENTION_TICKS)
         return gone
 
     def _remove(self, number: int) -> None:
         agent = self._agents.pop(number)
         self._owners.remove(number)
-        self._owner_of_left[number] = agent.owner
-        self._left.append((self._tick, number))
+        self._left.add(self._tick, number, agent.owner)
         self._active -= agent.is_active
+        if number != agent.owner and agent.key_hash in self._keys:
+            self._move_last(agent.key_hash)
+            self._spare.setdefault(agent.owner, {})[agent.key_hash] = None
         mates = self._of_owner[agent.owner]
         mates.discard(number)
         if not mates:
             del self._of_owner[agent.owner]
             self._idle_owners[agent.owner] = None
             if len(self._idle_owners) > OWNERS_IDLE_MAX:
-                self._forget_owner(next(iter(self._idle_owners)))
+                self._forget_owner(self._idle_owners.popitem(last=False)[0])
         if agent.idempotency:
             del self._by_idempotency[agent.idempotency]
 
     def _forget_owner(self, owner: int) -> None:
-        del self._idle_owners[owner]
-        for key_hash in self._keys_of_owner.pop(owner, ()):
+        first = self._first_key.pop(owner, None)
+        for key_hash in filter(None, (first, *self._spare.pop(owner, ()))):
             del self._keys[key_hash]
             self.on_revoked(key_hash)
         self.owners_forgotten += 1
@@ -268,8 +259,8 @@ class AgentRegistry:
     def copy(self) -> RegistryCopy:
         """Return what is in it now, for a snapshot: what later records change of it, their replay changes again."""
         return RegistryCopy(
-            list(self._agents.values()), list(self._keys.values()), list(self._left), dict(self._owner_of_left),
-            list(self._idle_owners), self.operator_hash,
+            list(self._agents.values()), list(self._keys.values()), self._left.rows(), list(self._idle_owners),
+            self.operator_hash,
         )  # fmt: skip
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], state: State) -> None:
@@ -281,16 +272,25 @@ class AgentRegistry:
             agent.key_hash = bytes(key_hash)
             agent.is_active = number in known
             self._active += agent.is_active
+        held = {agent.key_hash for agent in self._agents.values()}
         for owner, key_hash in zip(arrays["registry.owners"].tolist(), arrays["registry.keys"].tolist(), strict=True):
             self._keys[bytes(key_hash)] = (bytes(key_hash), owner)
-            self._keys_of_owner.setdefault(owner, []).append(bytes(key_hash))
+            self._place(owner, bytes(key_hash), held)
         for tick, number, owner in arrays["registry.left"].tolist():
-            self._left.append((tick, number))
-            self._owner_of_left[number] = owner
-        self._idle_owners = dict.fromkeys(arrays["registry.idle"].tolist())
+            self._left.add(tick, number, owner)
+        self._idle_owners = OrderedDict.fromkeys(arrays["registry.idle"].tolist())
         self.operator_hash = bytes(arrays["registry.operator"][0].tolist())
         self._tick = state.tick
         self._block(state)
+
+    def _place(self, owner: int, key_hash: bytes, held: set[bytes]) -> None:
+        """Take back what an owner's key was. held: the keys of agents."""
+        first = self._agents.get(owner)
+        is_gone = first is None and owner not in self._first_key and key_hash not in held
+        if is_gone or (first is not None and first.key_hash == key_hash):
+            self._first_key[owner] = key_hash
+        elif key_hash not in held:
+            self._spare.setdefault(owner, {})[key_hash] = None
 
     def _block(self, state: State) -> None:
         used = int(state.counters[SLOTS_USED])
@@ -300,19 +300,17 @@ class AgentRegistry:
 
 
 class RegistryCopy(NamedTuple):
-    """What a registry held after a tick. keys: hash and owner; left: tick and number; idle: owners without agents."""
+    """What a registry held after a tick. keys: hash and owner; left: LeftAgents.rows; idle: owners without agents."""
 
     agents: list[Agent]
     keys: list[tuple[bytes, int]]
-    left: list[tuple[int, int]]
-    owner_of_left: dict[int, int]
+    left: NDArray[np.int64]
     idle: list[int]
     operator_hash: bytes
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return it as arrays; AgentRegistry.restore takes them back."""
         agents, keys = self.agents, self.keys
-        left = [(tick, number, self.owner_of_left[number]) for tick, number in self.left]
         return {
             "registry.agents": _pairs(agents),
             "registry.agent_keys": _bytes_array([one.key_hash for one in agents]),
@@ -321,7 +319,7 @@ class RegistryCopy(NamedTuple):
             ),
             "registry.owners": np.array([owner for _, owner in keys], np.int64),
             "registry.keys": _bytes_array([key_hash for key_hash, _ in keys]),
-            "registry.left": np.array(left, np.int64).reshape(-1, 3),
+            "registry.left": self.left,
             "registry.idle": np.array(self.idle, np.int64),
             "registry.operator": _bytes_array([self.operator_hash]),
         }

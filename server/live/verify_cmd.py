@@ -171,8 +171,8 @@ def _other(record: Record) -> str:
             key = decode_key(record.payload)
             if key.owner == OPERATOR:
                 return "the operator gets a key" + (" in place of an older one" if any(key.revoked) else "")
-            replaces = " in place of an older one" if any(key.revoked) else ""
-            return f"owner {key.owner} gets a key for agent a{key.registration}{replaces}"
+            ends = ", and an older one ends" if any(key.revoked) else ""
+            return f"owner {key.owner} gets a key for agent a{key.registration}{ends}"
         case RecordKind.MARK:
             mark = decode_mark(record.payload)
             hashed = "" if mark.hashed_tick == NO_HASH else f"; state hash of tick {mark.hashed_tick}"

@@ -16,10 +16,11 @@ from engine.messages import Reject
 from server import keys, schemas
 from server.errors import Problem
 from server.live.accounts import AccountReader
-from server.live.admission import Admission, invalid
+from server.live.admission import Admission, api_key, invalid
 from server.live.errors import Frozen
 from server.live.receipts import Receipt
 from server.live.recorder import Recorder, Submitted
+from server.live.registry import NO_KEY
 from server.live.ticker import Ticker
 from server.live.view import Published
 from server.routes import PRIVATE, Call, Handler, address_of, json_response
@@ -43,11 +44,13 @@ def handlers(
         _check_registration(await call.body())
         if call.caller.owner is None:
             admission.count_newcomer(address_of(call.request))
-        api_key = keys.mint()
-        made = recorder.register(call.caller.owner, keys.digest(api_key), call.headers.get("Idempotency-Key"))
+        minted = keys.mint()
+        presented = NO_KEY if (key := api_key(call.headers)) is None else keys.digest(key)
+        name = call.headers.get("Idempotency-Key")
+        made = recorder.register(call.caller.owner, keys.digest(minted), name, presented)
         await recorder.durable(made.seq)
         agent_id = f"a{made.agent}"
-        document = {"agent_id": agent_id, "api_key": api_key, "seq": made.seq, "tick": published.view.tick}
+        document = {"agent_id": agent_id, "api_key": minted, "seq": made.seq, "tick": published.view.tick}
         return json_response(orjson.dumps(document), 201, {**PRIVATE, "Location": f"/api/agents/{agent_id}"})
 
     async def agent(call: Call) -> Response:

@@ -16,7 +16,8 @@ def memory(slope: float) -> list[tuple[float, float]]:
 
 def churn(slope: float = 0.0, **counts: int) -> Churn:
     """Return a run that has seen that."""
-    found = Churn("http://127.0.0.1:1", 0.0)
+    found = Churn("http://127.0.0.1:1", 10.0)
+    found.filled = 1
     found.memory = memory(slope)
     found.counts = Counter({"agents": AGENTS, "subscribers": SUBSCRIBERS, "losses": 0, **counts})
     return found
@@ -33,6 +34,15 @@ def test_growth_is_what_comes_after_it_has_settled(slope: float) -> None:
     assert growth(memory(slope)) == pytest.approx(slope, abs=1e-9)
 
 
+def test_a_peak_is_no_growth() -> None:
+    """Not even at the end: what takes memory for some seconds and gives it back is not a leak."""
+    samples = memory(0.5)
+    for at in (300, 595):
+        samples[at : at + 5] = [(minute, mb + 40) for minute, mb in samples[at : at + 5]]
+
+    assert growth(samples) == pytest.approx(0.5, abs=0.05)
+
+
 def test_each_condition_can_fail() -> None:
     """Memory, those left over, failures, and a run in which too few came, or which looked too seldom."""
     assert failing(churn()) == []
@@ -42,6 +52,9 @@ def test_each_condition_can_fail() -> None:
     assert failing(churn(**{"agents: ServerError": 1})) == ["failed"]
     assert failing(churn(agents=AGENTS - 1)) == ["came_and_went"]
     assert failing(churn(subscribers=SUBSCRIBERS - 1)) == ["subscribers_came_and_went"]
+    empty = churn()
+    empty.filled = 0
+    assert failing(empty) == ["filled"]
     seldom = churn()
     seldom.memory = seldom.memory[:1]
     assert failing(seldom) == ["samples_per_minute"]

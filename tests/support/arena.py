@@ -144,6 +144,13 @@ class Bot:
         document: dict[str, Any] = response.json()
         return document
 
+    async def leave(self) -> None:
+        """Unregister and run the tick that settles it."""
+        async with self.arena.client(self.api_key) as client:
+            response = await client.delete(f"/api/agents/{self.agent_id}", headers={"Prefer": "respond-async"})
+        assert response.status_code == 202, response.text
+        await self.arena.step()
+
     async def account(self) -> dict[str, Any]:
         """Get the account."""
         async with self.arena.client(self.api_key) as client:

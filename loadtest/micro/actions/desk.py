@@ -23,7 +23,7 @@ from engine.journal import Chain, RecordKind, encode
 from engine.market_queue import MarketQueue
 from server import keys, logs
 from server.clock import SystemClock
-from server.live import receipts, registry
+from server.live import owner_index, receipts
 from server.live.admission import Admission, Limits, Rate, RateLimiter, TimeBudget, to_level
 from server.live.journal import Journal
 from server.live.pace import Pace
@@ -108,7 +108,7 @@ class Desk:
         self.given = [self._register() for _ in range(agents)]
         # compiled or loaded here, and not by the first request: with an empty cache it took more than a second
         receipts.warm()
-        registry.warm()
+        owner_index.warm()
         to_level(Decimal(1), "buy")
         to_level(Decimal(1), "sell")
 

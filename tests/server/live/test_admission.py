@@ -18,7 +18,6 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.errors import BadRequest, Problem, Unauthorized
 from server.live.admission import (
-    BUCKETS_MAX,
     Limits,
     RateLimiter,
     TimeBudget,
@@ -165,18 +164,36 @@ def test_keys_have_buckets_of_their_own() -> None:
         limiter.take(KEY)
 
 
-def test_buckets_are_bounded_by_forgetting_full_ones() -> None:
-    """A full bucket is what a new key begins with, so nothing is lost."""
+def test_only_those_that_asked_lately_have_a_bucket() -> None:
+    """A full bucket is what a new key begins with, so nothing is lost; whoever asks goes on with its own."""
     clock = ManualClock()
     limiter = RateLimiter(600, clock)
-    for number in range(BUCKETS_MAX):
+    for number in range(1_000):
         limiter.take(number.to_bytes(32, "big"))
-    clock.advance(10.0)
-    for _ in range(30):
-        limiter.take(KEY)
+        for _ in range(3 * (number >= 990)):
+            limiter.take(KEY)
+        clock.advance(0.05)
 
-    assert len(limiter) < 100
-    assert limiter.take(KEY).remaining == 29
+    assert len(limiter) <= 6 / 0.05 + 2
+    assert limiter.take(KEY).remaining == pytest.approx(60 - 30 + 5 - 1, abs=1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from((0.0, 0.5, 5.0, 6.0, 7.0))), max_size=60))
+def test_forgetting_full_buckets_changes_no_answer(steps: list[tuple[int, float]]) -> None:
+    """Every answer is that of a limiter with one key and its whole past."""
+    clock = ManualClock()
+    limiter = RateLimiter(40, clock)
+    alone = [RateLimiter(40, clock) for _ in range(6)]
+
+    def answer(asked: RateLimiter, who: int) -> object:
+        try:
+            return asked.take(bytes([who]))
+        except Problem as problem:
+            return problem.headers
+
+    for who, pause in steps:
+        assert answer(limiter, who) == answer(alone[who], who)
+        clock.advance(pause)
 
 
 def test_registrations_of_an_address_may_all_come_at_once() -> None:

@@ -13,6 +13,7 @@ from engine.journal import RecordKind, decode_actions, decode_key, is_input
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION, Kind
 from engine.receipt_table import Verdict
+from server.live import registry
 from server.live.errors import Full, IdReused, OwnerFull, ReadOnly, ReceiptsFull, WorldFull
 from server.live.journal import scan_segment, segment_paths
 from server.live.receipts import Receipts, names_of
@@ -300,6 +301,27 @@ async def test_after_a_failed_disk_everything_is_refused(ask: Way, tmp_path: Pat
         ask(recorder, "a-2")
     assert len(world.receipts) == 1, "none without a record"
     world.lock.release()
+
+
+async def test_a_key_too_many_ends_in_the_record_of_the_registration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that every replay ends the same one. The first key, the newest one and the one that was used stay."""
+    monkeypatch.setattr(registry, "KEYS_KEPT", 1)
+    names = [name * 32 for name in (b"a", b"b", b"c", b"d", b"e")]
+    async with live_world(tmp_path, engine=small_config(agents_per_owner_max=1)) as arena:
+        owner, used = None, registry.NO_KEY
+        for name in names:
+            made = arena.recorder.register(owner, name, None, used)
+            owner, used = made.owner, names[1]
+            await arena.tick()
+            arena.recorder.unregister(made.agent, "bye")
+            await arena.tick()
+        opened = [arena.world.registry.owner_of_key(name) == owner for name in names]
+
+    records = [decode_key(r.payload) for r in scan_segment(segment_paths(tmp_path)[0]) if r.kind is RecordKind.KEY]
+    assert [record.revoked for record in records] == [registry.NO_KEY] * 3 + names[2:4]
+    assert opened == [True, True, False, False, True]
 
 
 async def test_the_journal_holds_what_was_taken_and_no_secret(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.config import Config
 from engine.events import OTHER, Event, PublicState, TickReport
 from engine.journal import KeyRecord
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.state import SLOTS_USED, State, new_state
+from server.live import registry as registry_module
 from server.live.errors import OwnerFull, WorldFull
 from server.live.receipts import RETENTION_TICKS, VALIDITY_TICKS_MAX
-from server.live.registry import AgentRegistry, idempotency_hash
+from server.live.registry import KEYS_KEPT, AgentRegistry, idempotency_hash
 
 NO_KEY = bytes(32)
 
@@ -173,3 +178,209 @@ def test_whose_an_agent_was_is_known_as_long_as_its_receipts_are_kept(state: Sta
 
     assert registry.owner_of_agent(1) is None
     assert (last, registry.owner_of_left_agent(1)) == (1, None)
+
+
+class Bots:
+    """Agents that come and go, the registry that is told of it, and the rule of their owners' keys in plain words."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.config = config(**{"max_agents": 1_000, "agents_per_owner_max": 2, **changes})
+        self.state = new_state(self.config)
+        self.registry = AgentRegistry(self.config)
+        self.told: list[Callable[[AgentRegistry], object]] = []
+        self.first: dict[int, bytes] = {}
+        self.held: dict[int, tuple[int, bytes]] = {}
+        """Agents that are there: owner and key."""
+        self.left: dict[int, list[bytes]] = {}
+        """Keys of an owner's other agents, in the order in which they left."""
+        self.ended: list[bytes] = []
+        self._numbers = count(1)
+
+    def tell(self, news: Callable[[AgentRegistry], object]) -> None:
+        """Tell the registry, and remember it as a journal does."""
+        self.told.append(news)
+        news(self.registry)
+
+    def comes(self, owner: int | None = None, presented: bytes = NO_KEY) -> int:
+        """Register an agent. owner: None for a new one."""
+        number = next(self._numbers)
+        left = self.left.setdefault(owner or number, [])
+        ended = self.registry.surplus_key(owner, presented) if owner else NO_KEY
+        surplus = next(one for one in left if one != presented) if len(left) > self.kept else NO_KEY
+        assert ended == surplus
+        self.tell(lambda registry: registry.begin(number, owner or number, ""))
+        self._issue(owner or number, number, ended)
+        if ended != NO_KEY:
+            left.remove(ended)
+        return number
+
+    def asks_again(self, number: int) -> None:
+        """Repeat the registration of an agent that is there."""
+        self._issue(*self._owner_and(number), self.held[number][1])
+
+    def goes(self, number: int) -> None:
+        """Let an agent leave."""
+        news = report(0, (number, Kind.UNREGISTER, Status.DONE))
+        self.tell(lambda registry: registry.apply(news, self.state))
+        owner, key_hash = self.held.pop(number)
+        if number != owner:
+            self.left[owner].append(key_hash)
+
+    def starts_anew(self) -> None:
+        """Save the registry and restore it."""
+        arrays = self.registry.copy().arrays()
+        self.registry = AgentRegistry(self.config)
+        self.registry.restore(arrays, self.state)
+        self.told = [lambda registry: registry.restore(arrays, self.state)]
+
+    def is_replayed(self) -> None:
+        """Tell another registry the same, from the last start on."""
+        self.registry = AgentRegistry(self.config)
+        for news in self.told:
+            news(self.registry)
+
+    @property
+    def kept(self) -> int:
+        """How many keys of agents that have left stay."""
+        return max(registry_module.KEYS_KEPT, self.config.agents_per_owner_max)
+
+    @property
+    def valid(self) -> dict[bytes, int]:
+        """What every key must open by the rule."""
+        found = {key_hash: owner for owner, key_hash in self.first.items()}
+        found |= {key_hash: owner for owner, key_hash in self.held.values()}
+        return found | {key_hash: owner for owner, keys in self.left.items() for key_hash in keys}
+
+    def _owner_and(self, number: int) -> tuple[int, int]:
+        return self.held[number][0], number
+
+    def _issue(self, owner: int, number: int, ended: bytes) -> None:
+        key_hash = next(self._numbers).to_bytes(32, "big")
+        self.tell(lambda registry: registry.issue(KeyRecord(owner, number, key_hash, ended)))
+        self.held[number] = (owner, key_hash)
+        if number == owner:
+            self.first[owner] = key_hash
+        if ended != NO_KEY:
+            self.ended.append(ended)
+
+
+def test_an_owner_that_registers_for_ever_has_so_many_keys() -> None:
+    """The first, those of its agents, and the newest others; every further registration ends the oldest one."""
+    bots = Bots()
+    owner = bots.comes()
+    keys = [bots.held[owner][1]]
+    bots.goes(owner)
+    for _ in range(100):
+        number = bots.comes(owner, keys[0])
+        keys.append(bots.held[number][1])
+        bots.goes(number)
+
+    valid = [key_hash for key_hash in keys if bots.registry.owner_of_key(key_hash) == owner]
+
+    assert valid == [keys[0], *keys[-KEYS_KEPT - 1 :]]
+    assert bots.ended == keys[1 : -KEYS_KEPT - 1]
+
+
+def test_bots_that_all_left_at_once_come_back_each_with_its_key() -> None:
+    """As many as an owner may have agents, however many that are."""
+    bots = Bots(agents_per_owner_max=2 * KEYS_KEPT)
+    owner = bots.comes()
+    numbers = [owner, *(bots.comes(owner) for _ in range(2 * KEYS_KEPT - 1))]
+    keys = [bots.held[number][1] for number in numbers]
+    for number in numbers:
+        bots.goes(number)
+
+    for key_hash in keys:
+        assert bots.registry.owner_of_key(key_hash) == owner
+        bots.comes(owner, key_hash)
+
+
+def test_a_key_does_not_end_with_the_registration_it_is_used_for() -> None:
+    """Whoever misses the answer asks again with the same key."""
+    bots = Bots()
+    owner = bots.comes()
+    oldest = bots.comes(owner)
+    key_hash = bots.held[oldest][1]
+    bots.goes(oldest)
+
+    for _ in range(3 * KEYS_KEPT):
+        bots.goes(bots.comes(owner, key_hash))
+
+    assert bots.registry.owner_of_key(key_hash) == owner
+    bots.comes(owner)
+    assert bots.registry.owner_of_key(key_hash) is None
+
+
+def test_keys_of_a_world_that_kept_all_stay_but_become_no_more(state: State) -> None:
+    """A snapshot of before the bound is taken as it is: the oldest key is the first, the others go one for one."""
+    old = AgentRegistry(config())
+    numbers = np.arange(1, 101, dtype=np.int64)
+    keys = [number.tobytes().ljust(32, b".") for number in numbers]
+    arrays = old.copy().arrays()
+    arrays["registry.owners"] = np.ones(100, np.int64)
+    arrays["registry.keys"] = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+    arrays["registry.idle"] = np.ones(1, np.int64)
+    registry = AgentRegistry(config())
+
+    registry.restore(arrays, state)
+
+    assert [registry.owner_of_key(key_hash) for key_hash in keys] == [1] * 100
+    assert registry.surplus_key(1, keys[0]) == keys[1]
+    registry.begin(101, 1, "")
+    registry.issue(KeyRecord(1, 101, b"n" * 32, keys[1]))
+    assert registry.surplus_key(1, keys[2]) == keys[3]
+    assert len(registry.copy().keys) == 100
+
+
+def test_the_keys_of_an_owner_that_is_forgotten_open_nothing(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, the first and those of later agents; whoever listens is told of each."""
+    monkeypatch.setattr(registry_module, "OWNERS_IDLE_MAX", 1)
+    bots = Bots()
+    told: list[bytes] = []
+    bots.registry.on_revoked = told.append
+    owner, other = bots.comes(), bots.comes()
+    second = bots.comes(owner)
+    keys = [bots.held[owner][1], bots.held[second][1]]
+
+    for number in (owner, second, other):
+        bots.goes(number)
+
+    assert told == keys
+    assert [bots.registry.owner_of_key(key_hash) for key_hash in keys] == [None, None]
+    assert bots.registry.owner_of_key(bots.first[other]) == other
+    assert bots.registry.owners_forgotten == 1
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("comes", "comes", "goes", "goes", "asks again", "starts anew", "is replayed")),
+              st.integers(0, 99), st.integers(0, 99)),
+    min_size=10, max_size=60,
+)  # fmt: skip
+
+
+@given(STEPS)
+def test_keys_are_those_of_the_rule_whatever_happens_and_over_every_start(steps: list[tuple[str, int, int]]) -> None:
+    """Also in which order they end: what a snapshot holds and what a replay is told lead to the same keys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "KEYS_KEPT", 2)
+        bots = Bots()
+        for what, one, other in steps:
+            there = sorted(bots.held)
+            if what == "comes" or not there:
+                owners = sorted(bots.first)
+                owner = owners[one % len(owners)] if owners and one % 8 else None
+                own = [key_hash for key_hash, whose in bots.valid.items() if whose == owner]
+                if owner is None or bots.registry.count_of(owner) < 2:
+                    bots.comes(owner, own[other % len(own)] if own else NO_KEY)
+            elif what == "goes":
+                bots.goes(there[one % len(there)])
+            elif what == "asks again":
+                bots.asks_again(there[one % len(there)])
+            elif what == "starts anew":
+                bots.starts_anew()
+            else:
+                bots.is_replayed()
+
+            assert dict(bots.registry.copy().keys) == bots.valid
+            assert all(bots.registry.owner_of_key(key_hash) is None for key_hash in bots.ended)
+            assert all(sum(whose == owner for whose in bots.valid.values()) <= 1 + 2 + 2 for owner in bots.first)

@@ -20,10 +20,12 @@ from engine.markets import HOURS
 from engine.messages import Kind
 from server.live import receipt_index, snapshots
 from server.live import receipts as receipts_module
+from server.live import registry as registry_module
 from server.live.journal import ARCHIVE_NAME, read_segments, scan_segment, segment_paths
 from server.live.snapshots import DAY_S, HOUR_S, NEWEST_KEPT, Named, list_snapshots, superfluous
 from server.live.world import Known, World
 from tests.support.live import LiveWorld, live_world, open_small, soon, until
+from tests.support.worlds import small_config
 
 GOOD = 12
 EVERY, RESUME = 10, 4
@@ -89,6 +91,33 @@ async def test_a_start_from_a_snapshot_is_the_start_from_the_beginning(tmp_path:
         assert found is not None
         assert (found.number, found.is_active, world.registry.active) == (agents[0], True, 2)
     assert quick.economy.copy_arrays()[0] == whole.economy.copy_arrays()[0]
+
+
+async def test_an_owner_has_the_same_keys_after_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop, after a crash, and from the beginning: the same ones, and the same one is the next to end."""
+    monkeypatch.setattr(registry_module, "KEYS_KEPT", 2)
+    config = small_config(agents_per_owner_max=2)
+    async with live_world(tmp_path / "one", engine=config, **OFTEN) as arena:
+        owner = (await arena.register("key 0")).owner
+        for i in range(1, EVERY):
+            made = await arena.register(f"key {i}", owner)
+            await arena.tick()
+            arena.recorder.unregister(made.agent, "bye")
+            await arena.tick()
+            await written(arena)
+        expected = arena.world.registry.copy().keys
+        ending = arena.world.registry.surplus_key(owner, registry_module.NO_KEY)
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.copytree(tmp_path / "one", tmp_path / "three")
+    shutil.rmtree(tmp_path / "three" / "snapshots")
+
+    opened = [open_again(tmp_path / name) for name in ("one", "two", "three")]
+
+    assert len(expected) == 1 + 2 + 1
+    assert ending == expected[1][0]
+    assert [world.registry.copy().keys for world in opened] == [expected] * 3
+    assert [world.registry.surplus_key(owner, registry_module.NO_KEY) for world in opened] == [ending] * 3
+    assert opened[0].opened_at > opened[2].opened_at == 25
 
 
 async def test_a_resting_order_of_before_the_snapshot_is_followed_after_it(tmp_path: Path) -> None:

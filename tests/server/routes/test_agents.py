@@ -21,6 +21,7 @@ from engine.state import persistent
 from server import documents
 from server.live import receipts
 from server.live.receipt_index import write_generation
+from server.live.registry import KEYS_KEPT
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
 from tests.support.worlds import small_config
@@ -130,6 +131,28 @@ async def test_an_owner_has_so_many_agents_and_no_more() -> None:
 
     assert (full.status_code, full.json()["code"]) == (409, Reject.AGENTS_PER_OWNER)
     assert foreign.status_code == 200
+
+
+async def test_a_bot_that_comes_and_goes_for_ever_keeps_its_first_key_and_the_newest(arena: RunningServer) -> None:
+    """Those of the agents that left last as well; one in the middle is told that it was revoked."""
+    first = await arena.register()
+    await first.leave()
+    keys = [first.api_key]
+    for _ in range(100):
+        bot = await arena.register(keys[-1])
+        keys.append(bot.api_key)
+        await bot.leave()
+
+    answers = {}
+    for name, key in (("first", keys[0]), ("middle", keys[50]), ("newest kept", keys[-KEYS_KEPT]), ("last", keys[-1])):
+        async with arena.client(key) as client:
+            answers[name] = await client.post("/api/agents/register")
+
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "first": 201, "middle": 401, "newest kept": 201, "last": 201,
+    }  # fmt: skip
+    assert answers["middle"].json()["code"] == 131
+    assert "revoked" in answers["middle"].json()["detail"]
 
 
 # --- acting ------------------------------------------------------------------------------------------------------

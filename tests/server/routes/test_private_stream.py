@@ -15,11 +15,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from engine.state import ORDER_COUNT
-from server import documents
+from server import documents, keys
 from server.live.agent_records import end_of
+from server.live.registry import KEYS_KEPT
 from tests.support.arena import FORMS, Bot, RunningServer, run_server
 from tests.support.live import soon
 from tests.support.streams import until
+from tests.support.worlds import small_config
 
 TWINS = pytest.mark.parametrize("subprotocol", wire.SUBPROTOCOLS)
 REST = {"type": "limit", "market": "food", "side": "buy", "quantity": 1, "price": "0.05"}
@@ -473,6 +475,23 @@ async def test_a_revoked_key_closes_its_connections() -> None:
             await stream.auth(bot)
             await stream.follow()
             await client.post("/api/agents/register", json={}, headers=key)
+
+            assert await stream.closed() == 4500
+
+
+async def test_a_key_that_its_owner_has_too_many_closes_its_connections() -> None:
+    """One whose agent left longest ago, when the owner registers once more."""
+    async with run_server(engine=small_config(agents_per_owner_max=1)) as arena:
+        first = await arena.register()
+        await first.leave()
+        old = await arena.register(first.api_key)
+        await old.leave()
+        async with line(arena) as stream:
+            await stream.auth(old)
+            for _ in range(KEYS_KEPT):
+                await (await arena.register(first.api_key)).leave()
+            assert arena.recorder.registry.owner_of_key(keys.digest(old.api_key)) is not None
+            await arena.register(first.api_key)
 
             assert await stream.closed() == 4500
 
