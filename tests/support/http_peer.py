@@ -41,7 +41,8 @@ async def serving(serve: Callable[[Peer], Serve]) -> AsyncIterator[Peer]:
                 await handle(reader, writer)
         finally:
             writer.close()
-            with suppress(ConnectionError):
+            # it may be closing already when the block ends
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
