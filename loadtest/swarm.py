@@ -122,7 +122,7 @@ async def run(url: str, count: int, channel: str, until: Callable[[], Awaitable[
         "subscribers": count,
         "channel": channel,
         "ticks": _tick(subscribers) - tick if tick else 0,
-        "frames_meanwhile_fewest": min(now - then for now, then in zip(frames, before, strict=True)),
+        "frames_meanwhile_fewest": min(last - first for first, last in zip(before, frames, strict=True)),
         "frames": sum(frames),
         "frames_fewest": min(frames),
         "frames_most": max(frames),
