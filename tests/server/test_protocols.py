@@ -552,15 +552,17 @@ class TestEndlessClients:
         """As many as the application says are taken, and the reason says how many that is."""
         server = Server(frames_per_s=300)
         one = Frame(Opcode.BINARY, b"x").serialize(mask=True)
-        async with connect(server.url) as client:
-            _, told = await server.accepted.get()
-            client.transport.write(one * FRAMES_BURST_S * 300)
-            await until(lambda: len(told.messages) == FRAMES_BURST_S * 300)
-            client.transport.write(one * FRAMES_BURST_S * 300)
-            with pytest.raises(ConnectionClosed):
-                await asyncio.wait_for(_read_out(client), seconds(10.0))
-            assert (client.close_code, client.close_reason) == (4003, "more than 300 frames a second")
-        await server.stop()
+        try:
+            async with connect(server.url) as client:
+                _, told = await server.accepted.get()
+                client.transport.write(one * FRAMES_BURST_S * 300)
+                await until(lambda: len(told.messages) == FRAMES_BURST_S * 300)
+                client.transport.write(one * FRAMES_BURST_S * 300)
+                with pytest.raises(ConnectionClosed):
+                    await asyncio.wait_for(_read_out(client), seconds(10.0))
+                assert (client.close_code, client.close_reason) == (4003, "more than 300 frames a second")
+        finally:
+            await server.stop()
 
 
 class TestPrebuilt:
