@@ -47,8 +47,10 @@ PATIENCE = Patience()
 LATE_S = 5.0
 """So much later than it must come, a line of the log is waited for."""
 POLL_S = 0.25
-TOLERANCE_S = 0.5
-"""Of the clock of the hub's looks at each connection, ten a second, and of the log."""
+TOLERANCE_S = 1.1
+"""A server looks at each subscriber once a second."""
+WAKES_AT_SHARE = 0.75
+"""Of the time from being noticed to being cut, after which one goes on."""
 COST_BYTES_MAX = 128 * 1024
 RATIO_MAX = 1.2
 TOO_SLOW = 4001
@@ -106,6 +108,8 @@ async def one_round(
     waker = await connect(server.port)
     waker.pause()
     await _logged(server, known, "subscriber_stuck", 1, patience.noticed_s)
+    # as late as it may: what was sent before it was noticed may all fit into the kernel's buffers
+    await asyncio.sleep(WAKES_AT_SHARE * patience.cut_s)
     waker.kinds.clear()
     waker.resume()
     readers = [await connect(server.port) for _ in range(stuck_count)]
