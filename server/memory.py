@@ -30,8 +30,7 @@ def bound_free() -> None:
     """Have the allocator give back what it has free at its ends; does nothing where it is not glibc's.
 
     Left alone it raises both bounds with the largest block ever freed, to 32 and 64 MB, so that a thread that has
-    written a span of the archive keeps tens of MB resident. With 2,000 residents and 20 agents that come and go a
-    server had 375 MB and 11 MB more after another span, with these bounds 334 MB and no more.
+    written a span of the archive keeps tens of MB resident.
     """
     system = ctypes.CDLL(None)
     if hasattr(system, "mallopt"):

@@ -334,11 +334,15 @@ class Admission:
     async def intake_turn(self) -> None:
         """Return when it is a batch's turn to be looked at, until the caller awaits something. Raises as check_intake.
 
-        Others may have taken the room while it was read and while it waited.
+        Others may have taken the room while it was read and while it waited; whoever waits behind it is not asked for.
         """
         self.check_intake()
         await self.turns.take()
-        self.check_intake()
+        try:
+            self._check_room()
+        except Full:
+            self._metrics.batches_refused.inc()
+            raise
 
     def refuse_batch(self, key_hash: bytes) -> Sighted | None:
         """Do for a batch what caller and check_intake do, if there is no room for it; None, and nothing, otherwise."""
@@ -360,13 +364,16 @@ class Admission:
         return Sighted(rate, full)
 
     def _check_intake(self) -> None:
+        self._check_room()
+        if (wait_s := self.turns.excess_s(is_flooded=self._pace.is_flooded)) > 0:
+            raise Full(f"as many batches wait as can be looked at in time; try again in {wait_s:.3f} s")
+
+    def _check_room(self) -> None:
         self._recorder.check_room()
         if (wait_s := self.budget.wait_s()) > 0:
             raise Full(f"batches have taken the time there is for them; try again in {wait_s:.3f} s")
         if (wait_s := self._pace.wait_s()) > 0:
             raise Full(f"the tick before was full, this one opens bit by bit; try again in {wait_s:.3f} s")
-        if (wait_s := self.turns.excess_s(is_flooded=self._pace.is_flooded)) > 0:
-            raise Full(f"as many batches wait as can be looked at in time; try again in {wait_s:.3f} s")
 
     def look_at(self, columns: Columns) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
         """Return the actions of a batch as rows (dtype ACTION, seq not filled), and which of them are surely right."""

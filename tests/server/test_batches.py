@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from decimal import Decimal
@@ -22,6 +23,7 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.errors import BadRequest, Problem
 from server.live.admission import Admission, Limits, TimeBudget, agent_number, unknown_agent
+from server.live.errors import Full
 from server.live.pace import Pace
 from server.live.recorder import Recorder
 from server.live.turns import Turns
@@ -370,3 +372,17 @@ def test_a_level_that_is_none_is_named(admission: Admission) -> None:
     assert looked_at(admission, batch) == [None, None]
     with pytest.raises(BadRequest, match=f"0 to {LAST_LEVEL}"):
         batch.content(0)
+
+
+async def test_a_batch_whose_turn_it_is_is_not_refused_for_those_behind_it(admission: Admission) -> None:
+    """They are told to come again; it has had its wait."""
+    await admission.turns.take()
+    turn = asyncio.create_task(admission.intake_turn())
+    await asyncio.sleep(0)
+    behind = [asyncio.create_task(admission.turns.take()) for _ in range(100)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Full, match="as many batches wait"):
+        admission.check_intake()
+    await turn
+    await asyncio.gather(*behind)
