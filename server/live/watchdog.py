@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from server.clock import Clock
+from server.clock import Clock, SystemClock
 from server.metrics import Metrics
 
 PERIOD_S = 0.005
@@ -65,7 +65,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         try:
-            wait: Callable[[], float] = _TimerWait(self._clock).wait
+            wait: Callable[[], float] = _TimerWait().wait
         except OSError:
             wait = self._measured_wait
         while not self._stopping.is_set():
@@ -127,19 +127,16 @@ class _Interval(ctypes.Structure):
 
 
 class _TimerWait:
-    """A periodic timer of the Linux kernel. Raises OSError where there is none.
+    """A periodic timer of the Linux kernel, which runs on the system's clock. Raises OSError where there is none."""
 
-    clock: must be the system's, for the timer runs on its monotonic clock.
-    """
-
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self) -> None:
         if sys.platform != "linux":
             raise OSError("timer descriptors exist on Linux only")
         # os.timerfd_create came with Python 3.13
         system = ctypes.CDLL(None, use_errno=True)
-        self._clock = clock
+        self._clock = SystemClock()
         self._descriptor = system.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
-        self._first = clock.monotonic() + PERIOD_S
+        self._first = self._clock.monotonic() + PERIOD_S
         self._expired = 0
         whole = int(self._first)
         period = _Interval(0, int(PERIOD_S * 1e9), whole, int((self._first - whole) * 1e9))

@@ -61,6 +61,18 @@ def test_a_stall_of_the_machine_is_found() -> None:
     assert found >= 0.15
 
 
+def test_a_clock_ahead_of_the_machine_does_not_hold_it_up() -> None:
+    """The timer runs on the system's clock: one set on a clock that tests turn, as on a machine just started, would
+    first expire when the machine has run for that long."""
+    watchdog = Watchdog(Metrics(), ManualClock(monotonic=SystemClock().monotonic() + 86_400.0))
+    watchdog.start()
+    stopping = threading.Thread(target=watchdog.stop, daemon=True)
+    stopping.start()
+    stopping.join(seconds(10.0))
+
+    assert not stopping.is_alive()
+
+
 def test_holding_the_interpreter_is_not_a_stall_of_the_machine() -> None:
     """A long call that lets no other Python thread run is ours: the timer in the kernel tells the two apart."""
     watchdog = Watchdog(Metrics(), SystemClock())
