@@ -197,6 +197,8 @@ class Hub:
             caps=self.caps,
         )
         self._subscribers: dict[int, Subscriber] = {}
+        self._watched: tuple[dict[int, Subscriber], ...] = tuple({} for _ in range(WATCHES))
+        """The same in the parts that are looked at together: to pick one part out of 5,000 took 2 ms (loop_pause)."""
         self._opened = 0
         self._groups: dict[Key, Group] = {}
         self._singles: dict[int, Subscriber] = {}
@@ -380,7 +382,7 @@ class Hub:
             deadline = max(deadline + WATCH_S / WATCHES, self._clock.monotonic())
             await self._clock.sleep_until(deadline)
             turn = (turn + 1) % WATCHES
-            looked_at = [one for number, one in self._subscribers.items() if number % WATCHES == turn]
+            looked_at = list(self._watched[turn].values())
             for first in range(0, len(looked_at), SLICE):
                 for subscriber in looked_at[first : first + SLICE]:
                     subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
@@ -422,6 +424,7 @@ class Hub:
         subscriber = Subscriber(self._around, self._opened, subprotocol, holder)
         self.caps.take(holder)
         self._subscribers[self._opened] = self._singles[self._opened] = subscriber
+        self._watched[self._opened % WATCHES][self._opened] = subscriber
         self._opened += 1
         self._empty.clear()
         self._metrics.sockets_opened.inc()
@@ -524,7 +527,7 @@ class Hub:
         """Forget a subscriber whose connection ended; code: the close code it ended with, unless we closed it."""
         if subscriber.close_code is not None:
             code = subscriber.close_code
-        del self._subscribers[subscriber.number]
+        del self._subscribers[subscriber.number], self._watched[subscriber.number % WATCHES][subscriber.number]
         self.caps.give(subscriber.holder)
         subscriber.part()
         self._singles.pop(subscriber.number, None)
