@@ -1,4 +1,4 @@
-"""The programs in C that bench_fanout and the storm need: compiled when first asked for, started, talked to."""
+"""The programs in C that benchmarks of streams and load tests need: compiled when first asked for, started, talked to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from loadtest.process import environment
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread")
 SERVER_CORE, RECEIVER_CORE = 0, 1
 
 
@@ -139,6 +139,41 @@ class Sender:
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
         return line
+
+
+class Stalls:
+    """stalls.c while it runs: knows when the machine did not run a thread that comes before all others.
+
+    is_granted: whether the system let it have such threads; without them it knows of none.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [str(compiled("stalls"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+        self.is_granted: bool = self._read()["granted"]
+
+    def __enter__(self) -> Stalls:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def report(self) -> list[tuple[float, float]]:
+        """Return from when to when the machine stood still so far (monotonic seconds), each processor's for itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("report\n")
+        self._process.stdin.flush()
+        return [(begin, end) for begin, end in self._read()["stalls"]]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
 
 
 def cpu_ns(pid: int) -> int:

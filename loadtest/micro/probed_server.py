@@ -4,16 +4,19 @@
 
 Takes the options of `arena serve`, prints its port when it is open, then answers `begin` (forget) and `report` (one
 line of JSON) on standard input. What the machine did meanwhile is taken off: stalls that the watchdog saw, and the
-time in which the thread was ready to run and was not.
+time in which the thread was ready to run and was not. When the longest pauses were is said as well, for whoever knows
+of other stalls.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
 import sys
 import threading
 import time
+from typing import Any
 
 import uvloop
 
@@ -26,6 +29,8 @@ from server.live.watchdog import LoopWait, Watchdog
 from server.metrics import Metrics
 
 PERIOD_S = 0.001
+LONGEST = 1_000
+"""Pauses that are told one by one."""
 
 
 class Probe:
@@ -38,6 +43,7 @@ class Probe:
     def begin(self) -> None:
         """Forget what was measured."""
         self._pauses_ms: list[float] = []
+        self._turns: list[tuple[float, float]] = []
         self._longest_raw_ms = 0.0
 
     async def run(self) -> None:
@@ -45,21 +51,22 @@ class Probe:
         self._watchdog.start()
         waiting = LoopWait()
         while True:
-            begun = time.monotonic()
             waiting.take()
+            begun = time.monotonic()
             await asyncio.sleep(PERIOD_S)
             ended = time.monotonic()
             pause = ended - begun - PERIOD_S
             explained = max(self._watchdog.stalled_s(begun, ended), waiting.take())
             self._longest_raw_ms = max(self._longest_raw_ms, 1e3 * pause)
+            self._turns.append((begun, ended))
             self._pauses_ms.append(1e3 * max(0.0, pause - explained))
 
-    def report(self) -> dict[str, float]:
-        """Return what was measured."""
+    def report(self) -> dict[str, Any]:
+        """Return what was measured; `longest`: pauses, each with when it began and ended (monotonic, s)."""
         pauses = self._pauses_ms
         return {
             "count": len(pauses),
-            "longest_ms": round(max(pauses), 3),
+            "longest": heapq.nlargest(LONGEST, zip(pauses, self._turns, strict=True)),
             "longest_raw_ms": round(self._longest_raw_ms, 3),
             "p50_ms": round(percentile(pauses, 0.5), 3),
             "p99_ms": round(percentile(pauses, 0.99), 3),

@@ -4,7 +4,7 @@ A full collection held everything up for 76 to 373 ms with the defaults (DESIGN 
 thousands of objects that live as long as the process. So what is there when the world is ready is frozen, out of the
 collector's sight for good; garbage of requests is young and collected between any two ticks.
 
-What stays is set aside as well, three seconds after it came at the latest. Connections do: 5,000 subscribers are
+What stays is set aside as well, two seconds after it came at the latest. Connections do: 5,000 subscribers are
 280,000 objects, and a collection that looked at them all took 115 to 150 ms. They need none, for one that ends leaves
 no cycle behind (tests/system/test_garbage.py), and what is in no cycle is freed at once, set aside or not. Longer than
 that it must not take: every answer to a ping leaves three objects that stay until the next, with 5,000 subscribers
@@ -17,7 +17,7 @@ import gc
 
 MIDDLE_EVERY = 10
 """Ticks between two collections of the middle generation."""
-OLD_EVERY = 30
+OLD_EVERY = 20
 """Ticks between two collections of the old generation, which then holds what came in that time and stayed."""
 OLD_OBJECTS_MAX = 20_000
 """That wait for it; more come in a storm of connections, and are set aside unseen."""

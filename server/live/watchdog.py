@@ -26,6 +26,9 @@ STALL_S = 0.020
 """Left lying longer than this is a stall."""
 STALLS_KEPT = 4_096
 _CLOCK_MONOTONIC, _ABSOLUTE = 1, 1
+_PREAD = ctypes.PyDLL(None).pread
+_PREAD.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int64)
+_PREAD.restype = ctypes.c_ssize_t
 
 
 class Stall(NamedTuple):
@@ -94,6 +97,8 @@ class LoopWait:
             )
         except OSError:
             self._descriptor = -1
+        self._answer = ctypes.create_string_buffer(128)
+        self._before = 0.0
         self._before = self._total()
 
     def take(self) -> float:
@@ -111,8 +116,10 @@ class LoopWait:
     def _total(self) -> float:
         if self._descriptor < 0:
             return 0.0
+        # without giving the interpreter away, as os.pread would: to get it back can take a millisecond
+        length = _PREAD(self._descriptor, self._answer, len(self._answer), 0)
         # run time, time in the queue (both ns), times run
-        return int(os.pread(self._descriptor, 128, 0).split()[1]) / 1e9
+        return int(self._answer.raw[:length].split()[1]) / 1e9 if length > 0 else self._before
 
 
 class _Interval(ctypes.Structure):

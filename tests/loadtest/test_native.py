@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
-from loadtest.micro.native import Receiver, Sender, compiled
+from loadtest.micro.native import Receiver, Sender, Stalls, compiled
+from tests.support.deadlines import seconds
 
 pytestmark = pytest.mark.timeout(300)
 HUB = [sys.executable, "-m", "loadtest.micro.hub_server", "400"]
@@ -47,3 +52,21 @@ def test_a_storm_ends_with_everybody_in_step() -> None:
 
     assert (storm["open"], storm["in_step"], storm["lost"], storm["gaps"]) == (300, 300, 0, 0)
     assert 0 < storm["open_s"] <= storm["in_step_s"] < 6
+
+
+def test_a_machine_that_stands_still_is_noticed() -> None:
+    """Stopped by a signal, a process is not run, whatever comes first: to its threads the machine stood still."""
+    with Stalls() as machine:
+        begin = time.monotonic()
+        os.kill(machine.pid, signal.SIGSTOP)
+        # the stall itself: it has to take its time
+        threading.Event().wait(0.2)
+        os.kill(machine.pid, signal.SIGCONT)
+        processors = len(os.sched_getaffinity(0)) if machine.is_granted else 0
+        deadline = time.monotonic() + seconds(10.0)
+        found: list[tuple[float, float]] = []
+        while len(found) < processors and time.monotonic() < deadline:
+            found = [(since, until) for since, until in machine.report() if until - since > 0.15]
+
+        assert len(found) == processors
+        assert all(begin - 0.05 < since < until for since, until in found)

@@ -48,7 +48,7 @@ def test_what_lived_longer_is_collected_in_its_turn(collector: Collector, every:
     """A cycle that survived young collections goes with its generation."""
     node = Node()
     alive = weakref.ref(node)
-    for tick in range(1, 3 if every == OLD_EVERY else 2):
+    for tick in range(1, OLD_EVERY // MIDDLE_EVERY) if every == OLD_EVERY else (1,):
         collector.step(tick * MIDDLE_EVERY if every == OLD_EVERY else tick)
 
     del node
