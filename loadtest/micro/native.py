@@ -1,4 +1,4 @@
-"""The programs in C that benchmarks of streams and load tests need: compiled when first asked for, started, talked to."""
+"""The programs in C that benchmarks and load tests need: compiled when first asked for, started, talked to."""
 
 from __future__ import annotations
 
