@@ -85,7 +85,7 @@ async def main(size: int) -> None:
         nonlocal number
         number += 1
         hub.publish(Tick(Report(number), {PSYCHOLOGY: both[number % 2]}, time.time_ns()))
-        return len(hub.subscribers)
+        return hub.connected
 
     await tick()
     await broadcasting.run(listener.getsockname()[1], tick)

@@ -45,7 +45,7 @@ class Sockets:
         before, told_of = self._serial, self._next()
         question = {
             "instance": self._instance,
-            "sockets": len(self._hub.subscribers),
+            "sockets": self._hub.connected,
             "serial": before,
             "holders": told_of,
             "full": self._full_version,

@@ -223,6 +223,7 @@ class Subscriber:
         "position",
         "subprotocol",
         "subscriptions",
+        "watched",
     )
 
     def __init__(self, around: Surroundings, number: int, subprotocol: str, holder: Holder = NOBODY) -> None:
@@ -232,6 +233,8 @@ class Subscriber:
         self.subscriptions: dict[str, Subscription] = {}
         self.group: Group | None = None
         self.position = 0
+        self.watched: dict[int, Subscriber] = {}
+        """Those who are looked at in the same turn of the watch; the hub's to set."""
         self.agents: Agents = None
         self.key_hash: bytes | None = None
         """Digest of the API key this connection has authenticated with."""
@@ -449,6 +452,8 @@ class Subscriber:
     def _speak_for(self, desk: ActionDesk, key_hash: bytes, message: dict[str, Any]) -> Told:
         """Take note whom the connection speaks for from now on; it never changes to somebody else."""
         identity = self._identify(desk, key_hash)
+        # a group's members are looked at too seldom to notice soon that a key has ended
+        self.part()
         if self.identity is not None and self.identity.owner != identity.owner:
             raise Refusal(AUTH_FAILED, "this connection speaks for another owner", "a connection for each owner")
         if message.get("cancel_on_disconnect", False) and not self.holds:
@@ -645,8 +650,18 @@ class Subscriber:
 
     # the rules of time
 
-    def check(self, now: float, heartbeat_s: float) -> None:
-        """Do what time demands: a heartbeat, or the end of a connection that is idle, stuck or does not close."""
+    def check(self, now: float, heartbeat_s: float) -> float:
+        """Do what time demands: a heartbeat, or the end of a connection that is idle, stuck or does not close.
+
+        Returns for how many seconds nothing will be due if it does not leave its group before; 0 outside of one.
+        """
+        self._check(now, heartbeat_s)
+        is_owed = self._unread_since is not None or self.identity is not None or self.close_code is not None
+        if self.group is None or is_owed:
+            return 0.0
+        return min(self._ping_due, max(self._last_sent, self.group.last_sent) + heartbeat_s) - now
+
+    def _check(self, now: float, heartbeat_s: float) -> None:
         if self.close_code is not None:
             if now - self._closing_since > CLOSING_MAX_S:
                 self.cut()

@@ -108,7 +108,7 @@ def gateway_routes(
         version = hub.caps.full_version
         return relay.pack(
             {
-                "elsewhere": len(hub.subscribers) + elsewhere.count(but=instance),
+                "elsewhere": hub.connected + elsewhere.count(but=instance),
                 "max": hub.sockets_max_in_all,
                 "max_of_one": hub.caps.most_in_all,
                 "serial": serial,
