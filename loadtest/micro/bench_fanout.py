@@ -113,8 +113,8 @@ def versus(task: Task) -> list[Row]:
                 spread=f"{min(ratios):.2f} to {max(ratios):.2f} over {rounds} pairs of blocks",
                 includes=f"median of pairs; {own:.0f} ns a delivery against {theirs:.0f} ns, all threads, system calls"
                 f" included; {SUBSCRIBERS} subscribers x 10 Hz, {PAYLOAD_BYTES} B; on our side the hub with limits,"
-                f" pings and metrics, diff, encoding and checksum of one channel; blocks of {ticks} ticks take turns, started in both"
-                " orders",
+                f" pings and metrics, diff, encoding and checksum of one channel; blocks of {ticks} ticks take turns,"
+                " started in both orders",
                 excludes=f"connecting; {SAME_MACHINE}",
             )
         )

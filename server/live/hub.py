@@ -53,7 +53,7 @@ from server.send_loop import Sender
 
 WATCH_S: Final = 1.0
 """Seconds between two looks at the rules of time of one connection."""
-WATCHES: Final = 10
+WATCHES: Final = 20
 """Parts that the connections are looked at in, one after another: pongs to pings of one moment come in one moment."""
 QUIET_MAX_S: Final = 10.0
 """Longest that a connection is not looked at because nothing can be due. A look at each every second was a quarter of
@@ -73,8 +73,8 @@ log = structlog.get_logger("arena.stream")
 
 
 def _turns(seconds: float) -> int:
-    """Return after how many turns of the watch so much time has passed."""
-    return math.ceil(seconds * WATCHES / WATCH_S)
+    """Return after how many turns of the watch so much time has passed, at least one."""
+    return max(1, math.ceil(seconds * WATCHES / WATCH_S))
 
 
 class Published(Protocol):
@@ -397,8 +397,9 @@ class Hub:
                 for subscriber in looked_at[first : first + SLICE]:
                     # who has left meanwhile, or its group, is no longer there
                     if watched.pop(subscriber.number, None) is not None:
-                        quiet_s = subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s)
-                        self._watch_in(subscriber, _turns(min(max(quiet_s, WATCH_S), QUIET_MAX_S)))
+                        quiet_s = subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s) or WATCH_S
+                        # not a turn later than something is due: those asked for a sign together stay together
+                        self._watch_in(subscriber, _turns(min(max(quiet_s, 0.0), QUIET_MAX_S)))
                 self._ping()
                 if first + SLICE < len(looked_at):
                     await asyncio.sleep(0)

@@ -341,6 +341,36 @@ async def test_everybody_is_asked_for_a_sign_within_fifteen_seconds() -> None:
             assert got.count(b"arena") == 1
 
 
+async def test_who_is_in_step_is_looked_at_when_something_can_be_due() -> None:
+    """Not every second: two or three times between two pings; out of its group it is looked at within a second."""
+    clock = ManualClock()
+    async with run_hub(clock=clock) as arena, watch(arena) as watcher:
+        await watcher.ask(op="subscribe", id=1, channel="psychology_update")
+        (subscriber,) = arena.hub.subscribers
+        await until(lambda: subscriber.group is not None)
+
+        looks = await _looks(watcher, subscriber, clock, 30.0)
+        subscriber.part()
+
+        assert 2 <= looks <= 8
+        assert await _looks(watcher, subscriber, clock, 1.1) >= 1
+
+
+async def _looks(watcher: Watcher, subscriber: Subscriber, clock: ManualClock, duration_s: float) -> int:
+    """Return how often a subscriber is looked at in a time: each look decides anew when the next one is."""
+    looks = 0
+    for turn in range(round(duration_s / 0.05)):
+        before = subscriber.watched
+        clock.advance(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        looks += subscriber.watched is not before
+        if turn % 10 == 0:
+            # there and back: what it was asked by a ping it has answered then
+            await watcher.ask(op="ping", id=turn)
+    return looks
+
+
 class TestSlowReaders:
     @PATHS
     async def test_slow_reader_costs_bounded_memory_and_delays_nobody(self, plain: bool) -> None:
