@@ -386,23 +386,28 @@ class Hub:
             return []
 
     async def _watch(self) -> None:
+        period = WATCH_S / WATCHES
         deadline = self._clock.monotonic()
         while True:
-            deadline = max(deadline + WATCH_S / WATCHES, self._clock.monotonic())
+            # a server that was held up makes up for the turns it missed, but goes round once at most
+            deadline = max(deadline + period, self._clock.monotonic() - len(self._watched) * period)
             await self._clock.sleep_until(deadline)
             self._turn = (self._turn + 1) % len(self._watched)
-            watched = self._watched[self._turn]
-            looked_at = list(watched.values())
-            for first in range(0, len(looked_at), SLICE):
-                for subscriber in looked_at[first : first + SLICE]:
-                    # who has left meanwhile, or its group, is no longer there
-                    if watched.pop(subscriber.number, None) is not None:
-                        quiet_s = subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s) or WATCH_S
-                        # not a turn later than something is due: those asked for a sign together stay together
+            await self._look(self._watched[self._turn])
+
+    async def _look(self, watched: dict[int, Subscriber]) -> None:
+        """Look at those whose turn it is, slice by slice."""
+        looked_at = list(watched.values())
+        for first in range(0, len(looked_at), SLICE):
+            for subscriber in looked_at[first : first + SLICE]:
+                # who has left meanwhile, or its group, is no longer there
+                if watched.pop(subscriber.number, None) is not None:
+                    quiet_s = subscriber.check(self._clock.monotonic(), self._settings.heartbeat_s) or WATCH_S
+                    if subscriber.number in self._subscribers:
                         self._watch_in(subscriber, _turns(min(max(quiet_s, 0.0), QUIET_MAX_S)))
-                self._ping()
-                if first + SLICE < len(looked_at):
-                    await asyncio.sleep(0)
+            self._ping()
+            if first + SLICE < len(looked_at):
+                await asyncio.sleep(0)
 
     def _watch_in(self, subscriber: Subscriber, turns: int) -> None:
         """Look at a subscriber so many turns from now, and no sooner."""

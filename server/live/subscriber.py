@@ -701,7 +701,8 @@ class Subscriber:
             if self._blocked_since is not None and now - self._blocked_since >= PING_INTERVAL_S:
                 self._unread_since = now
         elif now >= self._ping_due:
-            self._ping_due = now + PING_INTERVAL_S
+            # from when it was due, so that those who are asked late together are not together from then on
+            self._ping_due = max(self._ping_due + PING_INTERVAL_S, now)
             self._unread_since = now
             self.outlet.ping()
 

@@ -341,6 +341,26 @@ async def test_everybody_is_asked_for_a_sign_within_fifteen_seconds() -> None:
             assert got.count(b"arena") == 1
 
 
+async def test_a_server_that_was_held_up_looks_at_all_whose_turn_has_come() -> None:
+    """Time that passes in one piece is no reason to ask anybody later than by that."""
+    clock, loop = ManualClock(), asyncio.get_running_loop()
+    async with run_hub(clock=clock) as arena, AsyncExitStack() as stack:
+        clients = [stack.enter_context(await stalled_socket(arena, "psychology_update")) for _ in range(40)]
+        await subscribed(arena, len(clients))
+        # the first look, after which they are quiet for seconds
+        for _ in range(40):
+            clock.advance(0.05)
+            await asyncio.sleep(0)
+
+        clock.advance(15.0)
+
+        for raw in clients:
+            got = b""
+            async with asyncio.timeout(seconds(10.0)):
+                while b"\x89\x05arena" not in got:
+                    got += await loop.sock_recv(raw, 1 << 16)
+
+
 async def test_who_is_in_step_is_looked_at_when_something_can_be_due() -> None:
     """Not every second: two or three times between two pings; out of its group it is looked at within a second."""
     clock = ManualClock()
