@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from mmap import mmap
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from engine.receipt_table import RECEIPT, add_keys, find_candidates
 from engine.siphash import hash_rows, key_words
 from server.live.array_file import NotWhole
-from server.live.disk import remove, write_whole
+from server.live.disk import PAUSE_BYTES, remove, write_whole
 from server.live.errors import ReceiptDamaged
 
 Rows = NDArray[np.void]
@@ -62,11 +63,19 @@ log = structlog.get_logger("arena.receipts")
 class Generation:
     """A file of receipts, and what of it is in memory. bits: of a bucket's number.
 
-    ends: the last tick any of them is valid in; mostly: the last tick of the SHARE_ENDED that end first.
+    ends: the last tick any of them is valid in; mostly: the last tick of the SHARE_ENDED that end first. remainders:
+    two bytes for each of count receipts; more may follow.
     """
 
     def __init__(
-        self, path: Path, bits: int, ends: int, mostly: int, starts: NDArray[np.uint32], remainders: bytes
+        self,
+        path: Path,
+        bits: int,
+        ends: int,
+        mostly: int,
+        starts: NDArray[np.uint32],
+        remainders: bytes | mmap,
+        count: int,
     ) -> None:
         self.path = path
         self.bits = bits
@@ -74,7 +83,9 @@ class Generation:
         self.mostly = mostly
         self._starts = starts.astype(np.uint32)
         self._remainders = remainders
-        self._remainders_array = np.frombuffer(remainders, np.uint16)
+        self._remainders_array = np.frombuffer(remainders, np.uint16, count)
+        # the type that the kernels are compiled for, wherever it comes from
+        self._remainders_array.flags.writeable = False
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __len__(self) -> int:
@@ -88,7 +99,7 @@ class Generation:
     @property
     def memory_bytes(self) -> int:
         """Bytes of it that are in memory."""
-        return self._starts.nbytes + len(self._remainders)
+        return self._starts.nbytes + self._remainders_array.nbytes
 
     @property
     def tier(self) -> int:
@@ -305,7 +316,8 @@ def open_generation(path: Path) -> Generation:
         body = file.read(behind)
     if _digest(body) != digest:
         raise NotWhole("damaged: its bytes do not have the checksum it names")
-    return _generation(path, body, tail)
+    starts = np.frombuffer(body, "<u4", (1 << bits) + 1)
+    return _generation(path, tail, starts, body[starts.nbytes :])
 
 
 def warm() -> None:
@@ -356,8 +368,10 @@ class _Shape:
         self.bits = max(1, (most // _BUCKET).bit_length() - 1)
         self.count = 0
         self.starts = np.zeros((1 << self.bits) + 1, np.uint32)
-        # memory is taken where it is written
-        self._remainders = np.empty(most, np.uint16)
+        # memory is taken where it is written, and handed on as it is: of millions of receipts two copies, made with the
+        # interpreter's lock, held the event loop up for 80 ms (loadtest.crowd flood)
+        self._memory = mmap(-1, max(2, 2 * most))
+        self._remainders = np.frombuffer(self._memory, np.uint16)
         self._ends: list[NDArray[np.int64]] = []
         self._last = 0
 
@@ -370,47 +384,58 @@ class _Shape:
             self._ends.append(rows["ends"][::_SAMPLED].copy())
             self._last = max(self._last, int(rows["ends"].max()))
 
-    def finished(self) -> tuple[bytes, bytes]:
-        """Return what stands behind the receipts: starts and remainders, then the tail."""
-        starts = np.cumsum(self.starts, dtype=np.uint32)
-        body = starts.astype("<u4").tobytes() + self._remainders[: self.count].astype("<u2").tobytes()
+    def generation(self, path: Path, tail: bytes) -> Generation:
+        """Return the generation whose file ends with what `finished` has returned."""
+        return _generation(path, tail, np.cumsum(self.starts, dtype=np.uint32), self._memory)
+
+    def finished(self) -> tuple[memoryview, memoryview, bytes]:
+        """Return what stands behind the receipts: starts, remainders, the tail."""
+        starts = np.cumsum(self.starts, dtype="<u4").view(np.uint8).data
+        remainders = self._remainders[: self.count].astype("<u2", copy=False).view(np.uint8).data
         ends = np.sort(np.concatenate(self._ends))
         mostly = int(ends[int(SHARE_ENDED * (len(ends) - 1))])
+        digest = _digest(starts, remainders)
         tail = _TAIL.pack(
-            _MAGIC, FORMAT_VERSION, self.bits, self.count, self._last, mostly, _digest(body), bytes(_DIGEST_SIZE)
+            _MAGIC, FORMAT_VERSION, self.bits, self.count, self._last, mostly, digest, bytes(_DIGEST_SIZE)
         )[:-_DIGEST_SIZE]
-        return body, tail + _digest(tail)
+        return starts, remainders, tail + _digest(tail)
 
 
 def _write(folder: Path, tick: int, most: int, parts: Iterator[Rows], pause: Pause) -> Generation | None:
     """Write sorted receipts part by part. most: an upper bound of how many they are."""
     shape = _Shape(most)
-    made: list[bytes] = []
+    tail = b""
 
     def body() -> Iterator[bytes | memoryview]:
+        nonlocal tail
         for rows in parts:
             shape.add(rows)
             for begin in range(0, len(rows), _SLICE):
                 yield np.ascontiguousarray(rows[begin : begin + _SLICE]).view(np.uint8).data
         if shape.count:
-            made.extend(shape.finished())
-            yield from made
+            starts, remainders, tail = shape.finished()
+            for part in (starts, remainders):
+                for begin in range(0, len(part), PAUSE_BYTES):
+                    yield part[begin : begin + PAUSE_BYTES]
+            yield tail
 
     folder.mkdir(mode=0o700, exist_ok=True)
     path = free_path(folder, tick)
     write_whole(path, body(), pause)
-    if not made:
+    if not shape.count:
         remove(path)
         return None
-    return _generation(path, *made)
+    return shape.generation(path, tail)
 
 
-def _generation(path: Path, body: bytes, tail: bytes) -> Generation:
+def _generation(path: Path, tail: bytes, starts: NDArray[np.uint32], remainders: bytes | mmap) -> Generation:
     """Return a generation from what stands behind its receipts."""
-    _, _, bits, _, ends, mostly, _, _ = _TAIL.unpack(tail)
-    starts = np.frombuffer(body, "<u4", (1 << bits) + 1)
-    return Generation(path, bits, ends, mostly, starts, body[starts.nbytes :])
+    _, _, bits, count, ends, mostly, _, _ = _TAIL.unpack(tail)
+    return Generation(path, bits, ends, mostly, starts, remainders, count)
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST_SIZE).digest()
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
