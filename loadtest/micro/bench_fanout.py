@@ -349,7 +349,7 @@ def pause(task: Task) -> list[Row]:
     finally:
         probed.kill()
         probed.communicate()
-    longest = max(_without(stalls, pause_ms, begin, end) for pause_ms, (begin, end) in seen["longest"])
+    longest = max(left_of(pause_ms, begin, end, stalls) for pause_ms, (begin, end) in seen["longest"])
     watched = f"{sum(end - begin for begin, end in stalls):.3f} s" if is_granted else "not granted"
     return [
         row(
@@ -368,10 +368,14 @@ def pause(task: Task) -> list[Row]:
     ]
 
 
-def _without(stalls: list[tuple[float, float]], pause_ms: float, begin: float, end: float) -> float:
-    """Return what is left of a pause, ms, without the longest time the machine stood still in it."""
+def left_of(pause_ms: float, begin: float, end: float, stalls: list[tuple[float, float]]) -> float:
+    """Return what is left of a pause, ms, from which the probe has taken what it knew of.
+
+    The longest time the machine stood still in it counts where it is more than that, not beside it: both may be the
+    same.
+    """
     stood_still = max((min(end, until) - max(begin, since) for since, until in stalls), default=0.0)
-    return max(0.0, pause_ms - 1e3 * max(0.0, stood_still))
+    return max(0.0, min(pause_ms, 1e3 * (end - begin - stood_still)))
 
 
 PROGRAMS: dict[str, Callable[[Task], list[Row]]] = {

@@ -58,7 +58,7 @@ class Probe:
             pause = ended - begun - PERIOD_S
             explained = max(self._watchdog.stalled_s(begun, ended), waiting.take())
             self._longest_raw_ms = max(self._longest_raw_ms, 1e3 * pause)
-            self._turns.append((begun, ended))
+            self._turns.append((begun + PERIOD_S, ended))
             self._pauses_ms.append(1e3 * max(0.0, pause - explained))
 
     def report(self) -> dict[str, Any]:

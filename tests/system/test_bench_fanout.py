@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.micro import bench_fanout
-from loadtest.micro.bench_fanout import Lengths, Task
+from loadtest.micro.bench_fanout import Lengths, Task, left_of
 
 SMALL = ("--residents", "2000", "--max-agents", "64", "--order-book-max", "4096")
 MOMENT = Lengths(rounds=2, block_ticks=3, ticks=10, seconds=1.0, steps=1, idle_s=0.1, settle_s=0.1)
@@ -70,3 +70,19 @@ def test_a_real_server_is_measured_from_outside_and_inside(task: Callable[..., T
     assert "(0 frames" not in rows["http_under_fanout"]["includes"]
     assert rows["loop_pause"]["value"] >= 0.0
     assert " 0 frames" not in rows["loop_pause"]["includes"]
+
+
+@pytest.mark.parametrize(
+    ("stalls", "left_ms"),
+    [
+        ([], 6.0),
+        ([(1.5, 2.0)], 6.0),
+        ([(0.9, 1.003)], 6.0),
+        ([(1.001, 1.009), (1.002, 1.004)], 2.0),
+        ([(0.9, 1.1)], 0.0),
+    ],
+    ids=["none", "at another time", "known already", "longer than what was known", "all of it"],
+)
+def test_what_explains_a_pause_counts_once(stalls: list[tuple[float, float]], left_ms: float) -> None:
+    """Of 10 ms the probe has taken 4: a stall in the same pause may be the same 4."""
+    assert left_of(6.0, 1.0, 1.01, stalls) == pytest.approx(left_ms)
