@@ -815,6 +815,10 @@ def _register(action: np.void, outcome: np.void, free_from: int, accounts: Accou
     accounts.actions[slot] = rules.tick * TICK_UNIT
     for k in range(4):
         accounts.mood[slot, k] = MOOD_START[k]
+    for m in range(MARKETS):
+        # they are zero; written now, their memory is there before a crowd's first orders need all of it in one tick
+        # (100,000 agents: 130 ms)
+        accounts.holdings[slot, m] = accounts.reserved[slot, m] = 0
     world.counters[SLOTS_USED] = max(world.counters[SLOTS_USED], slot + 1)
     world.counters[AGENT_COUNT] += 1
     outcome["agent_id"], outcome["status"], outcome["value"] = number, _DONE, rules.endowment

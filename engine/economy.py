@@ -19,6 +19,7 @@ from engine.calibration import calibrate, refresh
 from engine.commands import Command, configured, strikes
 from engine.config import Config
 from engine.events import TickReport
+from engine.kernels import copy_at_once
 from engine.messages import ACTION
 from engine.phases.behaviour import rebuild_histogram
 from engine.phases.indicators import capture
@@ -118,7 +119,10 @@ class Economy:
 
     def copy_arrays(self) -> tuple[int, list[tuple[str, NDArray[Any]]]]:
         """Return the tick and a copy of the persistent arrays: what hash_copy and restore take."""
-        return self.state.tick, [(name, array.copy()) for name, array in persistent(self.state)]
+        arrays = list(persistent(self.state))
+        copies = [np.empty_like(array) for _, array in arrays]
+        copy_at_once((copy, array) for copy, (_, array) in zip(copies, arrays, strict=True))
+        return self.state.tick, [(name, copy) for copy, (name, _) in zip(copies, arrays, strict=True)]
 
     def restore(self, at_tick: int, arrays: list[tuple[str, NDArray[Any]]]) -> None:
         """Put a copy of the persistent arrays back and rebuild what follows from them.

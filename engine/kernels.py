@@ -7,7 +7,8 @@ kernel cannot allocate, so scratch comes in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,3 +88,44 @@ def _prefetch_element(typing_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, index), generate
+
+
+def copy_at_once(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Copy arrays, given as (target, source) of the same type and shape and C-contiguous, in one call of a kernel.
+
+    numpy gives the interpreter up for each of them: beside a busy event loop the hundred arrays of a world with 100,000
+    outside agents took 48 ms instead of 7.5, most of it waiting to have the interpreter back.
+    """
+    places = [(target.ctypes.data, source.ctypes.data, source.nbytes) for target, source in pairs]
+    _copy_all(np.array(places, np.int64).reshape(-1, 3))
+
+
+@kernel
+def _copy_all(places: NDArray[np.int64]) -> None:
+    """Copy bytes, shape (n, 3): address of the target, of the source, how many."""
+    for i in range(len(places)):
+        _copy_bytes(places[i, 0], places[i, 1], places[i, 2])
+
+
+def _copy_bytes(target: int, source: int, size: int) -> None:
+    """Copy bytes from one address to another; the two do not overlap."""
+    ctypes.memmove(int(target), int(source), int(size))
+
+
+@overload(_copy_bytes)
+def _copy_bytes_compiled(target: Any, source: Any, size: Any) -> Callable[..., None]:
+    def compiled(target: Any, source: Any, size: Any) -> None:
+        _copy_memory(target, source, size)  # type: ignore[call-arg]  # the typing context is numba's
+
+    return compiled
+
+
+@intrinsic
+def _copy_memory(typing_context: Any, target: Any, source: Any, size: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        to, of = (builder.inttoptr(address, byte) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, to, of, arguments[2], 1)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.none(target, source, size), generate

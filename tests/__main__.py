@@ -34,6 +34,8 @@ KERNEL_TESTS = (
     "tests/engine/test_order_book.py",
     "tests/engine/test_actions.py",
     "tests/engine/test_receipt_table.py",
+    "tests/engine/test_invariants.py",
+    "tests/engine/test_kernels.py",
 )
 PYTEST = (PYTHON, "-m", "coverage", "run", "-m", "pytest", "-q")
 #: Status of a pytest in which -k or -m left nothing.

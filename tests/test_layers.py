@@ -45,7 +45,7 @@ PACKAGES = {
 
 #: What one file may import beside what its package may, because it is the one door for it.
 DOORS = {
-    "engine/kernels.py": {"llvmlite"},  # of numba: an instruction it has no name for
+    "engine/kernels.py": {"llvmlite", "ctypes"},  # instructions numba has no name for; copies where it is off
     "server/bodies.py": {"msgpack"},  # request bodies in msgpack, decoded strictly
     "server/live/relay.py": {"msgpack"},  # bundles of finished frames, from an engine to its gateways
     "server/gateway/upstream.py": {"httptools"},  # answers of the engine

@@ -151,6 +151,8 @@ class Snapshots:
     ) -> None:
         self.newest: int | None = None
         """Tick of the last one that was taken in this process."""
+        self.is_taking = False
+        """Whether one is being written: until then the arrays that take() was given stay as they are."""
         self._folder = folder
         self._epoch = epoch
         self._receipts = receipts
@@ -162,7 +164,6 @@ class Snapshots:
         self._every = every
         self._behind = behind
         self._root = root
-        self._is_taking = False
         self._writing: asyncio.Future[None] | None = None
         """The last write that was begun; each begins when the one before has ended."""
         self._chores: set[asyncio.Future[None]] = set()
@@ -179,15 +180,15 @@ class Snapshots:
         """Whether a snapshot is to be taken after that tick."""
         if not self._every or tick % self._every or self._events.failed:
             return False
-        if self._is_taking:
+        if self.is_taking:
             self._metrics.snapshots.labels("skipped").inc()
             log.warning("snapshot_skipped", tick=tick, reason="the one before is still being written")
             return False
         return True
 
     def take(self, at: Standing, world: Arrays) -> None:
-        """Begin to write the world as it is after a tick. world: copies of its arrays."""
-        self._is_taking = True
+        """Begin to write the world as it is after a tick. world: copies of its arrays, unchanged while is_taking."""
+        self.is_taking = True
         job = self._job(at, world)
         self._run(lambda generations: self._write(job, generations), lambda done: self._taken(at.tick, done))
 
@@ -257,7 +258,7 @@ class Snapshots:
                 # the receipts stay in memory, and nothing is lost but time at the next start
                 self._retired += retired
                 self._receipts.take_back()
-                self._is_taking = False
+                self.is_taking = False
                 self._metrics.snapshots.labels("failed").inc()
                 log.error("snapshot_failed", error=str(error))
                 return
@@ -275,7 +276,7 @@ class Snapshots:
 
     def _taken(self, tick: int, generation: Generation | None) -> None:
         self._flushed(generation)
-        self._is_taking = False
+        self.is_taking = False
         self.newest = tick
         if not self._hurry.is_set():
             self._do(self._archive())

@@ -177,8 +177,11 @@ class Ticker:
         self._kernels = workers.executor("tick")
         self._hashing = workers.executor("hash")
         self._hash: Future[StateHash] | None = None
-        self._state_bytes = StateBytes(world.economy.state)
-        """What a hash is taken of; written again when the one before is there."""
+        self._copies = deque((StateBytes(world.economy.state), StateBytes(world.economy.state)))
+        """What hashes and snapshots are taken of, by turns, so that both have their pages when they are needed; the
+        last one that was written is in front."""
+        self._lent: StateBytes | None = None
+        """The one a snapshot is written from."""
         self._phases: list[tuple[str, float]] = []
         self._marked = self._computed = self._prepared = 0.0
         """When the mark of the tick under way was appended, its kernels were done, and what follows them in their
@@ -373,7 +376,10 @@ class Ticker:
         )
         seq = self._world.journal.append(RecordKind.MARK, encode_mark(mark))
         # what follows the mark is what a start from a snapshot replays
-        journal, self._is_taken = self._world.journal, self._world.snapshots.is_due(mark.tick)
+        journal, snapshots = self._world.journal, self._world.snapshots
+        if not snapshots.is_taking:
+            self._lent = None
+        self._is_taken = snapshots.is_due(mark.tick)
         is_over = self._is_taken or journal.segment_is_full
         self._behind = journal.rotate() if is_over else SegmentStart(seq + 1, journal.chain.value)
         return seq
@@ -404,13 +410,25 @@ class Ticker:
             callback(report.tick, self._states)
         # a hash that is still being computed is left to finish: the next tenth tick will have its own
         is_hashed = report.tick % HASH_EVERY == 0 and self._hash is None
-        if self._is_taken:
-            _, self._copy = economy.copy_arrays()
-        if is_hashed:
-            data = self._state_bytes.take()
-            self._hash = self._hashing.submit(lambda: StateHash(report.tick, hash_bytes(data)))
+        if is_hashed or self._is_taken:
+            data = self._copied().take()
+            if self._is_taken:
+                self._lent = self._copies[0]
+                self._copy = self._lent.arrays()
+            if is_hashed:
+                self._hash = self._hashing.submit(lambda: StateHash(report.tick, hash_bytes(data)))
         self._prepared = self._clock.monotonic()
         return report
+
+    def _copied(self) -> StateBytes:
+        """Return what the world may be copied into: nobody reads it.
+
+        A hash that is still being computed reads the one in front, and then only a snapshot is taken, into the other;
+        there is none to be taken while the one before is written.
+        """
+        if self._copies[1] is not self._lent:
+            self._copies.rotate()
+        return self._copies[0]
 
     def _publish(self, report: TickReport, deadline: float, marked_unix_ns: int) -> None:
         """Make a tick visible: everything here happens in one step of the event loop."""

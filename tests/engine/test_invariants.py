@@ -9,7 +9,7 @@ from engine import invariants
 from engine.economy import Economy
 from engine.errors import InvariantBroken
 from engine.markets import CONSOL, OIL
-from engine.state import BANK, LOANS, NEXT_DEADLINE, TREASURY, VOLATILITY_MULTIPLIER, State
+from engine.state import BANK, LOANS, NEXT_DEADLINE, ORDER_COUNT, TREASURY, VOLATILITY_MULTIPLIER, State
 from tests.support.worlds import RandomBots, run, small_config
 
 
@@ -65,6 +65,11 @@ BREACHES = {
     "negative cash": (put("cash", 17, -1), r"cash\[17\] is negative: -1|cash\[17\]"),
     "a negative holding": (put("agent_holdings", (1, OIL), -1), r"agent_holdings\[1, 1\] is negative"),
     "a negative mood": (put("fear", 8, -2), r"fear\[8\] is negative: -2"),
+    "a reserved lot too few": (add("agent_reserved", (0, 9), -1), "reserved lots of slot 0: .*, its orders say"),
+    "an order of nobody": (put("order_slot", 0, 90), "or of nobody"),
+    "an order in no market": (put("order_market", 0, -1), "or of nobody"),
+    "an order at no price": (put("order_level", 0, 1 << 40), "or of nobody"),
+    "an order without lots": (put("order_qty", 0, 0), "without lots"),
     "a reserved lot too many": (add("agent_reserved", (0, 9), 1), "reserved lots of slot 0"),
     "an order's lots": (add("order_qty", 0, 1), "escrow of slot|reserved lots of slot"),
     "a count of orders": (add("agent_orders", 3, 1), "open orders of slot 3"),
@@ -100,10 +105,41 @@ def arrays(state: State) -> dict[str, np.ndarray]:
     """Return the arrays the breaches touch."""
     names = (
         "cash agent_cash agent_escrow pools ledger debt inventory in1 out estate agent_holdings goods_made reserves "
-        "fear agent_reserved order_qty agent_orders order_id agent_id price level returns scarcity market_vm macro "
-        "agent_deadline counters"
+        "fear agent_reserved order_qty order_slot order_market order_level agent_orders order_id agent_id price level "
+        "returns scarcity market_vm macro agent_deadline counters"
     )
     return {name: getattr(state, name) for name in names.split()}
+
+
+def test_more_promised_than_held_is_found(economy: Economy) -> None:
+    """Reserved lots that are those of the orders, but of goods their agent does not have."""
+    state = economy.state
+    sells = np.flatnonzero(state.order_side[: state.counters[ORDER_COUNT]] < 0)
+    slot, market = int(state.order_slot[sells[0]]), int(state.order_market[sells[0]])
+    kept = int(state.agent_holdings[slot, market])
+    state.agent_holdings[slot, market] = state.agent_reserved[slot, market] - 1
+    try:
+        with pytest.raises(InvariantBroken, match="promised more lots than it holds"):
+            invariants.check_orders(state)
+    finally:
+        state.agent_holdings[slot, market] = kept
+
+
+def test_looking_changes_nothing(economy: Economy) -> None:
+    """Orders are taken out of the accounts to be compared and put back: also when something is found."""
+    before = economy.state_hash()
+
+    invariants.check(economy.state)
+    assert economy.state_hash() == before
+
+    economy.state.agent_orders[3] += 1
+    broken = economy.state_hash()
+    try:
+        with pytest.raises(InvariantBroken, match="open orders of slot 3"):
+            invariants.check(economy.state)
+        assert economy.state_hash() == broken != before
+    finally:
+        economy.state.agent_orders[3] -= 1
 
 
 def test_the_config_narrows_the_multiplier(economy: Economy) -> None:
@@ -128,7 +164,9 @@ def test_money_moved_between_accounts_is_fine(economy: Economy) -> None:
 
 def test_holdings_count_every_lot_once(economy: Economy) -> None:
     """Shares and consols held by all together are those outstanding; labour counts none."""
-    held = invariants.holdings(economy.state)
+    held, state = invariants.holdings(economy.state), economy.state
 
-    assert held[24:].tolist() == economy.state.shares_out[24:].tolist()
+    goods = state.goods_initial + state.goods_made - state.goods_gone
+    assert held[1:].tolist() == goods[1:].tolist()
+    assert held[24:].tolist() == state.shares_out[24:].tolist()
     assert held[0] == 0

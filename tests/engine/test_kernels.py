@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.kernels import Straight, kernel, prefetch, whole
+from engine.kernels import Straight, copy_at_once, kernel, prefetch, whole
 from engine.messages import ACTION
 
 
@@ -70,3 +70,26 @@ def test_a_kernel_compiled_for_other_types_is_not_called_straight() -> None:
     sum_with_hints(np.arange(2, dtype=np.int32))
 
     assert [straight(np.arange(3, dtype=dtype)) for dtype in (np.int64, np.int32)] == [3, 3]
+
+
+def test_arrays_are_copied_at_once() -> None:
+    """Of any type and shape, each into its own place; none is as good as some."""
+    rows = np.zeros(3, ACTION)
+    rows["seq"] = 5, 6, 7
+    sources = [np.arange(1_000), np.arange(24, dtype=np.int16).reshape(4, 6), rows, np.zeros((0, 3)), np.ones(1)]
+    targets = [np.empty_like(source) for source in sources]
+
+    copy_at_once(zip(targets, sources, strict=True))
+
+    for target, source in zip(targets, sources, strict=True):
+        assert np.array_equal(target, source)
+    copy_at_once([])
+
+
+def test_what_lies_beside_a_copy_stays() -> None:
+    """A copy into the middle of an array ends where its source ends."""
+    target = np.zeros(10, np.int32)
+
+    copy_at_once([(target[3:7], np.arange(1, 9, dtype=np.int32)[:4])])
+
+    assert target.tolist() == [0, 0, 0, 1, 2, 3, 4, 0, 0, 0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.economy import Economy
+from engine.economy import Economy, hash_copy
 from engine.state_bytes import StateBytes, hash_bytes
 from tests.support.worlds import RandomBots, run, small_config
 
@@ -30,6 +30,24 @@ def test_they_lie_where_they_lay_before() -> None:
         places.add(np.frombuffer(taken, np.uint8).ctypes.data)
         lengths.add(len(taken))
     assert len(places) < len(lengths) / 3
+
+
+def test_their_arrays_are_the_worlds() -> None:
+    """By name, with the values of the tick they were taken at: what a snapshot is written from."""
+    economy = Economy(small_config(), 5)
+    list(run(economy, 10, RandomBots(12, 4)))
+    copied = StateBytes(economy.state)
+    tick, expected = economy.copy_arrays()
+
+    copied.take()
+    economy.advance()
+
+    taken = copied.arrays()
+    assert [name for name, _ in taken] == [name for name, _ in expected]
+    for (_, array), (_, other) in zip(taken, expected, strict=True):
+        assert array.dtype == other.dtype
+        assert np.array_equal(array, other)
+    assert hash_copy(tick, taken) == hash_copy(tick, expected)
 
 
 def test_later_ticks_do_not_change_them() -> None:

@@ -6,6 +6,7 @@ import errno
 import gzip
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.economy import hash_copy
 from engine.errors import JournalDamaged
 from engine.journal import RecordKind
 from engine.markets import HOURS
@@ -91,6 +93,31 @@ async def test_a_start_from_a_snapshot_is_the_start_from_the_beginning(tmp_path:
         assert found is not None
         assert (found.number, found.is_active, world.registry.active) == (agents[0], True, 2)
     assert quick.economy.copy_arrays()[0] == whole.economy.copy_arrays()[0]
+
+
+async def test_what_a_snapshot_is_written_from_stays_as_it_is(tmp_path: Path) -> None:
+    """However long its thread takes: hashes of later ticks are taken beside it, of other copies of the world."""
+    may_write = threading.Event()
+    async with live_world(tmp_path, **OFTEN) as arena:
+        arena.world.snapshots._thread.submit(may_write.wait)
+        hashes = {}
+        for _ in range(3 * EVERY + 2):
+            tick = (await arena.tick()).tick
+            hashes[tick] = arena.world.economy.state_hash()
+        taken = arena.world.snapshots.is_taking
+        later = arena.ticker.latest_hash
+        may_write.set()
+        await written(arena)
+        first = snapshots.load(list_snapshots(tmp_path)[0].path)
+        await live(arena, EVERY)
+        newest = list_snapshots(tmp_path)[-1].tick
+
+    assert taken
+    assert later is not None
+    assert later.tick > first.tick == 3 * EVERY
+    assert hashes[later.tick] == later.value
+    assert hash_copy(first.tick, first.world) == hashes[first.tick]
+    assert newest > first.tick, "the copy is free again"
 
 
 async def test_an_owner_has_the_same_keys_after_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
