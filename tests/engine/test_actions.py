@@ -968,9 +968,7 @@ def test_any_sequence_of_rows_conserves_cash_and_keeps_the_books(ticks: list[lis
 
         assert (outcomes["status"] > 0).all()
         assert floor.cash_sum() == 0
-        invariants._check_orders(floor.state)
-        invariants._check_signs(floor.state)
-        invariants._check_switches(floor.state)
+        invariants.check_accounts(floor.state)
 
 
 def test_only_declared_arrays_change() -> None:

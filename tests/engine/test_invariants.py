@@ -120,7 +120,7 @@ def test_more_promised_than_held_is_found(economy: Economy) -> None:
     state.agent_holdings[slot, market] = state.agent_reserved[slot, market] - 1
     try:
         with pytest.raises(InvariantBroken, match="promised more lots than it holds"):
-            invariants.check_orders(state)
+            invariants.check_accounts(state)
     finally:
         state.agent_holdings[slot, market] = kept
 

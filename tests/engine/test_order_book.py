@@ -262,5 +262,5 @@ def test_settlement_is_the_naive_one(
         state.cash[i] -= first[i] * int(state.price[OIL])
     assert sum(o.fill for o in twin if o.side > 0) == naive.volume == sum(o.fill for o in twin if o.side < 0)
     assert floor.cash_sum() == before == 0
-    invariants.check_orders(state)
+    invariants.check_accounts(state)
     assert np.all(state.agent_cash >= 0)
