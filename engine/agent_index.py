@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import kernel
+from engine.kernels import kernel, short_kernel
 
 Table = NDArray[np.int32]
 Numbers = NDArray[np.int64]
@@ -68,7 +68,7 @@ def remove(table: Table, numbers: Numbers, number: int) -> None:
     table[hole] = 0
 
 
-@kernel
+@short_kernel
 def find_values(table: Table, numbers: Numbers, values: Numbers, wanted: Numbers, found: Numbers) -> None:
     """Write for each wanted number the value of its slot, 0 when there is none. values: by slot."""
     for i in range(len(wanted)):

