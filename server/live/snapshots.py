@@ -49,6 +49,8 @@ PACKING_LEVEL = 3
 """Of segments: 136 MB a second to 0.28 of their size; the highest level took 34 times as long for 0.27."""
 PAUSE_S = 0.001
 """Between two slices of a file."""
+BREATH_S = 0.0003
+"""Between two parts of what is gone through in Python."""
 FINAL_S = 5.0
 """Longest that a stop waits for its snapshot unless it is told: DESIGN R11 gives 10 s in all."""
 _SUFFIX = ".arf"
@@ -353,7 +355,7 @@ class Snapshots:
         self._events.sync()
         # a file whose receipts all ended is removed; the snapshot says until when it is needed
         files = [*generations, *([generation] if generation else [])]
-        more = job.registry.arrays() | open_arrays(job.opened) | agent_store.to_arrays(job.agents)
+        more = job.registry.arrays(self._breathe) | open_arrays(job.opened) | agent_store.to_arrays(job.agents)
         header = {
             **world_header(at.tick, hash_copy(at.tick, job.world).hex()),
             "epoch": self._epoch,
@@ -376,6 +378,10 @@ class Snapshots:
             if old.tick != self._root:
                 remove(old.path)
         return generation
+
+    def _breathe(self) -> None:
+        """Let others have the interpreter."""
+        self._hurry.wait(BREATH_S)
 
     def _pause(self, descriptor: int) -> None:
         # little at a time: a sync of the journal may have to wait for all of a file's bytes that are not on disk yet
