@@ -19,6 +19,9 @@ AIR: Final = 3
 more between a tick and its publication, and with a batch in each of them they took the time of three batches."""
 _NEWEST_SHARE: Final = 0.25
 """Of the mean distance of batches, that of the newest two."""
+_JUMP_MAX: Final = 3.0
+"""Of the mean, as which a larger distance counts: one pause of the loop says little of the next distance, and as it was
+it had batches refused that would have waited a few milliseconds. Distances that stay larger are there in a few turns."""
 _FIRST_S: Final = 0.001
 """How far apart batches are thought to be before it was measured."""
 
@@ -80,7 +83,8 @@ class Turns:
             # whoever waited may have been cancelled
             if not turn.done():
                 now = self._clock.monotonic()
-                self._mean_s += _NEWEST_SHARE * (now - self._began - self._mean_s)
+                newest_s = min(now - self._began, _JUMP_MAX * self._mean_s)
+                self._mean_s += _NEWEST_SHARE * (newest_s - self._mean_s)
                 self._began = now
                 if not self._waiting:
                     self._alone = now

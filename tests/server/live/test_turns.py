@@ -115,16 +115,31 @@ async def test_behind_a_pause_more_may_wait_than_in_a_flood(turns: Turns, clock:
     assert turns.excess_s(is_flooded=True) == 0
 
 
-async def test_without_anybody_waiting_there_is_room_however_long_a_batch_took(
-    turns: Turns, clock: ManualClock
-) -> None:
-    """A single slow batch shuts nobody out: who comes behind it measures anew."""
-    line = Line(turns)
-    await line.until(*ask(line, "slow", "behind it", do=lambda: clock.advance(10.0)))
+async def costly(turns: Turns, clock: ManualClock, line: Line, *costs_s: float) -> None:
+    """Let batches come together that take so long each."""
 
-    assert turns.excess_s(is_flooded=True) == 0
-    asking = ask(line, "next", "one more")
+    async def one(name: str, cost_s: float) -> None:
+        await line.ask(name, lambda: clock.advance(cost_s))
+
+    await line.until(*(asyncio.create_task(one(str(i), cost_s)) for i, cost_s in enumerate(costs_s)))
+    for _ in range(AIR):
+        await asyncio.sleep(0)
+    assert turns.excess_s(is_flooded=True) == 0, "nobody waits: there is room, however long they took"
+
+
+async def test_one_pause_shuts_nobody_out(turns: Turns, clock: ManualClock) -> None:
+    """A batch that took twenty times as long as all before says little of the next; twenty in a row are believed."""
+    line = Line(turns)
+    await costly(turns, clock, line, *[COST_S] * 20)
+    await costly(turns, clock, line, *[COST_S] * 3, 20 * COST_S, COST_S)
+    asking = ask(line, "now", "next", "third")
     await asyncio.sleep(0)
-    assert turns.excess_s(is_flooded=True) > 1
+    assert len(turns) == 2
+    assert turns.excess_s(is_flooded=False) == 0
     await line.until(*asking)
-    assert turns.excess_s(is_flooded=True) == 0
+
+    await costly(turns, clock, line, *[20 * COST_S] * 20)
+    asking = ask(line, "now", "next")
+    await asyncio.sleep(0)
+    assert turns.excess_s(is_flooded=False) == pytest.approx(20 * COST_S - WAIT_MAX_S, rel=0.2)
+    await line.until(*asking)
