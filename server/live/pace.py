@@ -11,6 +11,9 @@ AT_ONCE_SHARE = 0.1
 """Of the room, open when the tick before has taken its actions."""
 OPEN_SHARE = 0.75
 """Of a period, after which all of the room is open."""
+FLOODED_TICKS = 20
+"""Ticks with room in a row after which a flood is over. Behind a pause of the server a tick of a flood has some room, and
+batches were let in to wait for as long as those of a crowd: the 99th percentile of acknowledgements was 97 ms."""
 
 
 class Pace:
@@ -27,11 +30,13 @@ class Pace:
         self._drains = 0
         self._began = 0.0
         self._is_open = True
+        self._newest_full = -FLOODED_TICKS
+        """When a full tick was taken the last time, counted in drains."""
 
     @property
     def is_flooded(self) -> bool:
-        """Whether the tick before was full, as far as has been asked."""
-        return not self._is_open
+        """Whether one of the last FLOODED_TICKS was full, as far as has been asked."""
+        return self._drains - self._newest_full < FLOODED_TICKS
 
     def wait_s(self) -> float:
         """Return how long until a batch may take some of the room, 0 when it may now."""
@@ -39,6 +44,8 @@ class Pace:
         if queue.drains != self._drains:
             self._drains, self._began = queue.drains, now
             self._is_open = queue.drained < FULL_SHARE * queue.capacity
+            if not self._is_open:
+                self._newest_full = queue.drains
         if self._is_open:
             return 0.0
         taken = len(queue) / queue.capacity

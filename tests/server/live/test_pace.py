@@ -8,7 +8,7 @@ import pytest
 from engine.market_queue import MarketQueue
 from engine.messages import ACTION
 from server.clock import ManualClock
-from server.live.pace import AT_ONCE_SHARE, FULL_SHARE, OPEN_SHARE, Pace
+from server.live.pace import AT_ONCE_SHARE, FLOODED_TICKS, FULL_SHARE, OPEN_SHARE, Pace
 
 CAPACITY, PERIOD = 1_000, 0.1
 
@@ -85,3 +85,15 @@ def test_it_is_paced_for_as_long_as_ticks_are_full(queue: MarketQueue, pace: Pac
         queue.drain()
 
     assert held_back == [True, True, False, False]
+
+
+def test_a_flood_is_over_when_ticks_have_had_room_for_a_while(queue: MarketQueue, pace: Pace) -> None:
+    """A tick of it that was not full, behind a pause of the server, does not end it."""
+    flooded = []
+    for count in (CAPACITY, *[CAPACITY // 2] * FLOODED_TICKS):
+        fill(queue, count)
+        queue.drain()
+        assert pace.wait_s() == 0
+        flooded.append(pace.is_flooded)
+
+    assert flooded == [True] * FLOODED_TICKS + [False]
