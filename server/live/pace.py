@@ -12,8 +12,8 @@ AT_ONCE_SHARE = 0.1
 OPEN_SHARE = 0.75
 """Of a period, after which all of the room is open."""
 FLOODED_TICKS = 20
-"""Ticks with room in a row after which a flood is over. Behind a pause of the server a tick of a flood has some room, and
-batches were let in to wait for as long as those of a crowd: the 99th percentile of acknowledgements was 97 ms."""
+"""Ticks with room in a row after which a flood is over. Behind a pause of the server a tick of a flood has some room,
+and batches were let in to wait for as long as those of a crowd: the 99th percentile of acknowledgements was 97 ms."""
 
 
 class Pace:

@@ -21,8 +21,8 @@ more between a tick and its publication, and with a batch in each of them they t
 _NEWEST_SHARE: Final = 0.25
 """Of the mean distance of batches, that of the newest two."""
 _JUMP_MAX: Final = 3.0
-"""Of the mean, as which a larger distance counts: one pause of the loop says little of the next distance, and as it was
-it had batches refused that would have waited a few milliseconds. Distances that stay larger are there in a few turns."""
+"""Of the mean, as which a larger distance counts: one pause of the loop says little of the next distance, and as it
+was it had batches refused that would have waited a few milliseconds. Distances that stay larger are there soon."""
 _FIRST_S: Final = 0.001
 """How far apart batches are thought to be before it was measured."""
 
