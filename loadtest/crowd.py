@@ -18,10 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from loadtest import scrape
+from loadtest.micro.native import Stalls
 from loadtest.process import ServerProcess, python, warm
 from loadtest.verdict import conclude
 
@@ -34,6 +36,7 @@ BEGAN_LATE = "tick_began_late"
 BEGAN_LATE_FIELDS = ("tick", "lateness_ms", "stalled_ms", "waited_ms", "before_ms")
 LINES_MAX = 100
 """Ticks later than 50 ms of which the result says what the machine and the event loop did meanwhile."""
+PERIOD_S = 0.1
 ACK_MS_MAX = 50.0
 OVER = 4.0
 """A flood sends so many times what is admitted."""
@@ -51,7 +54,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
     data = folder / "world"
     # what a first start needs for compiling is not what a server needs
     warm(data, *flags)
-    with ServerProcess(data, *flags) as server:
+    with ServerProcess(data, *flags) as server, Stalls() as machine:
         server.wait_ready(START_S)
         sender = python(
             "-m", "loadtest.firehose", "--url", server.url, "--owners", str(given.owners), "--agents", str(agents_each),
@@ -67,7 +70,8 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
             while time.monotonic() - began < given.seconds:
                 time.sleep(SAMPLE_EVERY_S)
                 rss.append(server.rss_bytes())
-            after, wall = server.samples(), time.monotonic() - began
+            after, ended = server.samples(), time.monotonic()
+            wall, stalls = ended - began, machine.report()
             cpu = server.cpu_seconds() - cpu
             began_late = server.said(BEGAN_LATE)[said:]
             sent = json.loads(sender.communicate()[0].splitlines()[-1])
@@ -86,7 +90,11 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "queue_actions_max": given.queue,
         "sent": sent,
         "server": _seen(scrape.since(before, after), wall),
-        "began_late": [{name: line[name] for name in BEGAN_LATE_FIELDS} for line in began_late[:LINES_MAX]],
+        "stood_still": _stood_still(stalls, began, ended) if machine.is_granted else None,
+        "began_late": [
+            {name: line[name] for name in BEGAN_LATE_FIELDS} | {"machine_ms": _longest_ms(stalls, line)}
+            for line in began_late[:LINES_MAX]
+        ],
         "accepted_by_server": _accepted(whole),
         "memory": {"rss_mb_first": rss[0] / 1e6, "rss_mb_most": max(rss) / 1e6, "rss_mb_last": rss[-1] / 1e6},
         "receipts": {
@@ -99,6 +107,19 @@ def measure(given: argparse.Namespace, folder: Path) -> Document:
         "stopped_s": stopped_s,
         "restart_s": restart_s,
     }
+
+
+def _stood_still(stalls: list[tuple[float, float]], began: float, ended: float) -> Document:
+    """Return how often and how long a processor stood still for 3 ms or more, each of them for itself."""
+    lengths_ms = [1e3 * (end - begin) for begin, end in stalls if end > began and begin < ended]
+    return {"stalls": len(lengths_ms), "stalled_ms": sum(lengths_ms), "longest_ms": max(lengths_ms, default=0.0)}
+
+
+def _longest_ms(stalls: list[tuple[float, float]], line: Mapping[str, Any]) -> float:
+    """Return the longest time a processor stood still between the tick before a late one was due and its begin."""
+    monotonic = datetime.fromisoformat(line["timestamp"]).timestamp() - (time.time() - time.monotonic())
+    since = monotonic - float(line["lateness_ms"]) / 1e3 - PERIOD_S
+    return 1e3 * max([0.0, *(min(end, monotonic) - max(begin, since) for begin, end in stalls)])
 
 
 def _seen(more: Mapping[str, float], wall: float) -> Document:

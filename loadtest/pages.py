@@ -296,7 +296,8 @@ def _checked(name: str, result: Document) -> str:
 
 
 def _crowd(result: Document) -> dict[str, object]:
-    sent, server = result["sent"], result["server"]
+    sent, server, machine = result["sent"], result["server"], result.get("stood_still")
+    stood_still = {"longest a processor stood still, ms": round(machine["longest_ms"])} if machine else {}
     return {
         "residents": result["residents"],
         "outside agents": sent["agents"],
@@ -307,6 +308,8 @@ def _crowd(result: Document) -> dict[str, object]:
         "acknowledged, ms p50 and p99": f"{sent['ack_ms_p50']:.1f} and {sent['ack_ms_p99']:.1f}",
         "ticks": server["ticks"],
         "ticks within 20 ms of their time": f"{server['share_within_ms']['0.02']:.2%}",
+        "ticks more than 100 ms late": server["ticks_late"],
+        **stood_still,
         "memory at most, MB": round(result["memory"]["rss_mb_most"]),
         "processors used": f"{result['processor_cores']:.2f}",
     }

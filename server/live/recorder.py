@@ -66,7 +66,9 @@ class Taken(NamedTuple):
     @property
     def last(self) -> int:
         """The highest sequence that a receipt of it has, 0 for none."""
-        is_known = np.isin(self.admitted.verdicts, (Verdict.ACCEPTED, Verdict.DUPLICATE))
+        # np.isin takes a hundred times as long
+        verdicts = self.admitted.verdicts
+        is_known = (verdicts == Verdict.ACCEPTED) | (verdicts == Verdict.DUPLICATE)
         return int(self.admitted.seqs[is_known].max(initial=0))
 
 

@@ -9,7 +9,9 @@ import random
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +241,22 @@ async def test_a_crowd_is_taken_and_counted(tmp_path: Path) -> None:
     assert result["server"]["ticks"] > 10
     assert result["receipts"]["receipts"] >= sent["accepted"]
     assert result["exit_status"] == 0
+    assert result["stood_still"] is None or result["stood_still"]["longest_ms"] <= result["stood_still"]["stalled_ms"]
     assert set(crowd.checks("crowd", result)) > {"memory stays below 1 GB", "every action was accepted"}
+
+
+def test_it_is_said_whether_the_machine_stood_still_before_a_late_tick() -> None:
+    """From the time the tick before was due; of several stalls the longest, as far as it lies there."""
+    now = time.monotonic()
+    line = {"timestamp": datetime.now(UTC).isoformat(), "lateness_ms": 60.0}
+    before, inside, across = (now - 5.0, now - 4.0), (now - 0.05, now - 0.03), (now - 0.2, now - 0.12)
+
+    assert crowd._longest_ms([before], line) == 0
+    assert crowd._longest_ms([before, inside], line) == pytest.approx(20.0, abs=1.0)
+    assert crowd._longest_ms([before, inside, across], line) == pytest.approx(40.0, abs=5.0)
+    assert crowd._stood_still([before, inside, across], now - 1.0, now) == {
+        "stalls": 2, "stalled_ms": pytest.approx(100.0), "longest_ms": pytest.approx(80.0),
+    }  # fmt: skip
 
 
 def test_each_check_of_a_crowd_and_a_flood_can_fail() -> None:
