@@ -182,6 +182,8 @@ class Ticker:
         last one that was written is in front."""
         self._lent: StateBytes | None = None
         """The one a snapshot is written from."""
+        self._hashed: StateBytes | None = None
+        """The one the hash under way, if any, is taken of."""
         self._phases: list[tuple[str, float]] = []
         self._marked = self._computed = self._prepared = 0.0
         """When the mark of the tick under way was appended, its kernels were done, and what follows them in their
@@ -416,6 +418,7 @@ class Ticker:
                 self._lent = self._copies[0]
                 self._copy = self._lent.arrays()
             if is_hashed:
+                self._hashed = self._copies[0]
                 self._hash = self._hashing.submit(lambda: StateHash(report.tick, hash_bytes(data)))
         self._prepared = self._clock.monotonic()
         return report
@@ -423,10 +426,9 @@ class Ticker:
     def _copied(self) -> StateBytes:
         """Return what the world may be copied into: nobody reads it.
 
-        A hash that is still being computed reads the one in front, and then only a snapshot is taken, into the other;
-        there is none to be taken while the one before is written.
+        There is one: a snapshot is taken when none is being written, a hash when none is being computed.
         """
-        if self._copies[1] is not self._lent:
+        if self._copies[1] is not self._lent and (self._hash is None or self._copies[1] is not self._hashed):
             self._copies.rotate()
         return self._copies[0]
 

@@ -25,6 +25,7 @@ from server.live import receipts as receipts_module
 from server.live import registry as registry_module
 from server.live.journal import ARCHIVE_NAME, read_segments, scan_segment, segment_paths
 from server.live.snapshots import DAY_S, HOUR_S, NEWEST_KEPT, Named, list_snapshots, superfluous
+from server.live.ticker import HASH_EVERY
 from server.live.world import Known, World
 from tests.support.live import LiveWorld, live_world, open_small, soon, until
 from tests.support.worlds import small_config
@@ -118,6 +119,28 @@ async def test_what_a_snapshot_is_written_from_stays_as_it_is(tmp_path: Path) ->
     assert hashes[later.tick] == later.value
     assert hash_copy(first.tick, first.world) == hashes[first.tick]
     assert newest > first.tick, "the copy is free again"
+
+
+async def test_what_a_hash_is_taken_of_stays_as_it_is(tmp_path: Path) -> None:
+    """However long it takes, and however many snapshots are taken meanwhile."""
+    may_hash = threading.Event()
+    async with live_world(tmp_path, **OFTEN) as arena:
+        arena.ticker._hashing.submit(may_hash.wait)
+        hashes = {}
+        for _ in range(4 * EVERY):
+            tick = (await arena.tick()).tick
+            hashes[tick] = arena.world.economy.state_hash()
+            await written(arena)
+        taken = list_snapshots(tmp_path)
+        may_hash.set()
+        arena.ticker._hashing.submit(int).result()
+        await arena.tick()
+        found = arena.ticker.latest_hash
+
+    assert len(taken) >= 3
+    assert found is not None
+    assert found.tick == min(tick for tick in hashes if tick % HASH_EVERY == 0)
+    assert hashes[found.tick] == found.value
 
 
 async def test_an_owner_has_the_same_keys_after_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
