@@ -398,6 +398,15 @@ class Receiver(Protocol):
         """Return the last frames before the web server closes the connection: answers that wait, and a goodbye."""
 
 
+class Calm:
+    """Whether nothing has happened to some connections since they were asked what waits in them."""
+
+    __slots__ = ("lasts",)
+
+    def __init__(self) -> None:
+        self.lasts = False
+
+
 class _Nothing:
     """Stands in for what a connection with a receiver needs no more: its queue, its event, its timer of closing."""
 
@@ -432,6 +441,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Where frames may be written to without the transport's help; -1 where it must do it."""
         self.is_ended = False
         """Whether the client has ended the connection, which is to be closed then."""
+        self.calm: Calm | None = None
+        """Shared with those it is written to together with."""
         self._is_answered = False
         """Whether the application has done its part in the handshake."""
         self._frames_per_s = int(app_state.get(FRAMES_PER_S, Settings.client_frames_per_s))
@@ -460,9 +471,9 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         # uvloop raises when the handle is closed already
         if not self.transport.is_closing():
-            # one byte that waits is a reader that is behind: high is the least that every transport understands
-            self.transport.set_write_buffer_limits(high=1, low=0)
             self.descriptor = raw_descriptor(self.transport)
+            # one byte that waits is a reader that is behind: high is the least that a transport of its kind understands
+            self.transport.set_write_buffer_limits(high=int(self.descriptor < 0), low=0)
         waiting, self.queue, self.writable = self.queue, _NOTHING, _NOTHING
         self.scope = self.request = self.response = _NOTHING
         # with a timer of closing uvicorn does not close behind the endpoint, and does on the answer to a close frame
@@ -484,6 +495,7 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         True keeps the transport open, which one under TLS refuses.
         """
         if self.receiver is None or self.descriptor < 0:
+            self.stir()
             return False
         self.is_ended = True
         self.receiver.ended()
@@ -491,6 +503,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, if there is one."""
+        # the descriptor is closed when this returns, and may belong to somebody else before the receiver has its turn
+        self.stir()
         super().connection_lost(exc)
         self._end()
         # the parser is a generator: its frame, and those of what went wrong in it, hold what holds them
@@ -510,10 +524,13 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self._frames_counted = now
         for start in range(0, len(data), SLICE_BYTES):
             if self.transport.is_closing():
-                return
+                break
             super().data_received(data[start : start + SLICE_BYTES])
             if self._frames_left < 0.0:
                 self._fail(TOO_MANY_FRAMES, f"more than {self._frames_per_s} frames a second")
+        if self.transport.is_closing():
+            # it answered a close frame, or what was none
+            self.stir()
 
     def handle_cont(self, event: Frame) -> None:
         """Count a fragment."""
@@ -564,6 +581,7 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         """Note that the socket is full."""
+        self.stir()
         if self.receiver is None:
             super().pause_writing()
         else:
@@ -596,6 +614,7 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Close with 1012, and do not wait for long until that is read."""
         if self.disconnected:
             return
+        self.stir()
         if self.receiver is not None and self.is_open:
             self.transport.write(self.receiver.farewell())
         super().shutdown()
@@ -628,11 +647,23 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def end(self) -> None:
         """Close a connection that the client has ended."""
+        self.stir()
         self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection at once, with whatever still waits in its buffer."""
+        self.stir()
         self.transport.abort()
+
+    def share(self, calm: Calm) -> None:
+        """End a calm from now on when something happens here, and the one it shared before at once."""
+        self.stir()
+        self.calm = calm
+
+    def stir(self) -> None:
+        """End the calm: something waits in the transport, or it closes, or is about to."""
+        if self.calm is not None:
+            self.calm.lasts = False
 
     def _fail(self, code: int, reason: str) -> None:
         """Close with a code, in our own words, without waiting for the client's."""
@@ -709,21 +740,27 @@ def _send(clear: Sequence[ArenaWebSocketProtocol], descriptors: Descriptors, dat
         for connection, count in zip(clear, taken, strict=True):
             if count < len(data):
                 # it tries again, keeps what does not fit, and closes the connection when that is what is wrong
+                connection.stir()
                 connection.transport.write(memoryview(data)[max(count, 0) :])
 
 
 class Crowd:
     """Connections that are written to together again and again: does what send_to_all does, in less time.
 
-    What never changes about them is noted once, and what may is asked of all without a line of Python for each.
+    What never changes about them is noted once. What may change is asked of all once, and again after one of them has
+    said that something happened to it: they lie cold in memory, and asking took a tenth of what the kernel needs to
+    send a frame (bench_fanout).
     """
 
-    __slots__ = ("_connections", "_descriptors", "_is_closing", "_transports", "_waiting")
+    __slots__ = ("_calm", "_connections", "_descriptors", "_is_closing", "_transports", "_waiting")
 
     def __init__(self, connections: Sequence[ArenaWebSocketProtocol]) -> None:
         self._connections = connections
         self._transports: list[Transport] = [connection.transport for connection in connections]
         self._descriptors = np.array([connection.descriptor for connection in connections], np.int32)
+        self._calm = Calm()
+        for connection in connections:
+            connection.share(self._calm)
         kinds = {type(transport) for transport in self._transports}
         # of one kind, and written to without its help: its methods can be called on all
         is_alike = len(kinds) == 1 and bool(self._descriptors.min() >= 0)
@@ -733,13 +770,21 @@ class Crowd:
 
     def send(self, data: bytes, send: Send = send_to_each) -> list[int]:
         """Write data to all that can take it now; return the places of those where older data still waits."""
-        if self._is_closing is None or self._waiting is None:
-            return send_to_all(self._connections, data, send)
-        # who is closing must not be asked what waits
-        if any(map(self._is_closing, self._transports)) or any(map(self._waiting, self._transports)):
+        if not (self._calm.lasts or self._is_clear()):
             return send_to_all(self._connections, data, send)
         _send(self._connections, self._descriptors, data, send)
         return []
+
+    def _is_clear(self) -> bool:
+        """Ask all whether they can take data now; note it when they can, and will until they say otherwise."""
+        if self._is_closing is None or self._waiting is None:
+            return False
+        # who is closing must not be asked what waits
+        if any(map(self._is_closing, self._transports)) or any(map(self._waiting, self._transports)):
+            return False
+        # one that another crowd was made of since tells that one
+        self._calm.lasts = all(connection.calm is self._calm for connection in self._connections)
+        return True
 
 
 def prebuilt(payload: bytes | str) -> bytes:

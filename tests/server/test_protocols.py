@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -763,7 +763,10 @@ class TestSendToAll:
         def give(connections: list[ArenaWebSocketProtocol], data: bytes) -> list[int]:
             if not request.param:
                 return send_to_all(connections, data)
-            return crowds.setdefault(tuple(map(id, connections)), Crowd(connections)).send(data)
+            members = tuple(map(id, connections))
+            if members not in crowds:
+                crowds[members] = Crowd(connections)
+            return crowds[members].send(data)
 
         self.give = give
 
@@ -828,14 +831,70 @@ class TestSendToAll:
         """A write that fails ends the connection as one of the transport's own would."""
         async with connect(server.url) as client:
             connection, told = await server.accepted.get()
-            connected = client.transport.get_extra_info("socket")
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.transport.abort()
+            reset(client)
             await until(lambda: client.transport.get_write_buffer_size() == 0)
 
             while not told.is_lost.is_set():
                 self.give([connection], prebuilt(b"x"))
                 await asyncio.sleep(0)
+        await server.stop()
+
+    @pytest.mark.usefixtures("is_raw")
+    @pytest.mark.parametrize("happens", ["abort", "end", "its close", "its end", "its reset"])
+    async def test_one_that_ends_between_two_rounds_gets_nothing_more(self, server: Server, happens: str) -> None:
+        """Whoever ended it: the next round passes it over, the others are served."""
+        clients = [await connect(server.url) for _ in range(3)]
+        connections, told = zip(*[await server.accepted.get() for _ in clients], strict=True)
+        assert self.give(list(connections), prebuilt(b"one")) == []
+        assert [await client.recv() for client in clients] == [b"one"] * 3
+
+        if happens == "abort":
+            connections[0].abort()
+        elif happens == "end":
+            connections[0].end()
+        elif happens == "its close":
+            clients[0].transport.write(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+            await until(connections[0].transport.is_closing)
+        elif happens == "its reset":
+            reset(clients[0])
+            await asyncio.wait_for(told[0].is_lost.wait(), seconds(5.0))
+        else:
+            clients[0].transport.write_eof()
+            await until(lambda: connections[0].is_ended or connections[0].transport.is_closing())
+            connections[0].end()
+
+        assert self.give(list(connections), prebuilt(b"two")) == []
+        assert [await client.recv() for client in clients[1:]] == [b"two"] * 2
+        await asyncio.wait_for(told[0].is_lost.wait(), seconds(5.0))
+        assert self.give(list(connections), prebuilt(b"three")) == []
+        assert [await client.recv() for client in clients[1:]] == [b"three"] * 2
+        with pytest.raises(ConnectionClosed):
+            await clients[0].recv()
+        for client in clients:
+            await client.close()
+        await server.stop()
+
+    @pytest.mark.usefixtures("is_raw")
+    async def test_what_waits_of_another_write_is_not_overtaken(self, server: Server) -> None:
+        """An answer that comes between two rounds may come short: until it is through, nothing follows it."""
+        clients = [await connect(server.url, max_size=None, max_queue=None) for _ in range(2)]
+        connections = [(await server.accepted.get())[0] for _ in clients]
+        large = bytes(range(256)) * 8_192
+        assert self.give(connections, prebuilt(b"one")) == []
+        # whoever is in two crowds is asked by the first of them as well
+        assert self.give(connections[:1], prebuilt(b"two")) == []
+        assert self.give(connections, prebuilt(b"three")) == []
+
+        connections[0].write(prebuilt(large))
+
+        assert self.give(connections, prebuilt(b"four")) == [0]
+        assert [await clients[0].recv() for _ in range(4)] == [b"one", b"two", b"three", large]
+        assert [await clients[1].recv() for _ in range(3)] == [b"one", b"three", b"four"]
+        await until(lambda: connections[0].transport.get_write_buffer_size() == 0)
+        assert self.give(connections, prebuilt(b"five")) == []
+        assert [await client.recv() for client in clients] == [b"five"] * 2
+        for client in clients:
+            await client.close()
         await server.stop()
 
     async def test_descriptor_of_a_closed_connection_is_never_written_to(self, server: Server) -> None:
@@ -880,6 +939,13 @@ class TestSendToAll:
         await server.stop()
 
 
+def reset(client: ClientConnection) -> None:
+    """Break a connection off, so that the other end sees an error and no end."""
+    connected = client.transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.transport.abort()
+
+
 def is_open(descriptor: int) -> bool:
     """Say whether a descriptor belongs to anything."""
     try:
@@ -906,6 +972,44 @@ class TestNamesWeLeanOn:
 
             assert raw_descriptor(transport) == transport.get_extra_info("socket").fileno() >= 0
             assert (transport.get_write_buffer_size(), transport.is_closing()) == (0, False)
+        await server.stop()
+
+    async def test_a_single_byte_that_waits_is_told(self, server: Server) -> None:
+        """A frame written past the transport would come before it."""
+        async with connect(server.url, max_queue=None) as client:
+            connection, told = await server.accepted.get()
+            client.transport.pause_reading()
+            assert connection.descriptor >= 0
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(connection.descriptor, prebuilt(b"x" * 3_000))
+
+            connection.transport.write(b"x")
+
+            assert (connection.transport.get_write_buffer_size(), told.is_blocked.is_set()) == (1, True)
+            client.transport.abort()
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+        await server.stop()
+
+    async def test_a_connection_is_lost_before_its_descriptor_is_closed(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A crowd is told of the loss while nobody else can have the descriptor, so it need not ask."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            number, lost, was_open = connection.descriptor, told.lost, []
+
+            def look(code: int) -> None:
+                was_open.append(is_open(number))
+                lost(code)
+
+            monkeypatch.setattr(told, "lost", look)
+            connection.abort()
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+
+            assert was_open == [True]
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
         await server.stop()
 
     async def test_a_transport_writes_at_once(self, server: Server) -> None:
