@@ -99,6 +99,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Counted], float]]] = {
     "action_ms_p99": ("ms", lambda seen: seen.percentile_ms("AGENT", 0.99)),
     "read_ms_p95": ("ms", lambda seen: seen.percentile_ms("READ", 0.95)),
     "route_ms_p99_worst": ("ms", Counted.worst_route_ms),
+    "awaited_ms_p99": ("ms", lambda seen: seen.percentile_ms("AWAIT", 0.99)),
     "frame_ms_p99": ("ms", lambda seen: seen.percentile_ms("STREAM", 0.99)),
     "failed_share": ("of all requests and frames", Counted.failed_share),
     "actions_per_s": ("/s", lambda seen: seen.a_second("AGENT")),

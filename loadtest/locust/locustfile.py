@@ -4,8 +4,8 @@
 
 `python -m loadtest.locust` runs it and holds what it counts to thresholds. Entries it adds to locust's own:
 AGENT action (from when an action was due until it was accepted), READ and a route (from when it was due until the
-answer was there), STREAM market_tick (from the publication of a tick until the kernel had its frame; a frame that does
-not fit, or is left out, is a failure).
+answer was there), AWAIT and a route (the same of one that is answered after the next auction), STREAM market_tick (from
+the publication of a tick until the kernel had its frame; a frame that does not fit, or is left out, is a failure).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from locust import FastHttpUser, LoadTestShape, User, events, task
 from locust.env import Environment
 
 from loadtest.follower import Follower
-from loadtest.locust.profiles import PROFILES, ROUTES, Profile
+from loadtest.locust.profiles import AWAITED, PROFILES, ROUTES, Profile
 
 CHANNEL = "market_tick"
 SPREAD = 0.02
@@ -149,8 +149,9 @@ class ReaderUser(PacedUser):
     def on_start(self) -> None:
         """Register: its own agent is one of the things it reads. Begin anywhere, so that readers are not in step."""
         self.per_s = profile_of(self.environment).reads_per_s
-        first = random.randrange(len(ROUTES))
-        self.routes = cycle(ROUTES[first:] + ROUTES[:first])
+        routes = ROUTES + AWAITED
+        first = random.randrange(len(routes))
+        self.routes = cycle(routes[first:] + routes[:first])
         super().on_start()
 
     @task
@@ -163,7 +164,7 @@ class ReaderUser(PacedUser):
             if answer.status_code != 200:
                 answer.failure(f"{answer.status_code} {answer.text[:200] if answer.text else ''}")
                 return
-        self.tell("READ", route, due)
+        self.tell("AWAIT" if route in AWAITED else "READ", route, due)
 
 
 class SubscriberUser(User):
@@ -176,7 +177,7 @@ class SubscriberUser(User):
         """Take what has come, over a new connection when there is none."""
         try:
             if self.follower is None:
-                every = profile_of(self.environment).every
+                every = random.randint(*profile_of(self.environment).every)
                 assert self.host is not None
                 self.follower = Follower(self.host, CHANNEL, every)
             for arrival in self.follower.receive():

@@ -20,9 +20,10 @@ class Stage(NamedTuple):
 class Profile:
     """Who comes, and what must hold.
 
-    agents: that act over REST, each actions_per_s times a second. readers: of every route of ROUTES in turn, each
-    reads_per_s times a second. subscribers: of market_tick, each with a frame every so many ticks. spawn_per_s: users
-    that come a second. flags: of a server of our own. at_most, at_least: thresholds by name of
+    agents: that act over REST, each actions_per_s times a second. readers: of every route of ROUTES and AWAITED in
+    turn, each reads_per_s times a second. subscribers: of market_tick, each with a frame every so many ticks, a number
+    from the first to the second one: those who have the same one have their frames in the same ticks. spawn_per_s:
+    users that come a second. flags: of a server of our own. at_most, at_least: thresholds by name of
     loadtest.locust.__main__.FIGURES.
     """
 
@@ -34,7 +35,7 @@ class Profile:
     spawn_per_s: float
     actions_per_s: float = 1.0
     reads_per_s: float = 5.0
-    every: int = 1
+    every: tuple[int, int] = (1, 1)
     flags: tuple[str, ...] = ()
     at_most: dict[str, float] = field(default_factory=dict)
     at_least: dict[str, float] = field(default_factory=dict)
@@ -50,13 +51,12 @@ class Profile:
         return self.agents + self.readers + self.subscribers
 
 
-#: What readers read: everything a customer polls. {id}: their own agent. Analyses are left out: they are computed
+#: What readers read: everything a customer polls. {id}: their own agent. Other analyses are left out: they are computed
 #: beside the tick for whoever asks first and may take longer than an answer should.
 ROUTES = (
     "/api/indicators",
     "/api/markets",
     "/api/markets/food",
-    "/api/markets/food/curves?points=20",
     "/api/psychology",
     "/api/monetary",
     "/api/scarcity",
@@ -67,6 +67,9 @@ ROUTES = (
     "/api/time",
     "/api/status",
 )
+
+#: What is answered after the next auction, because what is asked for is sealed until then: as late as a tick is long.
+AWAITED = ("/api/markets/food/curves?points=20",)
 
 #: Document 004 asks for 50 ms of the API and 10 ms of the stream. Percentiles of actions and reads are against
 #: the time they were due, and locust's own waiting is in them: its Python shares the machine with the server.
@@ -99,15 +102,15 @@ PROFILES = {
         at_least={"actions_per_s": 700.0, "frames_per_s": 400.0, **_ON_TIME},
     ),
     "subscribers_10k": Profile(
-        says="ten thousand subscribers, each with a frame every 50 ticks: what Python can read",
+        says="ten thousand subscribers, each with a frame every 60 to 100 ticks: what one process of Python can read",
         agents=20,
         readers=4,
         subscribers=10_000,
         stages=(Stage(1.0, 110.0),),
         spawn_per_s=200,
-        every=50,
+        every=(60, 100),
         at_most=_FULL_AT_MOST,
-        at_least={"frames_per_s": 1_000.0, **_ON_TIME},
+        at_least={"frames_per_s": 800.0, **_ON_TIME},
     ),
     "spike": Profile(
         says="calm, ten times as many at once, calm again",
@@ -126,7 +129,8 @@ PROFILES = {
         subscribers=50,
         stages=(Stage(1.0, 75.0),),
         spawn_per_s=40,
-        at_most={**_CALM_AT_MOST, "route_ms_p99_worst": 100.0},
+        # a tick of 100 ms more for what waits for one
+        at_most={**_CALM_AT_MOST, "route_ms_p99_worst": 100.0, "awaited_ms_p99": 200.0},
         at_least={"actions_per_s": 150.0, "reads_per_s": 75.0, "frames_per_s": 375.0, **_ON_TIME},
     ),
     "soak": Profile(

@@ -15,6 +15,7 @@ def counted(**changes: float) -> Counted:
         ("AGENT", "action"): {**entry, "response_times": {"5": 940, "60": 50, "300": 10}},
         ("READ", "/api/info"): {**entry, "response_times": {"2": 1000}},
         ("READ", "/api/events"): {**entry, "response_times": {"3": 980, "70": 20}},
+        ("AWAIT", "/api/curves"): {**entry, "response_times": {"90": 980, "150": 20}},
         ("STREAM", "market_tick"): {**entry, "response_times": {"2": 989, "40": 11}},
     }
     memory = [(minute / 60, 300 + minute * changes.get("leak", 0.0)) for minute in range(100)]
@@ -36,6 +37,7 @@ def test_the_named_profiles_are_there() -> None:
         ("action_ms_p99", 60.0),
         ("read_ms_p95", 3.0),
         ("route_ms_p99_worst", 70.0),
+        ("awaited_ms_p99", 150.0),
         ("reads_per_s", 180.0),
         ("frame_ms_p99", 40.0),
         ("failed_share", 0.1),
