@@ -208,7 +208,6 @@ class Subscriber:
         "_undecodable",
         "_unread",
         "_unread_since",
-        "agents",
         "close_code",
         "close_reason",
         "connection",
@@ -235,7 +234,6 @@ class Subscriber:
         self.position = 0
         self.watched: dict[int, Subscriber] = {}
         """Those who are looked at in the same turn of the watch; the hub's to set."""
-        self.agents: Agents = None
         self.key_hash: bytes | None = None
         """Digest of the API key this connection has authenticated with."""
         self.identity: Identity | None = None
@@ -433,7 +431,7 @@ class Subscriber:
         if self._around.desk is not None:
             told |= self._speak_for(self._around.desk, key_hash, message)
         self._count_for(key_hash)
-        self.agents, self.key_hash = agents, key_hash
+        self.key_hash = key_hash
         self._settled = True
         return told
 
@@ -622,7 +620,7 @@ class Subscriber:
             self._around.topics[name].leave(subscription)
             self._around.subscribed(name, -1)
         self.subscriptions = {}
-        self.agents = self.key_hash = self.identity = None
+        self.key_hash = self.identity = None
         self._settled, self._opened = False, self._around.monotonic()
 
     # the end

@@ -199,7 +199,6 @@ class TestOps:
             "id": "k",
             "agents": ["a1", "a7"],
         }
-        assert line.subscriber.agents == ["a1", "a7"]
 
     def test_ping_answers_with_tick_and_time(self, line: Line) -> None:
         """Anybody may ask how far the world is."""
