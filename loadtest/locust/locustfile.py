@@ -10,6 +10,7 @@ the publication of a tick until the kernel had its frame; a frame that does not 
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from itertools import cycle
@@ -26,6 +27,9 @@ CHANNEL = "market_tick"
 SPREAD = 0.02
 """Orders are placed up to this share above or below the market's price."""
 LOTS_MAX = 3
+OLD_EVERY = 1_000_000
+"""Collections of the middle generation before one of the old: it goes through all that the users hold, which for ten
+thousand subscribers takes seconds in which nobody acts. They leave no cycles behind."""
 KINDS = ("take", "take", "take", "rest", "rest", "mood", "cancel")
 """What an agent does next, one of these. Orders that rest are few and taken back: an agent may have 64 of them."""
 PAUSE_S = 1.0
@@ -39,7 +43,8 @@ def profile_of(environment: Environment) -> Profile:
 
 
 def mix(environment: Environment, **_: Any) -> None:
-    """Let users of each kind come in the proportion of the profile."""
+    """Let users of each kind come in the proportion of the profile, and nothing hold them all up."""
+    gc.set_threshold(*gc.get_threshold()[:2], OLD_EVERY)
     profile = profile_of(environment)
     AgentUser.weight, ReaderUser.weight = profile.agents, profile.readers
     SubscriberUser.weight = profile.subscribers
