@@ -301,7 +301,7 @@ async def drop(arena: RunningServer, stream: ArenaStream, end: int) -> None:
     for count in range(DROPS):
         await until_tick(arena, arena.tick + gap)
         await until(lambda: stream.is_connected and stream.reconnects == count, 20)  # noqa: B023 - awaited at once
-        (subscriber,) = [one for one in arena.hub.subscribers if one.agents]
+        (subscriber,) = [one for one in arena.hub.subscribers if one.key_hash is not None]
         subscriber.cut()
 
 
