@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from arena_client import wire
@@ -25,7 +26,7 @@ from server.live.frames import MARKET_TICK, STATE_CHANNELS
 from server.live.hub import Hub
 from server.live.outlets import TaskOutlet
 from server.live.subscriber import TOO_MANY_FORMS, UNKNOWN_CHANNEL, Refusal, Subscriber
-from server.live.topics import Message
+from server.live.topics import Message, Subscription
 from server.middleware import EXCHANGE
 from server.protocols import EXTENSION, LOST, ArenaHttpProtocol
 from server.routes import Call, Handler, address_of
@@ -34,7 +35,7 @@ MEDIA: Final = "text/event-stream"
 NORMAL: Final = 1000
 RETRY_WHEN_FULL_S: Final = 5
 NOWHERE: Final = "-"
-"""In an id: a channel of which nothing came yet."""
+"""In an id: a channel whose snapshot is still to come."""
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Connection": "close",
@@ -65,6 +66,7 @@ def handlers(hub: Hub) -> dict[str, Handler]:
                 subscriber.show(keys.digest(key))
             for message in messages:
                 subscriber.ask(message)
+            where.begin(hub.epoch, subscriber.subscriptions)
         except Refusal as refusal:
             hub.leave(subscriber, NORMAL)
             raise _problem(refusal) from None
@@ -127,7 +129,7 @@ class EventStream(Response):
         if message.kind == "shutdown":
             # a browser's EventSource comes back by itself, after so long
             retry = f"retry: {json.loads(message.payload)['retry_after_ms']}\n"
-        return f"id: {self._where.of(self._hub.epoch)}\n{retry}event: {message.kind}\ndata: {_text(message)}\n\n"
+        return f"id: {self._where.id}\n{retry}event: {message.kind}\ndata: {_text(message)}\n\n"
 
     def _end(self) -> str:
         row = wire.close_code(self._subscriber.close_code or NORMAL)
@@ -152,14 +154,19 @@ class _Where:
                 channel: None if seq == NOWHERE else int(seq) for channel, seq in zip(channels, given, strict=True)
             }
 
+    def begin(self, epoch: str, subscriptions: Mapping[str, Subscription]) -> None:
+        """Take note of where the channels begin: one without snapshots has its place before anything comes."""
+        self.epoch = epoch
+        self.seqs = {channel: subscriptions[channel].seq for channel in self.channels}
+
     def move(self, channel: str, seq: int) -> None:
         """Take note of a data frame."""
-        if channel in self.seqs:
-            self.seqs[channel] = seq
+        self.seqs[channel] = seq
 
-    def of(self, epoch: str) -> str:
-        """Return the id."""
-        return f"{epoch}:" + ",".join(NOWHERE if seq is None else str(seq) for seq in self.seqs.values())
+    @property
+    def id(self) -> str:
+        """Where it stands now, as the id of an event says it."""
+        return f"{self.epoch}:" + ",".join(NOWHERE if seq is None else str(seq) for seq in self.seqs.values())
 
 
 def _subscriptions(query: Any, where: _Where) -> list[dict[str, Any]]:

@@ -12,7 +12,18 @@ from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 from server import schemas
 from server.clock import ManualClock
 from server.config import Settings
-from server.live import agent_channel, agent_log, agent_records, desk, hub, narrowing, receipts, subscriber, switches
+from server.live import (
+    agent_channel,
+    agent_log,
+    agent_records,
+    desk,
+    hub,
+    narrowing,
+    receipts,
+    subscriber,
+    switches,
+    turns,
+)
 from server.live.hub import Hub
 from server.metrics import Metrics
 from tests.support.make_protocol import PAGE, filled, tables
@@ -74,6 +85,7 @@ def test_both_sides_have_the_same_channels() -> None:
         f"({receipts.VALIDITY_TICKS} ticks from now unless you say so, at most {receipts.VALIDITY_TICKS_MAX:,})",
         f"{receipts.RETENTION_TICKS:,} ticks longer",
         f"up to {schemas.BATCH_MAX:,}, each taken or refused by itself",
+        f"looked at in time ({turns.WAIT_MAX_S * 1e3:.0f} ms; {turns.FLOODED_WAIT_MAX_S * 1e3:.0f} while more come",
         f"{Settings.rate_limit:,} requests a minute and key, {Settings.rate_limit // 10} at once",
     ],
 )

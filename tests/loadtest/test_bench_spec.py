@@ -17,12 +17,13 @@ def seen(**changes: float) -> Seen:
     entries = {
         ("AGENT", "action"): entry(changes.get("action", 8)),
         ("READ", "/api/info"): entry(changes.get("read", 4)),
-        ("STREAM", "market_tick"): entry(changes.get("frame", 2)),
+        ("STREAM", "market_tick"): entry(2),
     }
     ticks = {"executed": 750, "late": 0, "ms_mean": 3.0, "ms_p99": changes.get("tick", 9.0)}
     memory = [(0.0, 300.0), (1.0, changes.get("memory", 350.0))]
     load = Counted(75.0, entries, {}, ticks, memory, 0.5, changes.get("cores", 0.4))
-    return Seen(int(changes.get("agents", 100_220)), 30.0, load)
+    received = {"latency_ms": {"p50": 2.0, "p99": changes.get("frame", 4.0)}}
+    return Seen(int(changes.get("agents", 100_220)), 30.0, load, received)
 
 
 def values(**changes: float) -> dict[str, float]:

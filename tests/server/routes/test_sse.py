@@ -14,6 +14,7 @@ import pytest
 from arena_client import wire
 from arena_client.mirror import Mirror
 
+from engine.events import Event as Happened
 from server import documents
 from tests.support.arena import Bot, RunningServer, run_server
 from tests.support.deadlines import seconds
@@ -95,20 +96,27 @@ async def test_events_are_the_messages_of_the_json_twin() -> None:
 
 
 async def test_one_id_resumes_every_channel() -> None:
-    """Each goes on behind what had come, whatever came last."""
+    """Each goes on behind what had come, whatever came last; of events also when none had come yet."""
     async with run_server() as arena:
         query = "channels=market_tick,scarcity_update,discovery_event"
+        before = arena.hub.events["discovery_event"].seq
         async with stream(arena, query) as opened:
             tick = await arena.step(3)
-            while {opened.events[-1].id} != {f"{arena.hub.epoch}:{tick},{tick},-"}:
+            while {opened.events[-1].id} != {f"{arena.hub.epoch}:{tick},{tick},{before}"}:
                 await opened.next()
             last = opened.events[-1].id
+        discovered = {"resource": "oil", "size": 0.1, "lots": 7_000}
+        arena.hub.restore_events(
+            [Happened("discovery_event", before + 1, arena.tick, "resource_discovered", discovered)]
+        )
         await arena.step(5)
         async with stream(arena, query, last_id=last) as opened:
             acks = [(await opened.next()).data for _ in range(3)]
-            assert [ack["resumed"] for ack in acks] == [True, True, False]
-            deltas = [(await opened.next_of("delta", "snapshot")).data for _ in range(10)]
+            assert [ack["resumed"] for ack in acks] == [True, True, True]
+            came = [(await opened.next_of("delta", "snapshot", "event")).data for _ in range(11)]
 
+        assert [frame["seq"] for frame in came if frame["type"] == "event"] == [before + 1]
+        deltas = [frame for frame in came if frame["type"] != "event"]
         assert {frame["type"] for frame in deltas} == {"delta"}
         for channel in ("market_tick", "scarcity_update"):
             assert [one["base"] for one in deltas if one["channel"] == channel] == list(range(tick, tick + 5))
@@ -149,6 +157,34 @@ async def test_a_key_opens_the_private_channel() -> None:
         async with stream(arena, "channels=agent", key=bot.api_key, last_id=told.id) as opened:
             again = (await opened.next_of("entries")).data
             assert [entry["client_action_id"] for entry in again["entries"]] == ["b", "in-columns"]
+
+
+async def test_a_key_resumes_from_before_its_first_entry() -> None:
+    """Who has seen nothing but accounts has a place all the same: what happens while it is away comes."""
+    async with run_server() as arena:
+        bot = await arena.register()
+        await arena.step()
+        async with stream(arena, "channels=agent", key=bot.api_key) as opened:
+            last = (await opened.next_of("accounts")).id
+        await bot.act({"client_action_id": "while-away", **REST})
+        await arena.step()
+        async with stream(arena, "channels=agent", key=bot.api_key, last_id=last) as opened:
+            told = (await opened.next_of("entries")).data
+
+        assert [entry["client_action_id"] for entry in told["entries"]] == ["while-away"]
+
+
+async def test_an_id_of_another_world_is_not_carried_into_this_one() -> None:
+    """What is refused as of another epoch is forgotten: the next id is a place in this one."""
+    async with run_server() as arena:
+        tick = await arena.step(2)
+        async with stream(arena, "channels=market_tick,discovery_event", last_id=f"{'0' * 16}:1,7") as opened:
+            ack = await opened.next_of("ack")
+            snapshot = await opened.next_of("snapshot")
+
+        epoch, events = arena.hub.epoch, arena.hub.events["discovery_event"].seq
+        assert (ack.data["resumed"], ack.id) == (False, f"{epoch}:-,{events}")
+        assert (snapshot.data["reason"], snapshot.id) == ("epoch", f"{epoch}:{tick},{events}")
 
 
 @pytest.mark.parametrize(
