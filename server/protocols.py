@@ -56,6 +56,8 @@ Left alone, one connection's empty fragments held ticks up for 6 s.
 """
 FRAMES_BURST_S: Final = 4
 """Seconds' worth of them that may come at once."""
+FRAGMENTS_MAX: Final = 64
+"""Of a message: a whole one of the largest size comes in one, and no client needs more than a few."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""
 LOST, INVALID_DATA, TOO_MANY_FRAMES = 1006, 1007, 4003
@@ -533,9 +535,12 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             self.stir()
 
     def handle_cont(self, event: Frame) -> None:
-        """Count a fragment."""
+        """Count a fragment; empty ones have no end that their size would bring."""
         self._frames_left -= 1.0
-        super().handle_cont(event)
+        if len(self.frames) < FRAGMENTS_MAX:
+            super().handle_cont(event)
+        else:
+            self._fail(TOO_MANY_FRAMES, f"a message of more than {FRAGMENTS_MAX} fragments")
 
     def handle_text(self, event: Frame) -> None:
         """Count a message or its first fragment."""
@@ -617,7 +622,9 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stir()
         if self.receiver is not None and self.is_open:
             self.transport.write(self.receiver.farewell())
-        super().shutdown()
+        # one that is closing already has its code, and uvicorn raises when it is to send another one
+        if not self.transport.is_closing():
+            super().shutdown()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(FAREWELL_S, self.transport.abort)
 

@@ -264,7 +264,7 @@ class Admission:
         try:
             rate = self.take(key_hash)
         except Problem as problem:
-            return Sighted(None, problem)
+            return Sighted(None, problem.with_traceback(None))
         is_own = self._agents.owner_of_agent(agent) == owner
         action = quick_check(body, agent, self._receipts.tick) if is_own else None
         if action is None:
@@ -273,7 +273,8 @@ class Admission:
         try:
             return Sighted(rate, self._recorder.take(action))
         except LiveError as error:
-            return Sighted(rate, error)
+            # frames it was raised in lead back, caller by caller, to where it is kept: a cycle for every refusal
+            return Sighted(rate, error.with_traceback(None))
 
     def own_agent(self, owner: int | None, agent_id: Any, *, or_left: bool = False) -> int:
         """Return the number of an agent of this owner. Raises NotFound, also when it is somebody else's.
@@ -351,15 +352,16 @@ class Admission:
         try:
             self._check_intake()
         except Full as error:
-            full = error
+            return self._sight(key_hash, error.with_traceback(None))
         except LiveError:
             return None
-        else:
-            return None
+        return None
+
+    def _sight(self, key_hash: bytes, full: Full) -> Sighted:
         try:
             rate = self.take(key_hash)
         except Problem as problem:
-            return Sighted(None, problem)
+            return Sighted(None, problem.with_traceback(None))
         self._metrics.batches_refused.inc()
         return Sighted(rate, full)
 

@@ -368,7 +368,8 @@ class AgentLog:
     def _expire(self) -> None:
         while self._expiring and self._expiring[0][0] < self.tick:
             expires, log = self._expiring.popleft()
-            if log.readers == 0 and log.expires == expires:
+            # more than one entry may say so: readers that come and go within a tick, or while the world is paused
+            if log.readers == 0 and log.expires == expires and self._logs.get(log.owner) is log:
                 del self._logs[log.owner]
                 for agent in log.agents:
                     self._known.remove(agent, log)

@@ -1,4 +1,4 @@
-"""When Python's cyclic collector runs: between ticks, a little at a time, never on its own.
+"""When Python's cyclic collector runs: between ticks, a little at a time, never on its own; at a gateway as often.
 
 A full collection held everything up for 76 to 373 ms with the defaults (DESIGN D5): numba alone brings hundreds of
 thousands of objects that live as long as the process. So what is there when the world is ready is frozen, out of the
@@ -16,9 +16,9 @@ from __future__ import annotations
 import gc
 
 MIDDLE_EVERY = 10
-"""Ticks between two collections of the middle generation."""
+"""Steps between two collections of the middle generation."""
 OLD_EVERY = 20
-"""Ticks between two collections of the old generation, which then holds what came in that time and stayed."""
+"""Steps between two collections of the old generation, which then holds what came in that time and stayed."""
 OLD_OBJECTS_MAX = 20_000
 """That wait for it; more come in a storm of connections, and are set aside unseen."""
 
@@ -27,6 +27,7 @@ class Collector:
     """Takes over the collector from start() to stop()."""
 
     def __init__(self) -> None:
+        self._steps = 0
         self._come = 0
         """Objects that came and did not go since the last were set aside, about."""
 
@@ -36,11 +37,12 @@ class Collector:
         gc.freeze()
         gc.disable()
 
-    def step(self, tick: int) -> None:
-        """Collect what is due after a tick."""
+    def step(self) -> None:
+        """Collect what is due; to be called after every tick, and as often while there is none."""
+        self._steps += 1
         # Python counts them anyway; to list the generations and count took 2 ms
         self._come += gc.get_count()[0]
-        generation = 0 if tick % MIDDLE_EVERY else 1 if tick % OLD_EVERY else 2
+        generation = 0 if self._steps % MIDDLE_EVERY else 1 if self._steps % OLD_EVERY else 2
         gc.collect(generation)
         if generation == 2 or self._come > OLD_OBJECTS_MAX:
             gc.freeze()

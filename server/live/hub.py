@@ -568,12 +568,15 @@ class Hub:
         subscriber.part()
         self._singles.pop(subscriber.number, None)
         self._ready.pop(subscriber.number, None)
+        subscriber.has_left = True
         for name, subscription in subscriber.subscriptions.items():
             self._around.topics[name].leave(subscription)
             self._metrics.subscriptions.labels(name).dec()
+        # whoever still goes through a list that holds it must not end them again
+        subscriber.subscriptions = {}
         if subscriber.holds and self._private is not None and subscriber.identity is not None:
-            # the web server says goodbye with that code before it tells anybody else that it stops
-            is_stopping = self._closing or code == RESTART
+            # the web server says goodbye before it tells anybody else that it stops
+            is_stopping = self._closing or subscriber.is_dismissed
             self._private.desk.release(subscriber.identity, is_stopping=is_stopping)
         # a client may close with any code it likes, which must not make a series of its own
         self._metrics.sockets_closed.labels(str(code) if code in wire.CLOSE_CODES else "other").inc()

@@ -2,8 +2,8 @@
 
 Whoever asks for the same gets the same frames, made once: a topic for each form somebody asked for, fed by the whole
 one. Its frames are joined from parts that all forms share (live/market_table); each says by its base which one comes
-before it. A form nobody reads is kept as long as one may come back to it; how many there may be at a time is bounded,
-for each costs its frames every tick. Source: DESIGN D4, section 3 (WebSocket).
+before it. A form nobody reads is kept as long as one may come back to it and nobody needs its room; how many there may
+be at a time is bounded, for each costs its frames every tick. Source: DESIGN D4, section 3 (WebSocket).
 """
 
 from __future__ import annotations
@@ -57,22 +57,30 @@ WHOLE: Final = Form()
 
 
 class FormsFull(Exception):
-    """As many narrowed forms are read, or may be come back to, as the server takes."""
+    """As many narrowed forms are read as the server takes."""
 
 
 class FormCount:
-    """How many forms there are, of all channels together."""
+    """How many forms there are, of all channels together. Where there is no room the longest unread one makes it."""
 
     def __init__(self, metrics: Metrics, most: int | None = None) -> None:
         self._metrics = metrics
         self._most = FORMS_MAX if most is None else most
         self._count = 0
+        self._channels: list[NarrowableTopic] = []
+
+    def join(self, channel: NarrowableTopic) -> None:
+        """Count a channel's forms too."""
+        self._channels.append(channel)
 
     def add(self) -> None:
         """Count another one. Raises FormsFull."""
         if self._count >= self._most:
-            self._metrics.narrowings_refused.inc()
-            raise FormsFull(f"{self._most} narrowed forms of channels are in use")
+            unread = [channel for channel in self._channels if channel.unread_until is not None]
+            if not unread:
+                self._metrics.narrowings_refused.inc()
+                raise FormsFull(f"{self._most} narrowed forms of channels are in use")
+            min(unread, key=lambda channel: channel.unread_until or 0).drop_unread()
         self._set(self._count + 1)
 
     def remove(self) -> None:
@@ -316,7 +324,22 @@ class NarrowableTopic(StateTopic):
         self._count = count
         self._resume_frames = resume_frames
         self._forms: dict[Form, NarrowTopic] = {}
-        self._expiring: deque[tuple[int, NarrowTopic]] = deque()
+        self._unread: dict[Form, NarrowTopic] = {}
+        """Those of them without readers, that which lost its last one first in front."""
+        count.join(self)
+
+    @property
+    def unread_until(self) -> int | None:
+        """When the form that is unread for longest expires, None when all have readers."""
+        return next(iter(self._unread.values())).expires if self._unread else None
+
+    def drop_unread(self) -> None:
+        """Let the form go that is unread for longest."""
+        form = next(iter(self._unread))
+        del self._unread[form], self._forms[form]
+        self._count.remove()
+        if not self._forms and self.books is not None:
+            self.books.want([0] * MARKETS)
 
     def subscribe(self, epoch: str | None, seq: int | None, form: Form = WHOLE) -> tuple[Subscription, dict[str, Any]]:
         """Return a new subscription, after seq where that can be resumed, and what the acknowledgement says of it.
@@ -327,11 +350,15 @@ class NarrowableTopic(StateTopic):
             return super().subscribe(epoch, seq)
         topic = self._topic(form)
         topic.readers += 1
+        self._unread.pop(form, None)
         return topic.subscribe(epoch, seq)
 
     def begin_epoch(self, epoch: str) -> None:
         """Forget everything, in every form: the world goes on under another name."""
         super().begin_epoch(epoch)
+        # nobody comes back to a place in another world
+        while self._unread:
+            self.drop_unread()
         for topic in self._forms.values():
             topic.epoch = epoch
             topic.restart()
@@ -343,7 +370,7 @@ class NarrowableTopic(StateTopic):
             topic.readers -= 1
             if topic.readers == 0:
                 topic.expires = (self.seq or 0) + self._resume_frames
-                self._expiring.append((topic.expires, topic))
+                self._unread[topic.form] = topic
 
     def pending(self, subscription: Subscription) -> bool:
         """Say whether there is something to pull."""
@@ -372,8 +399,8 @@ class NarrowableTopic(StateTopic):
     def _stand_at(self, seq: int, state: wire.State, sent_ns: int) -> None:
         before = self.seq
         super()._stand_at(seq, state, sent_ns)
-        while self._expiring and self._expiring[0][0] < seq:
-            self._expire(*self._expiring.popleft())
+        while self.unread_until is not None and self.unread_until < seq:
+            self.drop_unread()
         if not self._forms:
             return
         if before is None or seq != before + 1:
@@ -408,13 +435,6 @@ class NarrowableTopic(StateTopic):
     def _table(self, books: BooksCopy | None) -> MarketTable:
         assert self.seq is not None
         return MarketTable(self.seq, self.state, books)
-
-    def _expire(self, expires: int, topic: NarrowTopic) -> None:
-        if topic.readers == 0 and topic.expires == expires:
-            del self._forms[topic.form]
-            self._count.remove()
-            if not self._forms and self.books is not None:
-                self.books.want([0] * MARKETS)
 
 
 class Refuse(Protocol):

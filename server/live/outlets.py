@@ -46,8 +46,9 @@ class DirectOutlet:
         self._hub.receive(self._subscriber, data)
 
     def alive(self) -> None:
-        """Take note of a pong."""
-        self._subscriber.alive()
+        """Take note of a pong; while data waits it says nothing, for nobody asked: only the end of the waiting does."""
+        if not self._subscriber.is_blocked:
+            self._subscriber.alive()
 
     def blocked(self) -> None:
         """Take note that the socket is full."""
@@ -120,6 +121,8 @@ class TaskOutlet:
                 subscriber.drained()
                 subscriber.sent()
                 self._hub.count(batch)
+                # a server that takes all at once would keep everybody else waiting through a long catch-up
+                await asyncio.sleep(0)
             elif subscriber.close_code is not None:
                 return
             else:

@@ -169,7 +169,11 @@ class Recorder:
             refusal = full or self.receipts.fullness() or ReceiptsFull("as many receipts are kept as may; try again")
             if not isinstance(refusal, ReadOnly):
                 self._counters[kind, "refused_full"].inc()
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # it holds this frame, which must not hold it
+                del refusal, full
         self._counters[kind, _COUNTED[verdict]].inc()
         if verdict is Verdict.CONFLICT:
             raise IdReused(client_action_id, receipt.seq)
@@ -319,7 +323,7 @@ class Recorder:
         try:
             self.check_room()
         except LiveError as error:
-            return error
+            return error.with_traceback(None)
         return None
 
     def _no_room(self) -> Full:

@@ -212,9 +212,11 @@ class Subscriber:
         "close_reason",
         "connection",
         "group",
+        "has_left",
         "holder",
         "holds",
         "identity",
+        "is_dismissed",
         "is_mute",
         "key_hash",
         "number",
@@ -242,6 +244,10 @@ class Subscriber:
         """Whether it asked for its agents' orders to end with it."""
         self.is_mute = False
         """Whether its client can ask for nothing on this connection, as one of server-sent events."""
+        self.has_left = False
+        """Whether its connection is gone: what it asked for before changes nothing any more. The hub's to set."""
+        self.is_dismissed = False
+        """Whether the server ends it because it stops."""
         self.close_code: int | None = None
         self.close_reason = ""
         self.outlet: Outlet | None = None
@@ -311,7 +317,7 @@ class Subscriber:
             self._refuse(message, refusal)
         finally:
             self._is_asking = False
-        while self._unread and not self._is_asking and self.close_code is None:
+        while self._unread and not self._is_asking and self.close_code is None and not self.has_left:
             self._take(self._unread.popleft())
         self._settle()
 
@@ -419,7 +425,10 @@ class Subscriber:
             return self._authenticated(message, key_hash, found)
 
         async def wait() -> Told:
-            return self._authenticated(message, key_hash, await found)
+            agents = await found
+            if self.has_left:
+                raise Refusal(AUTH_FAILED, "the connection has ended", "another connection")
+            return self._authenticated(message, key_hash, agents)
 
         return wait()
 
@@ -632,7 +641,7 @@ class Subscriber:
 
     def finish(self, then: Callable[[], None]) -> None:
         """Take nothing more, and call `then` once all that was taken is answered; at once when it is."""
-        self._then = then
+        self._then, self.is_dismissed = then, True
         self._settle()
 
     def give_up(self) -> None:

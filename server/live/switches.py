@@ -65,9 +65,17 @@ class Switches:
     def hold(self, owner: int) -> None:
         """Take note that a connection of an owner asked for it; what is open is covered from the next tick on."""
         self._holds[owner] += 1
-        if self._holds[owner] == 1:
-            for agent in self._registry.agents_of(owner):
-                self._look_soon(agent)
+        if self._holds[owner] > 1:
+            return
+        agents = self._registry.agents_of(owner)
+        if self._jobs:
+            # what its last connection left to be done is done before its new orders come, where there is room; a
+            # switch that is to be taken back stays, or it would be one that covers those orders
+            own = set(agents)
+            self._jobs = deque(job for job in self._jobs if job[0] not in own or job[1] != Kind.CANCEL_AFTER)
+            self._work(A_TICK)
+        for agent in agents:
+            self._look_soon(agent)
 
     def release(self, owner: int, *, is_stopping: bool) -> None:
         """Take note that such a connection ended. is_stopping: because the server stops: then nothing is cancelled."""
@@ -89,13 +97,24 @@ class Switches:
         """Look at actions that were just journaled: one that may leave an order must not leave it uncovered."""
         if not self._holds:
             return
-        columns = (rows["agent_id"].tolist(), rows["kind"].tolist(), names[:, 0].tolist())
-        for agent, kind, first in zip(*columns, strict=True):
+        columns = (rows["agent_id"].tolist(), rows["kind"].tolist(), names[:, 0].tolist(), rows["quantity"].tolist())
+        for agent, kind, first, ticks in zip(*columns, strict=True):
             if kind == Kind.CANCEL_AFTER and first != _OWN:
-                self._own.add(agent)
+                self._set_by_owner(agent, ticks)
             elif kind in _RESTS and self._is_held(agent) and self._set.get(agent, 0) < self._tick + RENEW_TICKS:
                 # in the same step of the loop, so that both records are in one batch on their way to the disk
                 self._do(agent, Kind.CANCEL_AFTER)
+
+    def _set_by_owner(self, agent: int, ticks: int) -> None:
+        """Leave an agent alone whose owner sets the switch; cover it again when the owner takes it back."""
+        if self._registry.owner_of_agent(agent) not in self._holds:
+            return
+        self._set.pop(agent, None)
+        if ticks:
+            self._own.add(agent)
+        elif agent in self._own:
+            self._own.remove(agent)
+            self._look_soon(agent)
 
     def publish(self, tick: int) -> None:
         """Do what a tick makes due; the world must stand still."""

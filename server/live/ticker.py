@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -234,7 +234,7 @@ class Ticker:
                 if not await self._tick(deadline):
                     return
                 # far from publication and deadline: beside them it made the longest pauses, 5 ms (loop_pause)
-                self._tidying = loop.call_later(self._period / 2, self._collector.step, self.published_tick)
+                self._tidying = loop.call_later(self._period / 2, self._collector.step)
         finally:
             loop_wait.close()
             if self._tidying is not None:
@@ -297,7 +297,7 @@ class Ticker:
         while not self._stopping.is_set():
             self._commanded.clear()
             if self._is_paused and not self._steps:
-                await self._commanded.wait()
+                await self._command()
                 schedule.restart(self._clock.monotonic())
             elif self._is_paused:
                 self._steps -= 1
@@ -306,6 +306,15 @@ class Ticker:
             elif await self._slept(schedule.deadline):
                 return True
         return False
+
+    async def _command(self) -> None:
+        """Wait until something is said. Requests leave garbage meanwhile."""
+        while not self._commanded.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period):
+                    await self._commanded.wait()
+            if not self._commanded.is_set():
+                self._collector.step()
 
     async def _slept(self, deadline: float) -> bool:
         """Wait for a deadline; return False when something was said before it came."""

@@ -9,7 +9,7 @@ from arena_client import wire
 from arena_client.stream import HEARTBEATS_MISSED, Backoff
 from arena_client.subscription import RESYNC_PATIENCE_FRAMES
 
-from server import schemas
+from server import protocols, schemas
 from server.clock import ManualClock
 from server.config import Settings
 from server.live import (
@@ -67,6 +67,7 @@ def test_both_sides_have_the_same_channels() -> None:
         f"set {switches.SET_TICKS:,} ticks ahead",
         f"come back within {switches.SET_TICKS - switches.RENEW_TICKS} ticks",
         f"| time to the first subscribe or auth | {subscriber.SUBSCRIBE_WITHIN_S:.0f} s |",
+        f"| fragments of a message | {protocols.FRAGMENTS_MAX} |",
         f"| messages in a row that cannot be read | {subscriber.UNDECODABLE_MAX} |",
         f"| a message from the server | {wire.SERVER_FRAME_MAX // 1024**2} MiB at most",
         f"a string of at most {subscriber.ID_LENGTH_MAX} characters",

@@ -34,6 +34,7 @@ from server import protocols
 from server.config import Settings
 from server.protocols import (
     EXTENSION,
+    FRAGMENTS_MAX,
     FRAMES_BURST_S,
     FRAMES_PER_S,
     HOT,
@@ -545,6 +546,26 @@ class TestEndlessClients:
             assert client.close_code == 4003
             await asyncio.wait_for(told.is_lost.wait(), seconds(10.0))
             assert told.code == 4003
+            assert not connection.is_open
+        await server.stop()
+
+    async def test_a_message_in_endless_fragments_is_closed(self, server: Server) -> None:
+        """Empty ones add nothing to its size; slowly sent they are no flood either."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            first, more = (Frame(kind, b"", fin=False).serialize(mask=True) for kind in (Opcode.TEXT, Opcode.CONT))
+            last = Frame(Opcode.CONT, b"x", fin=True).serialize(mask=True)
+
+            client.transport.write(first + more * (FRAGMENTS_MAX - 2) + last)
+            await until(lambda: told.messages == ["x"])
+            client.transport.write(first + more * FRAGMENTS_MAX)
+
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(_read_out(client), seconds(10.0))
+            assert (client.close_code, client.close_reason) == (
+                4003,
+                f"a message of more than {FRAGMENTS_MAX} fragments",
+            )
             assert not connection.is_open
         await server.stop()
 
@@ -1089,4 +1110,26 @@ class TestShutdown:
             await server.stop()
 
             assert told.is_lost.is_set()
+            client.transport.abort()
+
+    async def test_a_client_that_closes_and_does_not_read_does_not_keep_a_stop_up(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its close is answered, but data waits before the answer: it is dropped, and others are told all the same."""
+        monkeypatch.setattr(protocols, "FAREWELL_S", 0.05)
+        async with connect(server.url, max_size=None, max_queue=None) as client, connect(server.url) as other:
+            connection, told = await server.accepted.get()
+            client.transport.pause_reading()
+            while not told.is_blocked.is_set():
+                connection.write(prebuilt(b"x" * 3_000))
+            client.transport.write(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+            await until(lambda: connection.transport.is_closing())
+            assert not told.is_lost.is_set()
+
+            await server.stop()
+
+            assert told.is_lost.is_set()
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(_read_out(other), seconds(10.0))
+            assert other.close_code == 1012
             client.transport.abort()

@@ -24,6 +24,8 @@ Way = Callable[[RunningServer, Bot], Awaitable[None]]
 
 ONES = 3
 """Clients that come and go in the same way."""
+QUEUE = 16
+"""Actions that may wait for a tick."""
 PACKAGES = ("server.", "uvicorn.", "starlette.", "websockets.", "httptools.")
 SOURCES = str(Path(__file__).parents[2] / "server")
 GET = b"GET /api/info HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -55,6 +57,23 @@ async def acted(arena: RunningServer, bot: Bot) -> None:
             body = json.dumps(action | {"confidence": 0.5}).encode()
             head = ("Content-Type: application/json", f"Authorization: Bearer {bot.api_key}")
             assert (await connection.ask(post(f"/api/agents/{bot.agent_id}/action", body, *head))).status == 202
+
+
+async def full(arena: RunningServer, bot: Bot) -> None:
+    """Actions and batches that find no room, at sight too."""
+    async with connected(arena.url) as connection:
+        head = ("Content-Type: application/json", f"Authorization: Bearer {bot.api_key}")
+        action = {"type": "set_sentiment", "sentiment": 0.5, "fear": 0.1, "greed": 0.1, "confidence": 0.5}
+        path, statuses = f"/api/agents/{bot.agent_id}/action", []
+        for i in range(QUEUE + 3):
+            body = json.dumps({"client_action_id": f"full-{arena.tick}-{i}"} | action).encode()
+            statuses.append((await connection.ask(post(path, body, *head))).status)
+        batch = [{"agent_id": bot.agent_id, "client_action_id": "f"} | action]
+        for _ in range(3):
+            body = json.dumps({"actions": batch}).encode()
+            statuses.append((await connection.ask(post("/api/actions", body, *head))).status)
+        assert statuses[-6:] == [429] * 6
+    await arena.step()
 
 
 async def impatient(arena: RunningServer, bot: Bot) -> None:
@@ -126,7 +145,7 @@ async def streamed(arena: RunningServer, bot: Bot) -> None:
 
 
 WAYS: tuple[Way, ...] = (
-    kept_alive, refused, acted, impatient, half, nonsense, subscribed, subscribed_and_gone, subscribed_and_reset,
+    kept_alive, refused, acted, full, impatient, half, nonsense, subscribed, subscribed_and_gone, subscribed_and_reset,
     subscribed_and_wrong, denied, no_handshake, streamed,
 )  # fmt: skip
 
@@ -136,7 +155,7 @@ async def test_a_client_that_came_and_went_leaves_no_cycle(tmp_path: Path) -> No
     """Connections are set aside from the collector: what one leaves in a cycle would stay for good."""
     left: dict[str, list[str]] = {}
 
-    async with run_server(tmp_path) as arena:
+    async with run_server(tmp_path, queue_actions_max=QUEUE, rate_limit=1_000_000) as arena:
         bot = await arena.register()
         for way in WAYS:
             # the first one brings what is made once

@@ -179,6 +179,26 @@ def test_a_log_waits_for_its_reader_and_not_for_ever(state: State) -> None:
     assert log._bytes == 0
 
 
+def test_readers_that_come_and_go_within_a_tick_leave_one_log_behind(state: State) -> None:
+    """However often; it is let go once, and one that begins meanwhile is not taken for it."""
+    log = opened()
+    for _ in range(3):
+        log.unwatch(log.watch(1))
+    for tick in range(101, 112):
+        log.publish(tick_report(tick), 0, state)
+    assert log._logs == {}
+
+    log.unwatch(log.watch(1))
+    mine = log.watch(1)
+    log.unwatch(mine)
+    log.unwatch(log.watch(1))
+    mine = log.watch(1)
+    for tick in range(112, 125):
+        log.publish(tick_report(tick), 0, state)
+
+    assert log._logs == {1: mine}
+
+
 def test_records_go_when_they_are_old(state: State) -> None:
     """The floor says up to where; what is behind it is whole."""
     log = opened()

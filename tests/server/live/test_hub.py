@@ -15,9 +15,12 @@ from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from engine.errors import InvariantBroken
 from server.clock import ManualClock
 from server.config import Settings
+from server.live.caps import of_address
 from server.live.frames import quantise
 from server.live.hub import SLICE, Hub
+from server.live.outlets import TaskOutlet
 from server.live.subscriber import Subscriber
+from server.live.topics import Message
 from server.metrics import Metrics
 from tests.support.deadlines import seconds
 from tests.support.published import EPOCH, World
@@ -98,6 +101,63 @@ async def turns(count: int) -> None:
     """Let the event loop go round so many times."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+class TestLeave:
+    async def test_who_left_while_its_key_was_looked_up_changes_nothing(self) -> None:
+        """Nothing it had asked for is done, and it counts for nobody, whatever the answer is."""
+        answer: asyncio.Future[list[str] | None] = asyncio.get_running_loop().create_future()
+        metrics = Metrics()
+        hub = Hub(EPOCH, Settings(), metrics, ManualClock(), lambda key_hash: answer)
+        subscriber = hub.open(SUBPROTOCOL_JSON, of_address("10.0.0.1"))
+        subscriber.receive(wire.encode({"op": "auth", "id": 1, "api_key": "ak_x"}, SUBPROTOCOL_JSON))
+        form = {"op": "subscribe", "id": 2, "channel": "psychology_update", "every": 7}
+        subscriber.receive(wire.encode(form, SUBPROTOCOL_JSON))
+
+        hub.leave(subscriber, 1006)
+        answer.set_result(["a1"])
+        await turns(5)
+
+        assert (hub.caps.holders(), subscriber.subscriptions) == ([], {})
+        counts = [metrics.registry.get_sample_value(f"arena_{name}") for name in ("narrowings", "sockets")]
+        assert counts == [0.0, 0.0]
+
+    async def test_who_leaves_while_all_are_greeted_ends_its_subscriptions_once(self) -> None:
+        """A form that somebody else reads is not taken for unread."""
+        station = Station()
+        station.tick()
+        stays, goes = station.subscriber(), station.subscriber()
+        for one in (stays, goes):
+            form = {"op": "subscribe", "id": 2, "channel": "psychology_update", "every": 7}
+            one.receive(wire.encode(form, SUBPROTOCOL_MSGPACK))
+
+        station.hub.leave(goes, 1000)
+        goes.end_subscriptions()
+
+        (form_read,) = station.hub.states["psychology_update"]._forms.values()
+        assert form_read.readers == 1
+
+
+class TestOutlet:
+    async def test_a_long_catch_up_over_another_server_lets_others_have_their_turn(self) -> None:
+        """Also where the server takes all at once: a batch in a turn of the loop."""
+        station, turn, sent = Station(), 0, []
+        for _ in range(40):
+            station.tick("discovery_event")
+        subscriber = station.hub.open(SUBPROTOCOL_JSON)
+        resume = {"op": "subscribe", "id": 1, "channel": "discovery_event", "epoch": EPOCH, "seq": 0}
+        subscriber.receive(wire.encode(resume, SUBPROTOCOL_JSON))
+
+        async def send(batch: list[Message]) -> None:
+            sent.append(turn)
+
+        subscriber.outlet = outlet = TaskOutlet(station.hub, subscriber, send)
+        writing = asyncio.create_task(outlet.run())
+        for turn in range(1, 20):  # noqa: B007  # read by send
+            await asyncio.sleep(0)
+        writing.cancel()
+
+        assert len(sent) == len(set(sent)) >= 5
 
 
 class TestPublish:

@@ -283,21 +283,74 @@ def test_a_missing_tick_starts_every_form_over() -> None:
 
 
 def test_there_is_an_end_to_forms() -> None:
-    """Another one is refused and counted; a known one is not; when one is gone there is room again."""
+    """Another one is refused and counted; a known one is not; where one has no readers any more it makes room."""
     source = Source(forms_max=2)
     source.tick()
-    one = Reader(source, MARKET_TICK, Form((0,)))
-    Reader(source, MARKET_TICK, Form((1,)))
+    readers = [Reader(source, MARKET_TICK, Form((0,))), Reader(source, MARKET_TICK, Form((1,)))]
 
     with pytest.raises(FormsFull, match="2 narrowed forms"):
         Reader(source, MARKET_TICK, Form((2,)))
 
-    Reader(source, MARKET_TICK, Form((0,)))
+    readers.append(Reader(source, MARKET_TICK, Form((0,))))
     assert source.metric("narrowings_refused_total") == 1.0
-    one.topic.leave(one.subscription)
+    readers[0].topic.leave(readers[0].subscription)
     source.tick(RING + 2)
     with pytest.raises(FormsFull):
         Reader(source, MARKET_TICK, Form((2,)))
+    readers[1].topic.leave(readers[1].subscription)
+    Reader(source, "psychology_update", Form(every=2))
+    assert source.metric("narrowings") == 2.0
+
+
+def test_the_longest_unread_form_makes_room_first() -> None:
+    """Whichever channel it is of; one that is read again keeps its place."""
+    source = Source(forms_max=3)
+    source.tick()
+    forms = (("psychology_update", Form(every=2)), (MARKET_TICK, Form((1,))), (MARKET_TICK, Form((2,))))
+    readers = [Reader(source, channel, form) for channel, form in forms]
+    for reader in readers:
+        reader.topic.leave(reader.subscription)
+        source.tick()
+    again = Reader(source, *forms[0])
+
+    Reader(source, MARKET_TICK, Form((3,)))
+
+    assert again.topic._forms.keys() == {forms[0][1]}
+    assert source.topics[MARKET_TICK]._forms.keys() == {Form((2,)), Form((3,))}
+
+
+def test_who_comes_and_goes_within_a_tick_leaves_one_form_behind() -> None:
+    """However often; it is let go once, when its time is over."""
+    source = Source()
+    source.tick()
+    for _ in range(3):
+        reader = Reader(source, MARKET_TICK, Form((0,), every=7))
+        reader.topic.leave(reader.subscription)
+
+    source.tick(RING)
+    kept = source.metric("narrowings")
+    source.tick(2)
+
+    assert (kept, source.metric("narrowings")) == (1.0, 0.0)
+
+
+def test_forms_of_another_world_do_not_stand_in_the_way() -> None:
+    """A world that goes on from an earlier tick lets its forms go in its own time."""
+    source = Source()
+    source.world.tick += 5_000
+    source.tick()
+    reader = Reader(source, MARKET_TICK, Form((0,)))
+    reader.topic.leave(reader.subscription)
+    source.world.tick -= 5_000
+
+    reader.topic.begin_epoch("another")
+    assert source.metric("narrowings") == 0.0
+    source.tick()
+    later = Reader(source, MARKET_TICK, Form((0,)))
+    later.topic.leave(later.subscription)
+    source.tick(RING + 2)
+
+    assert source.metric("narrowings") == 0.0
 
 
 def test_what_is_kept_for_who_comes_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

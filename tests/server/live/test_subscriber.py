@@ -18,6 +18,7 @@ from server.clock import ManualClock
 from server.config import Settings
 from server.live import subscriber as rules
 from server.live.hub import Hub
+from server.live.outlets import DirectOutlet
 from server.live.subscriber import MISTAKES, OPS, Subscriber
 from server.metrics import Metrics
 from tests.support.published import EPOCH, World
@@ -539,6 +540,20 @@ class TestTime:
 
         assert (line.stuck, line.subscriber.close_code, line.outlet.aborted) == (1, 4001, 1)
         assert line.outlet.pings == 0
+
+    def test_pongs_nobody_asked_for_are_no_sign_of_reading(self, line: Line) -> None:
+        """While data waits no ping is sent: a client that only says pong is cut like one that says nothing."""
+        line.ask(op="subscribe", id=1, channel="market_tick")
+        line.subscriber.connection = cast(Any, line.outlet)
+        outlet = DirectOutlet(line.hub, line.subscriber, cast(Any, line.outlet))
+        line.subscriber.blocked()
+
+        for _ in range(15 + 33):
+            line.check(1.0)
+            outlet.alive()
+
+        assert line.subscriber.close_code == 4001
+        assert line.outlet.aborted
 
     def test_reader_that_wakes_up_is_not_cut(self, line: Line) -> None:
         """A sign of reading, however late, starts the time again; nothing is told while it is stuck."""

@@ -194,6 +194,61 @@ async def test_who_sets_the_switch_by_itself_is_left_alone(tmp_path: Path) -> No
         assert covered.orders == 0
 
 
+async def test_who_takes_the_switch_back_is_covered_again(tmp_path: Path) -> None:
+    """With ticks of 0 the owner leaves it to the server, from the next tick on."""
+    async with live_world(tmp_path) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        covered.switches.hold(agent)
+        arena.act(agent, "mine", Kind.CANCEL_AFTER, quantity=5)
+        covered.rest(agent, "a")
+        await covered.tick()
+
+        arena.act(agent, "no-more", Kind.CANCEL_AFTER, quantity=0)
+        await covered.tick(2)
+
+        assert int(covered.state.agent_deadline[0]) == covered.switches._tick + SET_TICKS
+
+
+async def test_what_an_owner_does_before_it_asks_says_nothing_of_later(tmp_path: Path) -> None:
+    """A switch set while only somebody else had asked leaves no trace: later orders are covered."""
+    async with live_world(tmp_path) as arena:
+        covered = Covered(arena)
+        somebody = (await arena.register()).agent
+        agent = (await arena.register("later")).agent
+        covered.switches.hold(somebody)
+        arena.act(agent, "mine", Kind.CANCEL_AFTER, quantity=5)
+        await covered.tick()
+
+        covered.switches.hold(agent)
+        covered.rest(agent, "a")
+        await covered.tick()
+
+        assert int(covered.state.agent_deadline[1]) == covered.switches._tick + SET_TICKS
+
+
+async def test_who_comes_back_before_all_was_cancelled_has_new_orders_covered(tmp_path: Path) -> None:
+    """The cancelling that was put off comes first, and does not take back the switch of what is ordered since."""
+    async with live_world(tmp_path, queue_actions_max=16) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        covered.switches.hold(agent)
+        covered.rest(agent, "old")
+        await covered.tick()
+        for i in range(16):
+            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        covered.switches.release(agent, is_stopping=False)
+        assert covered.journaled(Kind.CANCEL_ALL) == 0
+
+        await arena.tick()
+        covered.switches.hold(agent)
+        covered.rest(agent, "new")
+        await covered.tick(2)
+
+        assert covered.orders == 1
+        assert int(covered.state.agent_deadline[0]) > covered.switches._tick
+
+
 async def test_a_full_queue_only_puts_it_off(tmp_path: Path) -> None:
     """What found no room is journaled in the next tick; it is counted."""
     async with live_world(tmp_path, queue_actions_max=16) as arena:

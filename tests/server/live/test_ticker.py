@@ -7,6 +7,7 @@ import gc
 import random
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,28 @@ async def test_what_an_operator_says_twice_ends_the_wait_once(tmp_path: Path) ->
         await soon(arena.ticker.wait_tick(shown.tick + 1))
 
         assert not arena.ticker.is_paused
+
+
+async def test_garbage_is_collected_while_the_world_is_paused(tmp_path: Path) -> None:
+    """Requests are refused and answered all the while, and nobody else collects."""
+    async with live_world(tmp_path) as arena:
+        await arena.tick()
+        arena.ticker.pause()
+        await idle(arena)
+        gc.disable()
+
+        alive = weakref.ref(kept := Cyclic())
+        kept.me = kept
+        del kept
+
+        await until(lambda: alive() is None)
+    assert gc.isenabled()
+
+
+class Cyclic:
+    """Something that can be part of a cycle."""
+
+    me: object = None
 
 
 async def test_every_start_is_on_record(tmp_path: Path) -> None:

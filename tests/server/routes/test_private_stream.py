@@ -522,6 +522,22 @@ async def test_cancel_on_disconnect_ends_the_orders_with_the_last_connection() -
         assert not arena.economy.state.agent_deadline.any()
 
 
+async def test_a_client_that_closes_as_a_server_would_has_its_orders_cancelled_too() -> None:
+    """1012 is what our own server says when it stops; from a client it means no more than any other code."""
+    async with run_server() as arena:
+        bot = await arena.register()
+        async with line(arena) as stream:
+            await stream.auth(bot, cancel_on_disconnect=True)
+            await stream.act(bot, "a")
+            await arena.step()
+            assert int(arena.economy.state.counters[ORDER_COUNT]) == 1
+            await stream.socket.close(1012)
+        await until(lambda: not arena.hub.subscribers)
+        await arena.step()
+
+        assert int(arena.economy.state.counters[ORDER_COUNT]) == 0
+
+
 async def test_a_server_that_stops_leaves_the_orders_to_the_switch(tmp_path: Path) -> None:
     """Its clients are told to come back; who does finds its orders."""
     async with run_server(tmp_path) as arena:
