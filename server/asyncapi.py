@@ -75,11 +75,13 @@ def document(settings: Settings) -> dict[str, Any]:
         "info": {
             "title": "Living Economy Arena: streams",
             "version": f"{wire.VERSION}.0.0",
-            "description": f"One WebSocket, {PATH}, with the subprotocols {' and '.join(wire.SUBPROTOCOLS)}: the same"
-            " messages as msgpack in binary frames or as JSON in text frames. A channel is a topic one subscribes to"
-            " on it. Every number of a state is an integer; value = integer / x-scale, in x-unit.",
+            "description": f"One WebSocket, {PATH}, with the subprotocols {' and '.join(wire.SUBPROTOCOLS)}: messages"
+            " as msgpack in binary frames or as JSON in text frames. They are described here as JSON has them; in"
+            " msgpack all are the same but deltas, which are lists without the names of fields (docs/protocol.md,"
+            " section 3). A channel is a topic one subscribes to on it. Every number of a state is an integer;"
+            " value = integer / x-scale, in x-unit.",
         },
-        "defaultContentType": "application/msgpack",
+        "defaultContentType": "application/json",
         "servers": {
             "arena": {
                 "host": f"{settings.host}:{settings.port}",

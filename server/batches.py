@@ -130,7 +130,7 @@ class ColumnBatch(NamedTuple):
 
 
 class BinaryBatch(NamedTuple):
-    """A typed array for each field. has_levels: whether prices are levels."""
+    """A typed array for each field."""
 
     columns: Columns
 

@@ -54,7 +54,7 @@ PROCESS_METRICS = (
 
 
 #: What a gateway shows, and all others do not: names without the common prefix begin with one of these.
-OF_GATEWAYS = ("gateway_", "sockets", "subscriptions", "frame", "resyncs", "http_", "rate_limited")
+OF_GATEWAYS = ("gateway_", "sockets", "subscriptions", "frame", "resyncs", "narrowings", "http_")
 
 
 class Entry(NamedTuple):

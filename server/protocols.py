@@ -56,7 +56,7 @@ Left alone, one connection's empty fragments held ticks up for 6 s.
 """
 FRAMES_BURST_S: Final = 4
 """Seconds' worth of them that may come at once."""
-FRAGMENTS_MAX: Final = 64
+FRAGMENTS_MAX: Final = 128
 """Of a message: a whole one of the largest size comes in one, and no client needs more than a few."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""

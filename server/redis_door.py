@@ -13,15 +13,15 @@ LOST = (RedisError, OSError, TimeoutError)
 """What is raised when it is not there, does not answer in time, or refuses."""
 
 
-def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
-    """Return a client that connects when first used. timeout_s: for each answer, None for who listens.
+def connect(url: str) -> Redis:
+    """Return a client that connects when first used.
 
     It does not retry by itself: what is late is of no use, and whoever asks knows what to do instead.
     """
     return Redis.from_url(
         url,
         protocol=2,
-        socket_timeout=timeout_s,
+        socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
         max_connections=64,

@@ -84,6 +84,10 @@ class Operation:
     counted: bool = field(default=True)
     """Whether the call takes from the key's requests a minute."""
 
+    def body_limit(self, media: str) -> int:
+        """Return how large a body of a media type may be."""
+        return self.body_bytes if media != MSGPACK or self.binary_bytes is None else self.binary_bytes
+
     @property
     def is_operators(self) -> bool:
         """Whether it is served on the operator's port, and nowhere else."""

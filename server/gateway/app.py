@@ -6,6 +6,7 @@ feed (Redis, engine) -> hub -> stream        requests -> reads | forwarder -> up
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from server import descriptors, logs, send_loop
-from server.app import Opening, Server, server_config
+from server.app import SWITCH_S, Opening, Server, server_config
 from server.clock import Clock, SystemClock
 from server.config import GatewaySettings, Settings
 from server.errors import Code
@@ -29,6 +30,7 @@ from server.gateway.reads import Reads
 from server.gateway.routes import routes
 from server.gateway.sockets import Sockets
 from server.gateway.upstream import Upstream
+from server.live.collector import Collector
 from server.live.hub import Hub
 from server.metrics import Metrics
 from server.middleware import Envelope, Gate
@@ -42,6 +44,10 @@ ANSWER_S = 15.0
 """Longest the engine may take for an answer; with wait=outcome it takes ten seconds itself."""
 QUESTIONS = 4
 """Connections for the gateway's own questions: requests of clients must not keep them waiting."""
+LOOKUPS = 8
+"""Connections for whom a client's key belongs to: whoever shows wrong ones keeps no requests waiting."""
+COLLECT_S = 0.1
+"""Seconds between two steps of the garbage collector: as an engine's, which has one after every tick."""
 NO_EPOCH = ""
 """Of a gateway that has not heard from its engine yet."""
 
@@ -62,6 +68,7 @@ class Gateway:
     sockets: Sockets
     upstream: Upstream
     questions: Upstream
+    lookups: Upstream
     forwarder: Forwarder
     reads: Reads
     is_stopping: bool = False
@@ -77,6 +84,7 @@ class Gateway:
 def serve(settings: GatewaySettings) -> int:
     """Run a gateway until it is told to stop; return 0. Raises what ended it."""
     logs.configure(settings.log, settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     if shortage := descriptors.shortage(descriptors.raise_limit(), settings.sockets_max):
         log.warning("descriptors_too_few", hint=shortage)
     # compiled, or loaded, before the first frame waits for it
@@ -104,11 +112,12 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
     assert settings.gateway_secret is not None  # the settings see to it
     upstream = Upstream(settings.engine_address, settings.engine_connections, metrics, limit_s=ANSWER_S)
     questions = Upstream(settings.engine_address, QUESTIONS, metrics, limit_s=ANSWER_S)
+    lookups = Upstream(settings.engine_address, LOOKUPS, metrics, limit_s=ANSWER_S)
     forwarder = Forwarder(upstream, settings.gateway_secret, metrics)
     redis = connect(settings.redis)
     host, port = settings.engine_address
     headers = [(b"host", f"{host}:{port}".encode()), *forwarder.own_headers(None)]
-    owners = Owners(questions, headers, clock)
+    owners = Owners(lookups, questions, headers, clock)
     desk = RemoteDesk(owners, forwarder, headers)
     hub = Hub(NO_EPOCH, streaming, metrics, clock, owners.authenticate, desk=desk)
 
@@ -134,6 +143,7 @@ def build(settings: GatewaySettings, metrics: Metrics, clock: Clock) -> Gateway:
         Sockets(hub, questions, headers, clock),
         upstream,
         questions,
+        lookups,
         forwarder,
         reads,
     )
@@ -150,21 +160,32 @@ def create_app(gateway: Gateway, *, on_ended: Callable[[], None] = lambda: None)
         following = asyncio.create_task(gateway.feed.run(), name="feed")
         checking = asyncio.create_task(gateway.owners.run(hub), name="owners")
         reporting = asyncio.create_task(gateway.sockets.run(), name="sockets")
-        for task in (streaming, following, checking, reporting):
+        collecting = asyncio.create_task(collect(), name="collecting")
+        for task in (streaming, following, checking, reporting, collecting):
             task.add_done_callback(note_end)
         try:
             yield {FRAMES_PER_S: gateway.settings.client_frames_per_s}
         finally:
             gateway.is_stopping = True
-            for task in (following, checking, reporting):
+            for task in (following, checking, reporting, collecting):
                 task.cancel()
             await hub.close()
             await gateway.desk.close()
-            await asyncio.wait((streaming, following, checking, reporting))
-            gateway.upstream.close()
-            gateway.questions.close()
+            await asyncio.wait((streaming, following, checking, reporting, collecting))
+            for pool in (gateway.upstream, gateway.questions, gateway.lookups):
+                pool.close()
             await gateway.redis.aclose()
             log.info("stopped", tick=hub.tick)
+
+    async def collect() -> None:
+        collector = Collector()
+        collector.start()
+        try:
+            while True:
+                await asyncio.sleep(COLLECT_S)
+                collector.step()
+        finally:
+            collector.stop()
 
     def note_end(task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()

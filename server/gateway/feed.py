@@ -47,7 +47,7 @@ class Feed:
     """Brings bundles into a hub. `run` does it until cancelled.
 
     on_revoked: called with the hash of each revoked key; None: more than are named may have been revoked.
-    on_away: awaited when the engine has gone away, before anybody is told.
+    on_away: awaited when the engine has gone away and everybody was told; nobody asks it until then, so it is short.
     """
 
     def __init__(
@@ -256,8 +256,8 @@ class Feed:
         self._metrics.gateway_engine_up.set(0)
         self._metrics.gateway_outages.inc()
         log.warning("engine_away", tick=self._hub.tick)
-        await self._on_away()
         await self._hub.go_stale()
+        await self._on_away()
 
     def _note_mismatch(self, reason: str) -> None:
         if reason != self.mismatch:

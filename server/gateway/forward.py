@@ -41,7 +41,8 @@ class Forwarder:
 
     async def forward(self, request: Request, operation: Operation) -> Response:
         """Return the engine's answer to a client's request. Raises Problem 503 or 504 when there is none."""
-        body = await bodies.read(request, operation.body_bytes)
+        media = bodies.media_of(request.headers.get("content-type"))
+        body = await bodies.read(request, operation.body_limit(media))
         return self.respond(request, await self.ask(request, body))
 
     async def ask(self, request: Request, body: bytes = b"") -> Answer:

@@ -24,10 +24,14 @@ ALLOWED: Final = "the same again, in a moment"
 
 
 class Owners:
-    """Asks the engine about keys. `run` looks after those of open connections until cancelled."""
+    """Asks the engine about keys. `run` looks after those of open connections until cancelled.
 
-    def __init__(self, upstream: Upstream, headers: Headers, clock: Clock) -> None:
-        self._upstream = upstream
+    lookups: for what clients ask; questions: for what the gateway asks by itself, which no client may keep waiting.
+    """
+
+    def __init__(self, lookups: Upstream, questions: Upstream, headers: Headers, clock: Clock) -> None:
+        self._lookups = lookups
+        self._questions = questions
         self._headers = headers
         self._clock = clock
         self._doubted = asyncio.Event()
@@ -37,7 +41,7 @@ class Owners:
     async def authenticate(self, key_hash: bytes) -> Agents:
         """Return whose agents a key speaks for, None for one that opens nothing. Raises Refusal OUT_OF_REACH."""
         try:
-            (found,) = await self._ask([key_hash])
+            (found,) = await self._ask(self._lookups, [key_hash])
         except (Unsent, Unanswered) as error:
             raise Refusal(OUT_OF_REACH, str(error), ALLOWED) from None
         if found is None:
@@ -73,13 +77,13 @@ class Owners:
         hashes = list({one.key_hash for one in hub.subscribers if one.key_hash is not None})
         for start in range(0, len(hashes), KEYS_MAX):
             chunk = hashes[start : start + KEYS_MAX]
-            for key_hash, found in zip(chunk, await self._ask(chunk), strict=True):
+            for key_hash, found in zip(chunk, await self._ask(self._questions, chunk), strict=True):
                 if found is None:
                     hub.revoke(key_hash)
 
-    async def _ask(self, hashes: list[bytes]) -> list[dict[str, Any] | None]:
+    async def _ask(self, upstream: Upstream, hashes: list[bytes]) -> list[dict[str, Any] | None]:
         question = relay.pack({"keys": hashes})
-        answer = await self._upstream.exchange(b"POST", KEYS.encode(), self._headers, question, LIMIT_S)
+        answer = await upstream.exchange(b"POST", KEYS.encode(), self._headers, question, LIMIT_S)
         if answer.status != 200:
             raise Unanswered(f"the engine answers {answer.status}")
         found: list[Any] = relay.unpack(answer.body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import orjson
@@ -29,6 +30,8 @@ from server.routes.economy import market_id
 
 STALE_S = 300
 """An answer is given for so long while the engine is away, with its age."""
+KEEP_S = 0.5
+"""Longest for all that Redis has of the engine; what comes later is kept too."""
 
 
 class Kept(NamedTuple):
@@ -78,9 +81,10 @@ class Reads:
         return await self._from_engine(call, path)
 
     async def keep_all(self) -> None:
-        """Take every answer that Redis still has into memory: the engine has just gone away."""
-        for path in PATHS:
-            await self._look_up(path)
+        """Take every answer that Redis still has into memory, as far as it gives them at once: the engine is away."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_S):
+                await asyncio.gather(*map(self._look_up, PATHS))
 
     async def _in_memory(self, path: str) -> Kept | None:
         return _read(await self._own.get(self._key(path)))

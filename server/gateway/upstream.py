@@ -110,7 +110,7 @@ class Upstream:
             raise Unsent(f"no connection to the engine: {error or 'no answer in time'}") from None
         self._open.add(made)
         made.on_lost = self._lost
-        self._metrics.gateway_connections.set(len(self._open))
+        self._metrics.gateway_connections.inc()
         return made
 
     def _give_back(self, connection: _Connection) -> None:
@@ -121,10 +121,10 @@ class Upstream:
             connection.abort()
 
     def _lost(self, connection: _Connection) -> None:
-        self._open.discard(connection)
+        self._open.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._metrics.gateway_connections.set(len(self._open))
+        self._metrics.gateway_connections.dec()
 
 
 class _Connection(asyncio.Protocol):

@@ -65,9 +65,8 @@ class Call:
 
     async def read(self) -> bytes:
         """Return the body, read within the operation's limit. Raises Problem."""
-        operation, media = self.operation, bodies.media_of(self.request.headers.get("content-type"))
-        limit = operation.binary_bytes if media == bodies.MSGPACK else None
-        return await bodies.read(self.request, limit or operation.body_bytes)
+        media = bodies.media_of(self.request.headers.get("content-type"))
+        return await bodies.read(self.request, self.operation.body_limit(media))
 
     def decode(self, data: bytes) -> Any:
         """Return a body as a plain value. Raises Problem."""

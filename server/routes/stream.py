@@ -16,7 +16,7 @@ from server.errors import MEDIA_TYPE, BadRequest, Code, Problem, Unavailable
 from server.live.caps import of_address
 from server.live.hub import Hub
 from server.live.outlets import TaskOutlet
-from server.live.subscriber import INTERNAL, Subscriber
+from server.live.subscriber import INTERNAL, TRY_LATER, Subscriber
 from server.live.topics import Message
 from server.middleware import EXCHANGE, Exchange
 from server.protocols import EXTENSION, LOST, ArenaWebSocketProtocol
@@ -41,7 +41,11 @@ def stream_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
             if (reason := hub.refusal(holder)) is not None:
                 raise Unavailable(Code.SOCKETS_FULL, reason, retry_after=RETRY_WHEN_FULL_S)
         except Problem as problem:
-            await websocket.send_denial_response(_denial(problem, websocket))
+            if "websocket.http.response" in websocket.scope.get("extensions", {}):
+                await websocket.send_denial_response(_denial(problem, websocket))
+            else:
+                # a web server that can refuse a handshake with 403 only
+                await websocket.close(TRY_LATER, problem.detail)
             return
         subscriber = hub.open(subprotocol, holder)
         code = LOST

@@ -329,6 +329,25 @@ async def test_attempts_end_when_they_are_limited(caplog: pytest.LogCaptureFixtu
         assert all(f"127.0.0.1:{port}" in text and "next attempt in" in text for text in said)
 
 
+async def test_only_failures_in_a_row_count() -> None:
+    """A connection on which a quiet channel was granted was none, though nothing came on it."""
+
+    async def quiet(talk: Talk) -> None:
+        await talk.accept(FINDS)
+        talk.drop()
+
+    async def last(talk: Talk) -> None:
+        await talk.accept(FINDS)
+        await talk.find(1)
+        await talk.until_closed()
+
+    async with run_peer(*[quiet] * 5, last) as peer, connected(peer.url, attempts_max=3) as stream:
+        await stream.follow(FINDS)
+
+        assert isinstance(await anext(stream), EventReceived)
+    assert len(peer.talks) == 6
+
+
 async def test_a_refused_subscription_raises_where_it_was_made() -> None:
     """With the server's reasons; the other subscription goes on."""
 

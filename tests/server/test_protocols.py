@@ -549,25 +549,25 @@ class TestEndlessClients:
             assert not connection.is_open
         await server.stop()
 
-    async def test_a_message_in_endless_fragments_is_closed(self, server: Server) -> None:
+    async def test_a_message_in_endless_fragments_is_closed(self) -> None:
         """Empty ones add nothing to its size; slowly sent they are no flood either."""
-        async with connect(server.url) as client:
-            connection, told = await server.accepted.get()
-            first, more = (Frame(kind, b"", fin=False).serialize(mask=True) for kind in (Opcode.TEXT, Opcode.CONT))
-            last = Frame(Opcode.CONT, b"x", fin=True).serialize(mask=True)
+        server = Server(frames_per_s=300)
+        first, more = (Frame(kind, b"", fin=False).serialize(mask=True) for kind in (Opcode.TEXT, Opcode.CONT))
+        last = Frame(Opcode.CONT, b"x", fin=True).serialize(mask=True)
+        try:
+            async with connect(server.url) as client:
+                connection, told = await server.accepted.get()
+                client.transport.write(first + more * (FRAGMENTS_MAX - 2) + last)
+                await until(lambda: told.messages == ["x"])
+                client.transport.write(first + more * FRAGMENTS_MAX)
 
-            client.transport.write(first + more * (FRAGMENTS_MAX - 2) + last)
-            await until(lambda: told.messages == ["x"])
-            client.transport.write(first + more * FRAGMENTS_MAX)
-
-            with pytest.raises(ConnectionClosed):
-                await asyncio.wait_for(_read_out(client), seconds(10.0))
-            assert (client.close_code, client.close_reason) == (
-                4003,
-                f"a message of more than {FRAGMENTS_MAX} fragments",
-            )
-            assert not connection.is_open
-        await server.stop()
+                with pytest.raises(ConnectionClosed):
+                    await asyncio.wait_for(_read_out(client), seconds(10.0))
+                assert client.close_code == 4003
+                assert client.close_reason == f"a message of more than {FRAGMENTS_MAX} fragments"
+                assert not connection.is_open
+        finally:
+            await server.stop()
 
     async def test_how_many_frames_are_a_flood_is_a_setting(self) -> None:
         """As many as the application says are taken, and the reason says how many that is."""

@@ -468,6 +468,8 @@ class ArenaStream:
         match report:
             case Subscribed(channel):
                 if channel not in wire.STATE_CHANNELS:
+                    # for a long time nothing else may come on it
+                    self._failures = 0
                     self._answer(channel)
             case Refused(channel, error):
                 if not self._answer(channel, error):
@@ -480,6 +482,7 @@ class ArenaStream:
                 self._failures = 0
                 await self._put(report)
             case ActionAnswered(number):
+                self._failures = 0
                 answer = self._acting.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(report)

@@ -213,13 +213,18 @@ async def test_a_gateway_refuses_what_is_too_large_or_nowhere_itself(valkey: Val
     async with pair(valkey) as (_, gateway), gateway.client() as anybody:
         statuses = [
             (await anybody.post("/api/agents/register", content=b"x" * 70_000)).status_code,
+            (await anybody.post("/api/actions", content=b"x" * 300_000)).status_code,
             (await anybody.get("/api/nothing")).status_code,
             (await anybody.put("/api/info")).status_code,
             (await anybody.post("/gateway/frames", content=b"")).status_code,
         ]
 
-        assert statuses == [413, 404, 405, 404]
+        assert statuses == [413, 413, 404, 405, 404]
         assert gateway.count("gateway_forwarded_total", result="answered") == 0
+
+        media = {"Content-Type": "application/msgpack"}
+        large = await anybody.post("/api/actions", content=b"x" * 300_000, headers=media)
+        assert (large.status_code, large.json()["code"]) == (401, Code.KEY_MISSING)
 
 
 async def test_the_engine_counts_a_keys_requests_over_all_gateways(valkey: Valkey) -> None:
@@ -375,6 +380,7 @@ async def acting(
     stack: AsyncExitStack, arena: RunningServer, gateway: RunningGateway
 ) -> tuple[Watcher, dict[str, Any]]:
     """Return a connection to the gateway that speaks for a new agent, and the agent."""
+    await step(arena, gateway)
     async with gateway.client() as anybody:
         made: dict[str, Any] = (await anybody.post("/api/agents/register", json={})).json()
     await step(arena, gateway)
@@ -534,6 +540,24 @@ async def test_a_stalled_redis_holds_nothing_up(valkey: Valkey) -> None:
         valkey.go_on()
         await until(lambda: publisher.is_connected and publisher._answered == arena.tick)
         assert arena.parts.metrics.registry.get_sample_value("arena_redis_bundles_total", {"result": "late"}) >= 1
+
+
+async def test_a_stalled_redis_does_not_hide_that_the_engine_is_away(valkey: Valkey, tmp_path: Path) -> None:
+    """Subscribers are told as soon as they would be without it, and its return is noticed."""
+    port = free_port()
+    async with run_gateway(port, valkey.url, is_waited_for=False) as gateway, AsyncExitStack() as stack:
+        async with run_server(tmp_path, redis=valkey.url, gateway_secret=SECRET, port=port) as arena:
+            await step(arena, gateway)
+            watcher = await stack.enter_async_context(watching(gateway.ws_url))
+            await watcher.ask(op="subscribe", id=1, channel=MOODS)
+            await watcher.next()
+            valkey.stop_answering()
+
+        assert (await watcher.next())["type"] == "stale"
+        async with run_server(tmp_path, redis=valkey.url, gateway_secret=SECRET, port=port) as again:
+            await step(again, gateway)
+            assert (await next_frame(watcher))["seq"] == again.tick
+        valkey.go_on()
 
 
 async def test_while_the_engine_is_away_sockets_stay_and_old_answers_are_given(valkey: Valkey, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class Station:
         self.metrics = Metrics(is_gateway=True)
         self.upstream = Upstream(("127.0.0.1", port), 4, self.metrics, limit_s=seconds(limit_s))
         forwarder = Forwarder(self.upstream, "what-only-gateways-know", self.metrics)
-        self.desk = RemoteDesk(Owners(self.upstream, [], ManualClock()), forwarder, [(b"host", b"engine")])
+        owners = Owners(self.upstream, self.upstream, [], ManualClock())
+        self.desk = RemoteDesk(owners, forwarder, [(b"host", b"engine")])
         self.answers: list[dict[str, Any]] = []
 
     async def act(self, count: int = 1) -> list[dict[str, Any]]:

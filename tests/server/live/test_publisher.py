@@ -36,7 +36,7 @@ class Hung:
 class Station:
     """A hub and its publisher, over a Redis that a test can listen to."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, expiry_ms: int) -> None:
         self.redis = redis
         self.metrics = Metrics()
         self.hub = Hub(EPOCH, Settings(), self.metrics, SystemClock())
@@ -49,7 +49,7 @@ class Station:
             self.hub,
             self.hung,  # type: ignore[arg-type]  # only the view is looked at
             self.relayed,
-            expiry_ms=60_000,
+            expiry_ms=expiry_ms,
             metrics=self.metrics,
             clock=SystemClock(),
         )
@@ -71,13 +71,13 @@ def connect_again(redis: Redis) -> Redis:
 
 
 @asynccontextmanager
-async def publishing() -> AsyncIterator[tuple[Station, Valkey, Any]]:
+async def publishing(expiry_ms: int = 60_000) -> AsyncIterator[tuple[Station, Valkey, Any]]:
     """Run a publisher, and listen to what it says."""
     with Valkey() as valkey:
         redis = connect(valkey.url)
         async with redis.pubsub(ignore_subscribe_messages=True) as listening:
             await listening.subscribe(redis_keys.ticks(EPOCH))
-            station = Station(redis)
+            station = Station(redis, expiry_ms)
             running = asyncio.create_task(station.publisher.run())
             yield station, valkey, listening
             station.publisher.close()
@@ -139,6 +139,21 @@ async def test_a_world_that_stands_still_is_still_there() -> None:
         assert (first["revoked_count"], second["revoked_count"], second["revoked"]) == (0, 1, [b"k" * 32])
         assert first["instance"] == second["instance"]
         assert [part["frames"] for part in second["states"].values()] == [[]] * 4
+
+
+async def test_answers_of_a_world_that_stands_still_do_not_expire() -> None:
+    """They are put there again before their time is over, whether or not a tick comes."""
+    async with publishing(expiry_ms=1_000) as (station, _, listening):
+        await heard(listening, 101)
+        key = redis_keys.answer(EPOCH, "/api/psychology")
+        first = await station.redis.get(key)
+        await station.redis.delete(key)
+
+        async with asyncio.timeout(seconds(10)):
+            while (again := await station.redis.get(key)) is None:
+                pass
+
+        assert again == first
 
 
 async def test_the_end_is_said() -> None:

@@ -7,10 +7,12 @@ import json
 import socket
 import struct
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -19,8 +21,10 @@ from server.config import Settings
 from server.errors import BadRequest
 from server.live import hub
 from server.live.caps import of_address
+from server.live.hub import Hub
 from server.live.subscriber import CONTROL_BURST, Subscriber
-from server.routes.stream import negotiate
+from server.metrics import Metrics
+from server.routes.stream import negotiate, stream_endpoint
 from tests.support.deadlines import seconds
 from tests.support.published import EPOCH
 from tests.support.streams import Arena, Watcher, run_hub, until, watch
@@ -89,6 +93,22 @@ class TestHandshake:
             await until(lambda: not arena.hub.is_full)
             async with watch(arena):
                 pass
+
+    async def test_a_web_server_without_denial_responses_closes_with_the_reason(self) -> None:
+        """It can answer a handshake with 403 only; it is told no more than it understands."""
+        scope = {"type": "websocket", "path": "/ws", "headers": [], "subprotocols": ["chat"], "client": None}
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await stream_endpoint(Hub(EPOCH, Settings(), Metrics(), ManualClock()))(WebSocket(scope, receive, send))
+
+        assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1013)]
+        assert SUBPROTOCOL_MSGPACK in sent[0]["reason"]
 
     @PATHS
     async def test_one_address_has_so_many(self, plain: bool) -> None:
