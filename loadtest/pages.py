@@ -184,7 +184,7 @@ def _seen(facts: dict[str, object], judged: dict[str, bool]) -> list[str]:
 
 def _gateways(result: Document) -> str:
     """Return what runs of gateways saw, whether it holds, and where each of their parts comes from."""
-    exchanges, outages, acks = (result[part] for part in ASKED)
+    exchanges, outages, acks, frames = (result[part] for part in ASKED)
     facts = {
         "kills at a step of an exchange": trials(result, "exchanges"),
         "actions acknowledged": exchanges["actions_acknowledged"],
@@ -203,6 +203,12 @@ def _gateways(result: Document) -> str:
             )
             for kind, many in (("one_at_a_time_ms", "one at a time"), ("32_at_once_ms", "32 at once"))
             for way, where in (("gateway", "through a gateway"), ("engine", "straight"))
+        },
+        **{
+            f"a frame at one of 1,000 subscribers {where}, ms p50 and p99 (a run each)": " ".join(
+                "{p50:.1f} {p99:.1f}".format(**part["latency_ms"][way]) for part in frames["parts"]
+            )
+            for way, where in (("gateway", "of a gateway"), ("engine", "of the engine"))
         },
     }
     return "\n".join(
@@ -243,7 +249,15 @@ def _storm(result: Document) -> dict[str, object]:
         "all in step after, s": " ".join(f"{one['in_step_s']:.1f}" for one in storms),
         "ticks meanwhile": int(sum(one["ticks"] for one in storms)),
         "of these 20 ms late": int(sum(one["ticks_20_ms_late"] for one in storms)),
+        "resumed where they stood": " ".join(f"{one['resumed']:,}" for one in storms),
+        "reset by the kernel, whose queue was full, and back at the second attempt": sum(
+            one["again"] for one in storms
+        ),
+        "told that frames were left out": sum(one["lagged"] for one in storms),
         "frames missing": sum(one["gaps"] for one in storms),
+        "latency when all was caught up with, ms": "p50 {p50:.0f}, p99 {p99:.0f}".format(
+            **result["afterwards"]["latency_ms"]
+        ),
     }
 
 

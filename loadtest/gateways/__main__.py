@@ -1,8 +1,8 @@
 """Kill engines and gateways at every step, count what was lost, and measure what a gateway costs.
 
-    python -m loadtest.gateways --exchanges 1000 --outages 200 --acks 2000 --out loadtest/results/gateways.json
+    python -m loadtest.gateways --exchanges 1000 --outages 200 --acks 2000 --frames 500 --out FILE
 
-Each of the three can be run by itself, and in parts: --out keeps what the file has of the others, and with --append of
+Each of the four can be run by itself, and in parts: --out keeps what the file has of the others, and with --append of
 the same; --seed tells the parts apart. Prints one JSON object. It holds when no part broke a promise and all parts
 together have as many trials as above, which are those promised; how many there are so far is told. Leaves 1 when this
 run broke a promise. Needs a Valkey or Redis: --redis URL, else valkey-server or redis-server is started here.
@@ -37,13 +37,14 @@ def main() -> int:
     parser.add_argument("--outages", type=int, default=0, help="engines killed under open sockets")
     parser.add_argument("--sockets", type=int, default=200, help="sockets for the outages")
     parser.add_argument("--acks", type=int, default=0, help="acknowledgements each way")
+    parser.add_argument("--frames", type=int, default=0, help="ticks that 1,000 subscribers follow each way")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and of what the clients want")
     parser.add_argument("--redis", help="address of a Redis or Valkey")
     parser.add_argument("--out", type=Path, help="write the result to this file")
     parser.add_argument("--append", action="store_true", help="add up with what the file has of the same")
     given = parser.parse_args()
     if not any(getattr(given, part) for part in PARTS):
-        parser.error("nothing to do: give --exchanges, --outages or --acks")
+        parser.error("nothing to do: give --exchanges, --outages, --acks or --frames")
     # before any kernel is imported
     kernel_cache.choose()
     from server import logs
@@ -64,7 +65,7 @@ def main() -> int:
 def _run(part: str, given: argparse.Namespace, redis: str) -> dict[str, Any]:
     in_memory = Path("/dev/shm")
     # what is measured is measured on a disk
-    where = in_memory if in_memory.is_dir() and part != "acks" else None
+    where = in_memory if in_memory.is_dir() and part in ("exchanges", "outages") else None
     with tempfile.TemporaryDirectory(dir=where) as scratch:
         return asyncio.run(run(part, given, Path(scratch), redis))
 
@@ -73,6 +74,7 @@ async def run(part: str, given: argparse.Namespace, folder: Path, redis: str) ->
     """Run one part over a folder and return what was found."""
     from loadtest.gateways.acks import Acks
     from loadtest.gateways.exchanges import Exchanges
+    from loadtest.gateways.frames import Frames
     from loadtest.gateways.outages import Outages
     from loadtest.gateways.processes import Processes
 
@@ -84,8 +86,10 @@ async def run(part: str, given: argparse.Namespace, folder: Path, redis: str) ->
                 result = await Exchanges(processes, given.seed).run(given.exchanges)
             case "outages":
                 result = await Outages(processes, given.seed).run(given.outages, given.sockets)
-            case _:
+            case "acks":
                 result = await Acks(processes).run(given.acks)
+            case _:
+                result = await Frames(processes).run(given.frames)
     finally:
         await processes.close()
     return {**result, "seed": str(given.seed), "revision": revision(), "machine": this_machine()}

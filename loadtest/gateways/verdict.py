@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-ASKED = {"exchanges": ("kills", 1_000), "outages": ("outages", 200), "acks": ("requests", 2_000)}
+ASKED = {
+    "exchanges": ("kills", 1_000),
+    "outages": ("outages", 200),
+    "acks": ("requests", 2_000),
+    "frames": ("ticks", 400),
+}
 """By part, what counts its trials, and how many there must be: in one run, or in several that add up."""
 
 Document = dict[str, Any]

@@ -11,7 +11,9 @@
        begin   forget what was counted
        report  frames, payload bytes, latencies, what each tick took
        storm   close every connection at once, open all again, each resuming where it stood; answered when all are in
-               step again, which is when they have had a frame that is younger than IN_STEP_NS, or after STORM_NS
+               step again, which is when they have had a frame that is younger than IN_STEP_NS, or after STORM_NS;
+               says how many were told that they resume, how often one was told that frames were left out, and how many
+               connections were reset before anything came, and tried again
        quit    end
 
    Latency is the time of receipt minus the `sent_ns` that a frame carries (msgpack, or eight bytes as msgpack has
@@ -43,7 +45,8 @@ enum {
     BUCKETS = 200000,       /* up to 10 s */
     TICKS = 1 << 16,
     PER_ADDRESS = 20000,    /* connections from one address of 127/8: there are 28,000 ports */
-    MESSAGE_BYTES = 128     /* of a subscribe message with its frame */
+    MESSAGE_BYTES = 128,    /* of a subscribe message with its frame */
+    AGAIN_MAX = 1000        /* connections in a storm that are tried again */
 };
 
 static const uint64_t IN_STEP_NS = 200000000u, STORM_NS = 60000000000u;
@@ -69,9 +72,9 @@ static int count, port, opened, opening, closed_early, epoll_fd;
 static char request[512], epoch[17];
 static const char *channel;
 static uint8_t *buffer;
-static int storms, in_step;
+static int storms, in_step, again;
 static uint32_t *histogram;
-static uint64_t frames, bytes, gaps, late_max_ns, origin_ns;
+static uint64_t frames, bytes, gaps, resumed, lagged, late_max_ns, origin_ns;
 static struct { uint64_t sent_ns, last_ns; uint32_t count; } ticks[TICKS];
 static uint32_t tick_count;
 static int has_command;
@@ -151,10 +154,17 @@ static void open_one(struct connection *one) {
 }
 
 static void lose(struct connection *one) {
+    close(one->fd);
+    if (one->state == UPGRADING && one->kept == 0 && storms > 0 && again < AGAIN_MAX) {
+        /* the kernel of the server had no room in its queue, and resets who waited for too long: once more */
+        opening--;
+        again++;
+        open_one(one);
+        return;
+    }
     if (one->state == UPGRADING) { fprintf(stderr, "receiver: refused: %.*s\n", (int)one->kept, one->head); opening--; }
     else opened--;
     closed_early++;
-    close(one->fd);
     one->state = CLOSED;
 }
 
@@ -198,7 +208,11 @@ static void take_data(struct connection *one, uint64_t at_ns) {
     int is_delta = delta(one->head, one->kept, &seq, &base, &sent);
     int is_data = is_delta
         || (number(one->head, one->kept, "sent_ns", 0, &sent) && memmem(one->head, one->kept, "channel", 7) != NULL);
-    if (!is_data) return;
+    if (!is_data) {
+        resumed += memmem(one->head, one->kept, "\xa7resumed\xc3", 9) != NULL;
+        lagged += memmem(one->head, one->kept, "\xa4type\xa6lagged", 12) != NULL;
+        return;
+    }
     frames++;
     bytes += one->length;
     if (is_delta) {
@@ -236,6 +250,10 @@ static void take_frame(struct connection *one, uint64_t at_ns) {
         memcpy(pong + 6, one->head, one->length);
         send_all(one, pong, 6 + one->length);
     } else if (one->opcode == 8) {
+        if (one->length >= 2) {
+            fprintf(stderr, "receiver: closed with %d: %.*s\n", one->head[0] << 8 | one->head[1],
+                    (int)one->length - 2, one->head + 2);
+        }
         lose(one);
     } else {
         take_data(one, at_ns);
@@ -272,8 +290,11 @@ static void take(struct connection *one, const uint8_t *data, size_t length, uin
 
 static void upgrade(struct connection *one, uint32_t events) {
     if (events & EPOLLOUT && one->kept == 0) {
+        int before = again;
         watch(one, EPOLLIN, EPOLL_CTL_MOD);
         send_all(one, request, strlen(request));
+        /* what was told is of the connection before */
+        if (again != before) return;
     }
     /* byte for byte up to the end of the headers: it happens once, and frames may follow at once */
     while (one->state == UPGRADING && recv(one->fd, one->head + one->kept, 1, 0) == 1) {
@@ -300,7 +321,10 @@ static void turn(int timeout_ms) {
         if (one->state != OPEN) continue;
         ssize_t got = recv(one->fd, buffer, READ_BYTES, 0);
         if (got > 0) take(one, buffer, (size_t)got, now_ns());
-        else if (got == 0 || errno != EAGAIN) lose(one);
+        else if (got == 0 || errno != EAGAIN) {
+            fprintf(stderr, "receiver: lost: %s\n", got == 0 ? "the end" : strerror(errno));
+            lose(one);
+        }
     }
 }
 
@@ -316,8 +340,8 @@ static void storm(void) {
     uint64_t began = now_ns(), all_open = 0, all_in_step = 0;
     int before = opened, lost = closed_early;
     storms++;
-    opened = in_step = 0;
-    gaps = 0;
+    opened = in_step = again = 0;
+    gaps = resumed = lagged = 0;
     for (int i = 0; i < count; i++) if (connections[i].state == OPEN) close(connections[i].fd);
     for (int i = 0; i < count; i++) {
         if (connections[i].state != OPEN) continue;
@@ -330,14 +354,16 @@ static void storm(void) {
         if (all_open == 0 && opened == before) all_open = now_ns();
         if (in_step == before) all_in_step = now_ns();
     }
-    printf("{\"connections\": %d, \"open\": %d, \"in_step\": %d, \"lost\": %d, \"gaps\": %llu, \"open_s\": %.3f, "
+    printf("{\"connections\": %d, \"open\": %d, \"in_step\": %d, \"lost\": %d, \"gaps\": %llu, "
+           "\"resumed\": %llu, \"lagged\": %llu, \"again\": %d, \"open_s\": %.3f, "
            "\"in_step_s\": %.3f}\n", before, opened, in_step, closed_early - lost, (unsigned long long)gaps,
+           (unsigned long long)resumed, (unsigned long long)lagged, again,
            all_open ? (double)(all_open - began) / 1e9 : -1.0, all_in_step ? (double)(all_in_step - began) / 1e9 : -1.0);
 }
 
 static void begin(void) {
     memset(histogram, 0, BUCKETS * sizeof *histogram);
-    frames = bytes = gaps = late_max_ns = tick_count = 0;
+    frames = bytes = gaps = lagged = late_max_ns = tick_count = 0;
 }
 
 static double percentile_ms(double share) {
@@ -365,10 +391,10 @@ static void report(void) {
         took[whole++] = (double)(ticks[i].last_ns - ticks[i].sent_ns) / 1e6;
     }
     qsort(took, (size_t)whole, sizeof *took, by_size);
-    printf("{\"open\": %d, \"closed_early\": %d, \"frames\": %llu, \"payload_bytes\": %llu, \"gaps\": %llu, "
+    printf("{\"open\": %d, \"closed_early\": %d, \"frames\": %llu, \"payload_bytes\": %llu, \"gaps\": %llu, \"lagged\": %llu, "
            "\"latency_ms\": {\"p50\": %.2f, \"p99\": %.2f, \"p999\": %.2f, \"max\": %.3f}, "
            "\"ticks\": %d, \"ticks_partial\": %d, \"ticks_late\": %d, \"tick_ms\": {\"p50\": %.3f, \"p99\": %.3f, \"max\": %.3f}}\n",
-           opened, closed_early, (unsigned long long)frames, (unsigned long long)bytes, (unsigned long long)gaps,
+           opened, closed_early, (unsigned long long)frames, (unsigned long long)bytes, (unsigned long long)gaps, (unsigned long long)lagged,
            percentile_ms(0.5), percentile_ms(0.99), percentile_ms(0.999), (double)late_max_ns / 1e6, whole, partial, late,
            whole ? took[whole / 2] : 0.0, whole ? took[whole * 99 / 100] : 0.0, whole ? took[whole - 1] : 0.0);
 }

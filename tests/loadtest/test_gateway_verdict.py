@@ -16,6 +16,7 @@ def found(**changes: dict[str, Any]) -> dict[str, Any]:
         "exchanges": {"holds": True, "kills": 1_000, "steps_nobody_came_to": 0},
         "outages": {"holds": True, "outages": 200},
         "acks": {"holds": True, "requests": 2_000},
+        "frames": {"holds": True, "ticks": 400},
     }
     return {part: result | changes.get(part, {}) for part, result in whole.items()}
 
@@ -25,7 +26,7 @@ def test_enough_of_everything_holds() -> None:
     result = concluded(found())
 
     assert result["holds"]
-    assert list(result["held"].values()) == [True] * 6
+    assert list(result["held"].values()) == [True] * 8
     assert result["outages"]["outages"] == 200
 
 
@@ -39,6 +40,8 @@ def test_enough_of_everything_holds() -> None:
         ({"outages": {"holds": False}}, "outages: no promise broken"),
         ({"acks": {"requests": 200}}, "acks: at least 2,000 requests"),
         ({"acks": {"holds": False}}, "acks: no promise broken"),
+        ({"frames": {"ticks": 399}}, "frames: at least 400 ticks"),
+        ({"frames": {"holds": False}}, "frames: no promise broken"),
     ],
 )
 def test_too_few_or_a_broken_promise_does_not_hold(changes: dict[str, dict[str, Any]], fails: str) -> None:

@@ -51,6 +51,7 @@ def test_a_storm_ends_with_everybody_in_step() -> None:
         storm = receiver.command("storm")
 
     assert (storm["open"], storm["in_step"], storm["lost"], storm["gaps"]) == (300, 300, 0, 0)
+    assert (storm["resumed"], storm["lagged"]) == (300, 0)
     assert 0 < storm["open_s"] <= storm["in_step_s"] < 6
 
 

@@ -238,3 +238,22 @@ def test_the_command_prints_what_it_found(tmp_path: Path) -> None:
     assert not result["holds"]
     assert "acks: 20 of 2,000 requests" in done.stderr.decode()
     assert result["acks"]["parts"][0]["one_at_a_time_ms"]["gateway"]["p50"] > 0
+
+
+def test_frames_are_measured_here_and_there() -> None:
+    """Subscribers in C follow the engine and the gateway; what they see is told, whatever the times are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.gateways", "--frames", "50"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=seconds(200),
+        check=False,
+    )
+
+    assert done.returncode in (0, 1), done.stderr.decode()[-2_000:]
+    frames = json.loads(done.stdout)["frames"]
+    assert 40 <= frames["ticks"] <= 60
+    (part,) = frames["parts"]
+    for way in ("engine", "gateway"):
+        assert 0 < part["latency_ms"][way]["p50"] <= part["latency_ms"][way]["p99"]

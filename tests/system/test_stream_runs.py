@@ -81,6 +81,10 @@ def test_a_storm_is_over_when_everybody_is_in_step(tmp_path: Path) -> None:
     assert [seen["in_step"] for seen in result["storms"]] == [100, 100]
     assert held["nobody was refused or lost"]
     assert held["no gap"]
+    assert held["everybody resumed"]
+    assert not storm.check({**result, "storms": [{**result["storms"][0], "resumed": 99}]})["everybody resumed"]
+    late = {**result["afterwards"], "latency_ms": {"p99": 201.0}}
+    assert not storm.check({**result, "afterwards": late})["in step afterwards"]
     assert all(seen["ticks"] > 0 for seen in result["storms"])
     assert not storm.check({**result, "subscribers": 101})["everybody came back"]
 

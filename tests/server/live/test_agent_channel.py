@@ -12,11 +12,13 @@ from arena_client import wire
 from arena_client.wire import SUBPROTOCOL_MSGPACK
 
 from engine.economy import Economy
+from engine.markets import MARKETS
 from server.live import agent_channel
 from server.live.agent_channel import ACCOUNTS_WAITING, PULL_BYTES, AgentSubscription, AgentTopic
-from server.live.agent_log import AgentLog
+from server.live.agent_log import AgentLog, Balance
 from server.live.agent_records import PART_ENTRIES, end_of
 from server.live.errors import Frozen
+from server.live.receipts import credits
 from server.live.topics import TooFarBehind
 from server.metrics import Metrics
 from tests.support.live import soon, until
@@ -135,19 +137,19 @@ def test_much_leaves_in_pieces() -> None:
 
 
 def test_balances_come_with_the_newest_frame_only() -> None:
-    """A reader in step gets each, one that was away gets the last."""
+    """Each once: a reader in step gets it with its frame, one that was away the last one."""
     channel = Channel()
     reader = channel.subscribe()
-    log = reader.log
-    balance = agent_channel.balances_of
+    for cash in (7, 8):
+        channel.tick()
+        reader.log.balances[10] = Balance(channel.log.tick, cash, 0, 0, 0, [0] * MARKETS, [0] * MARKETS)
 
-    channel.tick()
-    channel.tick()
     frames = channel.pull(reader)
+    channel.tick()
+    later = channel.pull(reader)
 
-    assert [frame.get("balances") for frame in frames] == [None, None], "the agent is in no slot of this world"
-    assert reader.told == channel.log.tick
-    assert balance(log.balances, 0) == []
+    told = [[(one["agent_id"], one["cash"]) for one in frame.get("balances", [])] for frame in (*frames, *later)]
+    assert told == [[], [("a10", credits(8))], []]
 
 
 async def test_an_owner_with_many_agents_gets_their_accounts_bit_by_bit() -> None:

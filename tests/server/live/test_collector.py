@@ -74,10 +74,16 @@ def test_what_stays_is_set_aside_after_its_turn(collector: Collector) -> None:
 
 
 def test_more_than_may_be_looked_at_is_set_aside_unseen(collector: Collector) -> None:
-    """A storm of connections is not paid for with a tick."""
-    nodes = [Node() for _ in range(OLD_OBJECTS_MAX + 1_000)]
+    """A storm of connections is not paid for with a tick, also in that in which all would be looked at."""
+    steps(collector, OLD_EVERY - 2)
+    nodes = [Node() for _ in range(500)]
     collector.step()
     alive = weakref.ref(nodes[0])
+    nodes += [Node() for _ in range(OLD_OBJECTS_MAX + 1_000)]
+    del nodes[0]
+    collector.step()
+
+    assert alive() is not None
 
     assert len(gc.get_objects(generation=2)) < 100
     del nodes
