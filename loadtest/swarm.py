@@ -1,6 +1,6 @@
 """Many subscribers in one process: a receiver so light that the server is what is measured.
 
-    python -m loadtest.swarm --subscribers 10000 --seconds 60 --out loadtest/results/swarm.json
+    python -m loadtest.swarm --subscribers 10000 --seconds 60
     python -m loadtest.swarm --url http://127.0.0.1:8000 --subscribers 1000
 
 The first starts a server of its own, unless --url names one, and tells what it holds it to. The second is a customer of
