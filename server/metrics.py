@@ -473,7 +473,7 @@ def document() -> str:
         "",
         "## Gateways",
         "",
-        "`arena gateway` exposes those of sockets, subscriptions, frames, requests and the process, and its own:",
+        "`arena gateway` shows those of sockets, subscriptions, narrowings, frames, requests, process, and its own:",
         "",
         *_table([entry for entry in catalogue(is_gateway=True) if entry.name.startswith(PREFIX + "gateway_")]),
         "",

@@ -64,7 +64,7 @@ def measure(quick: bool) -> Seen:
             load = run(PROFILE, url)
             received = receiver.command("report")
             agents = int(scrape.read(url)["arena_agents"])
-    if received["open"] < IN_C or received["gaps"]:
+    if received["open"] < IN_C or received["gaps"] or received["lagged"]:
         raise RuntimeError(f"of {IN_C} receivers not all followed: {received}")
     return Seen(agents, register_s, load, received)
 

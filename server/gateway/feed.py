@@ -47,7 +47,7 @@ class Feed:
     """Brings bundles into a hub. `run` does it until cancelled.
 
     on_revoked: called with the hash of each revoked key; None: more than are named may have been revoked.
-    on_away: awaited when the engine has gone away and everybody was told; nobody asks it until then, so it is short.
+    on_away: awaited when the engine has gone away and everybody was told; until it returns the engine is not asked.
     """
 
     def __init__(

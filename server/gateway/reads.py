@@ -84,7 +84,8 @@ class Reads:
         """Take every answer that Redis still has into memory, as far as it gives them at once: the engine is away."""
         with suppress(TimeoutError):
             async with asyncio.timeout(KEEP_S):
-                await asyncio.gather(*map(self._look_up, PATHS))
+                for path in PATHS:
+                    await self._look_up(path)
 
     async def _in_memory(self, path: str) -> Kept | None:
         return _read(await self._own.get(self._key(path)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import httptools
 
@@ -194,8 +194,10 @@ class _Connection(asyncio.Protocol):
         """Close as well: half a connection is of no use."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits for an answer will not get one."""
+        """Whoever waits for an answer will not get one. Nothing is left that leads back here: no collector looks."""
         self._is_over = True
+        self._parser = cast(Any, None)
+        self._headers, self._body = [], []
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Unanswered(f"the connection was lost: {exc or 'closed by the engine'}"))
         self.on_lost(self)

@@ -46,7 +46,7 @@ class DirectOutlet:
         self._hub.receive(self._subscriber, data)
 
     def alive(self) -> None:
-        """Take note of a pong; while data waits it says nothing, for nobody asked: only the end of the waiting does."""
+        """Take note of a pong; while data waits it says nothing that the end of the waiting will not say."""
         if not self._subscriber.is_blocked:
             self._subscriber.alive()
 

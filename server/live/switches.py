@@ -72,8 +72,9 @@ class Switches:
             # what its last connection left to be done is done before its new orders come, where there is room; a
             # switch that is to be taken back stays, or it would be one that covers those orders
             own = set(agents)
-            self._jobs = deque(job for job in self._jobs if job[0] not in own or job[1] != Kind.CANCEL_AFTER)
-            self._work(A_TICK)
+            mine = [job for job in self._jobs if job[0] in own and job[1] == Kind.CANCEL_ALL]
+            self._jobs = deque([*mine, *(job for job in self._jobs if job[0] not in own)])
+            self._work(len(mine))
         for agent in agents:
             self._look_soon(agent)
 
@@ -89,7 +90,7 @@ class Switches:
             return
         for agent in agents:
             self._jobs.append((agent, Kind.CANCEL_ALL))
-            if self._set.pop(agent, self._tick) > self._tick:
+            if self._set.get(agent, self._tick) > self._tick:
                 self._jobs.append((agent, Kind.CANCEL_AFTER))
         self._work(A_TICK)
 
@@ -112,8 +113,8 @@ class Switches:
         self._set.pop(agent, None)
         if ticks:
             self._own.add(agent)
-        elif agent in self._own:
-            self._own.remove(agent)
+        else:
+            self._own.discard(agent)
             self._look_soon(agent)
 
     def publish(self, tick: int) -> None:
@@ -174,6 +175,8 @@ class Switches:
             return False
         if is_over:
             self._counts["cancelled"].inc(kind == Kind.CANCEL_ALL)
+            if kind == Kind.CANCEL_AFTER:
+                self._set.pop(agent, None)
             return True
         self._counts["set"].inc()
         self._set[agent] = self._tick + SET_TICKS

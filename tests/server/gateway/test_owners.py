@@ -49,8 +49,6 @@ async def test_clients_that_show_keys_do_not_keep_the_gateways_own_questions_wai
         owners.doubt_all()
         await until(lambda: subscriber.close_code == 4500, 10.0)
 
-        # of both pools together
-        assert metrics.registry.get_sample_value("arena_gateway_connections") == 2
         for task in (running, *asking):
             task.cancel()
         await asyncio.gather(running, *asking, return_exceptions=True)

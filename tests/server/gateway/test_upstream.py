@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -231,3 +233,17 @@ async def test_unasked_bytes_end_a_connection() -> None:
         assert (await ask(upstream)).status == 200
         assert peer.connections == 2
         upstream.close()
+
+
+async def test_a_lost_connection_leaves_no_cycle() -> None:
+    """A gateway sets aside from the collector what stays: what one leaves in a cycle, its last answer too, is kept."""
+    async with serving(answering(OK)) as peer:
+        upstream = pool(peer.port)
+        await ask(upstream)
+        gc.disable()
+        try:
+            lost = [weakref.ref(connection) for connection in upstream._open]
+            upstream.close()
+            await until(lambda: not upstream._open and lost[0]() is None, 10.0)
+        finally:
+            gc.enable()

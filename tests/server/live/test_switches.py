@@ -210,6 +210,21 @@ async def test_who_takes_the_switch_back_is_covered_again(tmp_path: Path) -> Non
         assert int(covered.state.agent_deadline[0]) == covered.switches._tick + SET_TICKS
 
 
+async def test_who_takes_back_a_switch_it_never_set_stays_covered(tmp_path: Path) -> None:
+    """The server's own switch was taken back with it, and is set again."""
+    async with live_world(tmp_path) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        covered.switches.hold(agent)
+        covered.rest(agent, "a")
+        await covered.tick()
+
+        arena.act(agent, "just-in-case", Kind.CANCEL_AFTER, quantity=0)
+        await covered.tick(2)
+
+        assert int(covered.state.agent_deadline[0]) == covered.switches._tick + SET_TICKS
+
+
 async def test_what_an_owner_does_before_it_asks_says_nothing_of_later(tmp_path: Path) -> None:
     """A switch set while only somebody else had asked leaves no trace: later orders are covered."""
     async with live_world(tmp_path) as arena:
@@ -247,6 +262,55 @@ async def test_who_comes_back_before_all_was_cancelled_has_new_orders_covered(tm
 
         assert covered.orders == 1
         assert int(covered.state.agent_deadline[0]) > covered.switches._tick
+
+
+async def test_who_comes_back_is_cancelled_before_a_crowd_that_went(tmp_path: Path) -> None:
+    """Its own cancelling goes ahead of all that waits, so that it does not end new orders."""
+    async with live_world(tmp_path, queue_actions_max=16) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        other = (await arena.register("other")).agent
+        for one in (agent, other):
+            covered.switches.hold(one)
+        covered.rest(agent, "old")
+        await covered.tick()
+        for i in range(16):
+            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        agents_of = covered.switches._registry.agents_of
+        covered.switches._registry.agents_of = lambda owner: [other] * 2 * A_TICK  # type: ignore[method-assign]
+        covered.switches.release(other, is_stopping=False)
+        covered.switches._registry.agents_of = agents_of  # type: ignore[method-assign]
+        covered.switches.release(agent, is_stopping=False)
+
+        await arena.tick()
+        covered.switches.hold(agent)
+        covered.rest(agent, "new")
+        await covered.tick(2)
+
+        assert covered.orders == 1
+
+
+async def test_who_comes_back_and_goes_again_has_no_switch_left(tmp_path: Path) -> None:
+    """What was not taken back the first time is the second time: later orders stand."""
+    async with live_world(tmp_path, queue_actions_max=16) as arena:
+        covered = Covered(arena)
+        agent = (await arena.register()).agent
+        covered.switches.hold(agent)
+        covered.rest(agent, "old")
+        await covered.tick()
+        arena.act(agent, "no-more", Kind.CANCEL_ALL)
+        await covered.tick()
+        assert int(covered.state.agent_deadline[0]) > 0
+        for i in range(16):
+            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        covered.switches.release(agent, is_stopping=False)
+        covered.switches.hold(agent)
+        await covered.tick()
+
+        covered.switches.release(agent, is_stopping=False)
+        await covered.tick(2)
+
+        assert (covered.orders, int(covered.state.agent_deadline[0])) == (0, 0)
 
 
 async def test_a_full_queue_only_puts_it_off(tmp_path: Path) -> None:
