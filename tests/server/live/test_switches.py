@@ -36,6 +36,11 @@ class Covered:
         """Place an order far from the market."""
         self.arena.act(agent, name, Kind.LIMIT, market=ID["food"], side=1, quantity=1, level=REFERENCE_LOW)
 
+    def fill(self, agent: int) -> None:
+        """Leave no room for another action in this tick."""
+        for i in range(self.arena.world.queue.room):
+            self.arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+
     def journaled(self, kind: Kind) -> int:
         """Return how many of the actions that wait are of a kind."""
         queue = self.arena.world.queue
@@ -250,8 +255,7 @@ async def test_who_comes_back_before_all_was_cancelled_has_new_orders_covered(tm
         covered.switches.hold(agent)
         covered.rest(agent, "old")
         await covered.tick()
-        for i in range(16):
-            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        covered.fill(agent)
         covered.switches.release(agent, is_stopping=False)
         assert covered.journaled(Kind.CANCEL_ALL) == 0
 
@@ -274,8 +278,7 @@ async def test_who_comes_back_is_cancelled_before_a_crowd_that_went(tmp_path: Pa
             covered.switches.hold(one)
         covered.rest(agent, "old")
         await covered.tick()
-        for i in range(16):
-            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        covered.fill(agent)
         agents_of = covered.switches._registry.agents_of
         covered.switches._registry.agents_of = lambda owner: [other] * 2 * A_TICK  # type: ignore[method-assign]
         covered.switches.release(other, is_stopping=False)
@@ -301,8 +304,7 @@ async def test_who_comes_back_and_goes_again_has_no_switch_left(tmp_path: Path) 
         arena.act(agent, "no-more", Kind.CANCEL_ALL)
         await covered.tick()
         assert int(covered.state.agent_deadline[0]) > 0
-        for i in range(16):
-            arena.act(agent, f"m-{i}", Kind.SET_SENTIMENT)
+        covered.fill(agent)
         covered.switches.release(agent, is_stopping=False)
         covered.switches.hold(agent)
         await covered.tick()
