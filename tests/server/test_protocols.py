@@ -619,6 +619,70 @@ class TestAttached:
             assert not connection.tasks
         await server.stop()
 
+    async def test_a_pong_that_comes_alone_needs_no_parser(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is what comes most; one that comes in pieces, or with something else, is parsed like any other frame."""
+        async with connect(server.url):
+            connection, told = await server.accepted.get()
+            parsed, receive = list[bytes](), connection.conn.receive_data
+            monkeypatch.setattr(connection.conn, "receive_data", lambda data: (parsed.append(data), receive(data)))
+            pong, empty, other = (
+                Frame(kind, payload).serialize(mask=True)
+                for kind, payload in ((Opcode.PONG, b"arena"), (Opcode.PONG, b""), (Opcode.BINARY, b"other"))
+            )
+
+            for data in (pong, empty, pong):
+                connection.data_received(data)
+            assert (told.pongs, parsed) == (3, [])
+
+            pieces = [pong[:1], pong[1:], pong + pong, other + pong, pong[:7], pong[7:]]
+            for data in pieces:
+                connection.data_received(data)
+            assert (told.pongs, parsed) == (8, pieces)
+
+            connection.data_received(pong)
+            assert (told.pongs, parsed) == (9, pieces)
+            assert told.messages == [b"other"]
+        await server.stop()
+
+    @pytest.mark.parametrize(
+        ("head", "rest", "payload"),
+        [
+            (b"\x82\x8b\0\0\0\0", b"\x8a\x85maskarena", b"\x8a\x85maskarena"),
+            (b"\x82\x89", b"\x8a\x87\0\0" + bytes(9), b"\x8a\x87\0\0" * 2 + b"\x8a"),
+            (b"\x82", b"\x8a\x89\0\0\0" + bytes(10), b"\x89\0\0\0" * 2 + b"\x89\0"),
+        ],
+        ids=["payload", "mask and payload", "all but a byte"],
+    )
+    async def test_what_looks_like_a_pong_in_a_frame_is_none(
+        self, server: Server, head: bytes, rest: bytes, payload: bytes
+    ) -> None:
+        """A piece that is byte for byte a pong belongs to the frame that has begun."""
+        async with connect(server.url):
+            connection, told = await server.accepted.get()
+
+            connection.data_received(head)
+            connection.data_received(rest)
+
+            assert (told.pongs, told.messages) == (0, [payload])
+        await server.stop()
+
+    async def test_too_many_single_pongs_are_a_flood(self, server: Server) -> None:
+        """The short way counts them as the long one does."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            pong = Frame(Opcode.PONG, b"").serialize(mask=True)
+
+            for _ in range(FRAMES_BURST_S * Settings.client_frames_per_s + 100):
+                connection.data_received(pong)
+
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(_read_out(client), seconds(10.0))
+            assert client.close_code == 4003
+            await asyncio.wait_for(told.is_lost.wait(), seconds(10.0))
+        await server.stop()
+
     async def test_takes_what_came_before_it_was_there(self, server: Server) -> None:
         """Messages that arrive while the handshake is being answered wait for the receiver."""
         server.may_accept.clear()
