@@ -7,6 +7,7 @@ client) ordinary `receive` and `send` do the same, in tasks. Source: DESIGN D3, 
 
 from __future__ import annotations
 
+import os
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from server.config import Settings
+from server.input_poll import InputPoll
 from server.send_loop import Descriptors, Send, send_to_each
 
 EXTENSION: Final = "arena.connection"
@@ -60,6 +62,8 @@ FRAMES_BURST_S: Final = 4
 """Seconds' worth of them that may come at once."""
 FRAGMENTS_MAX: Final = 128
 """Of a message: a whole one of the largest size comes in one, and no client needs more than a few."""
+READ_BYTES: Final = 16 * 1024
+"""Read from a connection at a time."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""
 LOST, INVALID_DATA, TOO_MANY_FRAMES = 1006, 1007, 4003
@@ -447,6 +451,8 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         """Whether the client has ended the connection, which is to be closed then."""
         self.calm: Calm | None = None
         """Shared with those it is written to together with."""
+        self._poll: InputPoll | None = None
+        """Says when there is something to read, where that is not the transport's business."""
         self._is_answered = False
         """Whether the application has done its part in the handshake."""
         self._frames_per_s = int(app_state.get(FRAMES_PER_S, Settings.client_frames_per_s))
@@ -469,8 +475,11 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True
 
-    def attach(self, receiver: Receiver) -> None:
-        """Let everything from now on go to a receiver. To be called by the endpoint after it has accepted."""
+    def attach(self, receiver: Receiver, poll: InputPoll | None = None) -> None:
+        """Let everything from now on go to a receiver. To be called by the endpoint after it has accepted.
+
+        poll: says from now on when there is something to read, where it can: not for TLS, not on every system.
+        """
         self.receiver = receiver
         self.stop_keepalive()
         # uvloop raises when the handle is closed already
@@ -489,9 +498,41 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
                 receiver.receive(cast(str, event.get("text")) if data is None else data)
         if self.disconnected:
             self._end()
+        elif self.transport.is_closing():
+            pass
+        elif poll is not None and poll.is_available and self.descriptor >= 0:
+            self.read_paused = False
+            self.transport.pause_reading()
+            self._poll = poll
+            poll.add(self.descriptor, self)
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def take_input(self) -> None:
+        """Read what has come, or that nothing more will."""
+        if self.transport.is_closing():
+            self._leave_poll()
+            return
+        try:
+            data = os.read(self.descriptor, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._leave_poll()
+            self.abort()
+            return
+        if data:
+            self.data_received(data)
+            return
+        self._leave_poll()
+        if not self.eof_received():
+            self.transport.close()
+
+    def _leave_poll(self) -> None:
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.remove(self.descriptor, self)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes the answer, uvicorn gives none
         """Leave it to the receiver when to close: thousands of ends come in one turn of the loop, and must not stay it.
@@ -508,6 +549,7 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, if there is one."""
         # the descriptor is closed when this returns, and may belong to somebody else before the receiver has its turn
+        self._leave_poll()
         self.stir()
         super().connection_lost(exc)
         self._end()

@@ -123,7 +123,7 @@ ORDER = {
         "studies",
     ),
     "server": (
-        "errors clock keys config bootstrap kernel_cache provenance send_loop redis_keys descriptors memory",
+        "errors clock keys config bootstrap kernel_cache provenance send_loop input_poll redis_keys descriptors memory",
         "command_line logs metrics protocols bodies middleware redis_door acceptor",
         "schemas live batches",
         "documents",

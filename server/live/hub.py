@@ -17,6 +17,7 @@ from engine.events import Event, TickReport
 from engine.markets import NAMES
 from server.clock import Clock
 from server.config import Settings
+from server.input_poll import InputPoll
 from server.live import caps, frames
 from server.live.agent_channel import AgentTopic
 from server.live.caps import Caps, Holder
@@ -172,6 +173,7 @@ class Hub:
         self._clock = clock
         self._private = private
         self._send = Sender(lambda run: workers.thread("send", run))
+        self._input = InputPoll()
         count = FormCount(metrics)
         self.states = {
             name: NarrowableTopic(
@@ -341,6 +343,7 @@ class Hub:
                     helper.cancel()
         finally:
             self._send.close()
+            self._input.close()
 
     async def close(self) -> None:
         """Tell every subscriber that the server goes, close with 1012 and return when all are gone."""
@@ -473,7 +476,7 @@ class Hub:
         subscriber.connection = connection
         subscriber.outlet = outlet = DirectOutlet(self, subscriber, connection)
         outlet.notify()
-        connection.attach(outlet)
+        connection.attach(outlet, self._input)
 
     def ask(self, connection: ArenaWebSocketProtocol) -> None:
         """Ping a connection, with the others that are looked at in the same turn of the loop."""

@@ -32,6 +32,7 @@ from websockets.frames import Frame, Opcode
 
 from server import protocols
 from server.config import Settings
+from server.input_poll import InputPoll
 from server.protocols import (
     EXTENSION,
     FRAGMENTS_MAX,
@@ -138,13 +139,17 @@ class Echo:
 class Server:
     """A server whose one endpoint attaches a receiver and hands connection and receiver to the test.
 
-    hot: answers at sight what is like a POST to /echo. frames_per_s: of a client, as by default unless given.
+    hot: answers at sight what is like a POST to /echo. frames_per_s: of a client, as by default unless given. poll:
+    says when there is something to read from a connection.
     """
 
-    def __init__(self, hot: Echo | None = None, frames_per_s: int | None = None, **more: Any) -> None:
+    def __init__(
+        self, hot: Echo | None = None, frames_per_s: int | None = None, poll: InputPoll | None = None, **more: Any
+    ) -> None:
         routes = [WebSocketRoute("/ws", self._endpoint), Route("/echo", self._echo, methods=["POST"])]
         self._hot = hot
         self._frames_per_s = frames_per_s
+        self.poll = poll
         app = Starlette(routes=routes, lifespan=self._lifespan)
         self.lost = lost = asyncio.Event()
 
@@ -183,7 +188,7 @@ class Server:
             return
         await websocket.accept()
         connection, told = websocket.scope["extensions"][EXTENSION], Told()
-        connection.attach(told)
+        connection.attach(told, self.poll)
         self.accepted.put_nowait((connection, told))
 
     @property
@@ -197,6 +202,8 @@ class Server:
         """Shut down as SIGTERM would."""
         self._server.should_exit = True
         await asyncio.wait_for(self._serving, seconds(10.0))
+        if self.poll is not None:
+            self.poll.close()
 
 
 @pytest.fixture
@@ -601,7 +608,26 @@ class TestPrebuilt:
 
 
 class TestAttached:
-    """A connection that belongs to a receiver."""
+    """A connection that belongs to a receiver, read from by its transport and a few of many at a time."""
+
+    @pytest.fixture(params=[InputPoll, lambda: None], ids=["few at a time", "transport"])
+    async def server(self, request: pytest.FixtureRequest) -> Server:
+        """Give a running server."""
+        return Server(poll=request.param())
+
+    async def test_is_read_from_in_one_way(self, server: Server) -> None:
+        """Where a poll says when there is something to read, the transport does not look; both take all that comes."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            assert connection.transport.is_reading() == (server.poll is None)
+            sent = [f"{i} " + "x" * 4_000 for i in range(50)]
+
+            for text in sent:
+                await client.send(text)
+
+            await until(lambda: len(told.messages) == len(sent))
+            assert told.messages == sent
+        await server.stop()
 
     async def test_outlives_its_endpoint_without_a_task(self, server: Server) -> None:
         """The endpoint has returned, no task is left, and messages still go both ways."""
@@ -617,6 +643,27 @@ class TestAttached:
             assert [await client.recv() for _ in range(3)] == [b"one", "two", b"x" * 70_000]
             assert told.messages == ["text", b"in pieces"]
             assert not connection.tasks
+        await server.stop()
+
+    async def test_who_is_closed_or_lost_is_read_from_no_more(self, server: Server) -> None:
+        """One that does not take what was written to it stays open for a while, and may send what it likes."""
+        async with connect(server.url, max_queue=None) as client, connect(server.url) as other:
+            (connection, told), (lost, told_lost) = [await server.accepted.get() for _ in range(2)]
+            client.transport.pause_reading()
+            connection.write(prebuilt(b"x" * 10_000_000))
+            connection.transport.close()
+
+            await client.send("more")
+            lost.abort()
+            await asyncio.wait_for(told_lost.is_lost.wait(), seconds(5.0))
+            if server.poll is not None:
+                await until(lambda: len(server.poll) == 0)
+
+            assert told.messages == []
+            client.transport.abort()
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            with pytest.raises(ConnectionClosed):
+                await other.recv()
         await server.stop()
 
     async def test_a_pong_that_comes_alone_needs_no_parser(
@@ -709,7 +756,7 @@ class TestAttached:
         connection.transport.abort()
         await until(lambda: connection.disconnected)
 
-        connection.attach(told := Told())
+        connection.attach(told := Told(), server.poll)
 
         assert (told.is_lost.is_set(), told.code) == (True, 1006)
         with pytest.raises((ConnectionClosed, InvalidHandshake, OSError)):
