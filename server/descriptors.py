@@ -30,14 +30,20 @@ def raise_limit() -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
-def room_of_connections() -> int:
-    """Return how many descriptors connections may take, a reserve left to everything else."""
+def limit() -> int | None:
+    """Return how many descriptors the process may have now; None where there is no such limit."""
     if sys.platform == "win32":
-        return UNLIMITED
+        return None
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return UNLIMITED if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def room_of_connections() -> int:
+    """Return how many descriptors connections may take, a reserve left to everything else."""
+    most = limit()
+    return UNLIMITED if most is None else max(1, most - RESERVE)
 
 
 def shortage(limit: int | None, sockets_max: int) -> str | None:

@@ -65,7 +65,7 @@ def _endpoint(operation: Operation, feed: Feed, reads: Reads, forwarder: Forward
         return json_response(orjson.dumps({"status": state}), headers=_NO_STORE)
 
     async def metrics_page(request: Request) -> Response:
-        body, media = metrics.expose(request.headers.get("accept"))
+        body, media = await metrics.expose(request.headers.get("accept"))
         return Response(body, 200, _NO_STORE, media)
 
     async def read(request: Request) -> Response:

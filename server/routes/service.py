@@ -130,7 +130,7 @@ def handlers(
         metrics.history_waiting.set(history.waiting)
         for name, tier in zip(("days", "months"), history.tiers, strict=False):
             metrics.history_bars.labels(name).set(tier.count)
-        body, media = metrics.expose(call.request.headers.get("accept"))
+        body, media = await metrics.expose(call.request.headers.get("accept"))
         return Response(body, 200, _NO_STORE, media)
 
     async def front(call: Call) -> Response:

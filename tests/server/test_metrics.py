@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import Histogram
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.process_collector import ProcessCollector
 
 from engine.events import DISCOVERY, Event, PublicState, TickReport
 from engine.markets import HOURS, MARKETS, NAMES, RESOURCES
 from engine.messages import ORDER_UPDATE, OUTCOME, Kind, Status
 from engine.public import INDICATOR_FIELDS, MARKET_FIELDS, MONETARY_FIELDS, PSYCHOLOGY_FIELDS, RESOURCE_FIELDS
+from server import metrics as metrics_module
 from server.live.ticker import CHECKED_RESIDENTS_MAX
-from server.metrics import _TIMES_S, Metrics, catalogue, document
+from server.metrics import _TIMES_S, Metrics, ProcessFigures, catalogue, document, open_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,9 +58,9 @@ def test_what_is_said_of_the_checks_of_money_and_goods_names_where_they_get_rare
     assert f"one a simulated day ({HOURS} ticks) above {CHECKED_RESIDENTS_MAX:,} residents" in said
 
 
-def test_the_catalogue_is_what_is_exposed() -> None:
+async def test_the_catalogue_is_what_is_exposed() -> None:
     """Names, types and meanings on the page are those of /metrics, none more and none less."""
-    body, _ = Metrics().expose(None)
+    body, _ = await Metrics().expose(None)
 
     exposed = {
         (m.name.removesuffix("_total") + ("_total" if m.type == "counter" else ""), m.type)
@@ -65,14 +70,14 @@ def test_the_catalogue_is_what_is_exposed() -> None:
     assert exposed == {(entry.name, entry.kind) for entry in catalogue()}
 
 
-def test_labels_are_those_of_the_catalogue() -> None:
+async def test_labels_are_those_of_the_catalogue() -> None:
     """Whatever is counted carries exactly the labels the page names."""
     metrics = Metrics()
     metrics.observe_report(report([(1, Kind.LIMIT, Status.FILLED)], (Event(DISCOVERY, 1, 5, "resource_discovered"),)))
     metrics.http_requests.add("GET", "/api/info", "200")
     labels = {entry.name: set(entry.labels) for entry in catalogue()}
 
-    body, _ = metrics.expose(None)
+    body, _ = await metrics.expose(None)
 
     seen = {
         (re.sub("_(bucket|sum|count)$", "", sample.name), frozenset(set(sample.labels) - {"le"}))
@@ -82,18 +87,67 @@ def test_labels_are_those_of_the_catalogue() -> None:
     assert {name: labels.get(name) for name, _ in seen} == {name: set(found) for name, found in seen}
 
 
-def test_both_formats_are_served() -> None:
+async def test_both_formats_are_served() -> None:
     """A plain client gets Prometheus' text, one that accepts OpenMetrics gets that."""
     metrics = Metrics()
     metrics.ticks.inc(3)
 
-    text, text_type = metrics.expose(None)
-    opened, opened_type = metrics.expose("application/openmetrics-text; version=1.0.0")
+    text, text_type = await metrics.expose(None)
+    opened, opened_type = await metrics.expose("application/openmetrics-text; version=1.0.0")
 
     assert text_type.startswith("text/plain")
     assert opened_type.startswith("application/openmetrics-text")
     for families in (parse_text(text.decode()), parse_openmetrics(opened.decode())):
         assert [f.samples[0].value for f in families if f.name == "arena_ticks"] == [3.0]
+
+
+async def test_a_page_is_of_one_moment_and_lets_others_have_turns() -> None:
+    """What is counted while a page is being written is on the next one."""
+    metrics = Metrics()
+    metrics.ticks.inc(3)
+    writing = asyncio.create_task(metrics.expose(None))
+    turns = 0
+    await asyncio.sleep(0)
+
+    while not writing.done():
+        metrics.ticks.inc()
+        turns += 1
+        await asyncio.sleep(0)
+    body, _ = writing.result()
+
+    assert turns > 5
+    assert b"\narena_ticks_total 3.0\n" in body
+    names = [line.split()[2] for line in body.decode().splitlines() if line.startswith("# TYPE")]
+    whole = generate_latest(metrics.registry).decode()
+    assert names == [line.split()[2] for line in whole.splitlines() if line.startswith("# TYPE")]
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_figures_of_the_process_are_those_of_its_library(monkeypatch: pytest.MonkeyPatch, is_counted: bool) -> None:
+    """Whether the system counts open files or has them listed."""
+    if not is_counted:
+        monkeypatch.setattr(metrics_module, "open_files", lambda: 0)
+    library = {family.name: family for family in ProcessCollector(registry=None).collect()}
+
+    ours = {family.name: family for family in ProcessFigures(CollectorRegistry()).collect()}
+
+    assert {name: family.type for name, family in ours.items()} == {
+        name: family.type for name, family in library.items()
+    }
+    for name, family in ours.items():
+        # to list the files takes one; memory and time go on
+        assert family.samples[0].value == pytest.approx(library[name].samples[0].value, rel=0.05, abs=1.0), name
+
+
+def test_open_files_are_counted() -> None:
+    """Without listing them, where the system can."""
+    before = open_files()
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(open(os.devnull, "rb"))
+
+        assert open_files() == (before + 100 if before else 0)
+        assert before in (0, len(os.listdir("/proc/self/fd")) - 101)
 
 
 def test_outcomes_activity_and_events_are_counted() -> None:
@@ -131,12 +185,12 @@ def test_a_tick_without_actions_has_no_active_agent() -> None:
     assert metrics.registry.get_sample_value("arena_agents_active") == 0
 
 
-def test_economic_gauges_carry_the_public_values() -> None:
+async def test_economic_gauges_carry_the_public_values() -> None:
     """Prices come in credits, everything else as published, and only once asked."""
     metrics = Metrics()
     metrics.observe_view(public_state())
 
-    metrics.expose(None)
+    await metrics.expose(None)
 
     read = metrics.registry.get_sample_value
     assert read("arena_market_price", {"market": NAMES[3]}) == pytest.approx(3.0)

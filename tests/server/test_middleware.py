@@ -173,7 +173,7 @@ async def test_a_socket_that_is_not_refused_is_no_request() -> None:
     app, metrics = envelope(accepting)
 
     assert (await call(app, "/ws", "websocket"))[:2] == (None, {})
-    assert b"arena_http_requests_total{" not in metrics.expose(None)[0]
+    assert b"arena_http_requests_total{" not in (await metrics.expose(None))[0]
 
 
 async def test_an_open_gate_lets_everything_through() -> None:

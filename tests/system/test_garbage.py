@@ -181,10 +181,12 @@ async def test_a_subscriber_that_was_set_aside_is_freed_when_it_goes(tmp_path: P
 
         async with _subscribed(arena):
             gc.freeze()
-            assert gc.get_freeze_count() > before + 20
+            held = gc.get_freeze_count() - before
         await _nobody(arena)
+        left = gc.get_freeze_count() - before
 
-        assert gc.get_freeze_count() < before + 20
+        # the world's own ticks leave some twenty meanwhile; a subscriber is three times as many
+        assert left < held / 2
         collector.stop()
 
 

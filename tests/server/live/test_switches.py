@@ -333,7 +333,7 @@ async def test_a_full_queue_only_puts_it_off(tmp_path: Path) -> None:
         await covered.tick(3)
 
         assert covered.orders == 0
-        assert b'arena_switches_total{what="put_off"}' in arena.metrics.expose(None)[0]
+        assert b'arena_switches_total{what="put_off"}' in (await arena.metrics.expose(None))[0]
 
 
 async def test_a_crowd_is_worked_off_over_several_ticks(tmp_path: Path) -> None:
