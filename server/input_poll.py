@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
 
 READ_A_TURN: Final = 64
-"""Connections read from in a turn: messages, pongs and ends of so many take a millisecond or two."""
+"""Connections read from in a turn: pongs and ends of so many take about a millisecond."""
+TURN_S: Final = 0.002
+"""After so long none is read from any more in this turn: who is read from may have sent hundreds of frames."""
 
 log = structlog.get_logger("arena.input")
 
@@ -25,6 +28,9 @@ class Reader(Protocol):
     def take_input(self) -> None:
         """Read once what has come, or the end; leave the poll when nothing more is wanted."""
 
+    def release(self) -> None:
+        """Find out in another way from now on what has come."""
+
     def abort(self) -> None:
         """Drop the connection."""
 
@@ -32,27 +38,45 @@ class Reader(Protocol):
 class InputPoll:
     """Tells connections when there is something to read. To be used in the thread of one event loop, and closed.
 
-    Linux only: see `is_available`.
+    monotonic: the time, s.
     """
 
-    is_available: Final = hasattr(select, "epoll")
-
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._poll: select.epoll | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._readers: dict[int, Reader] = {}
 
     def __len__(self) -> int:
         """Return how many readers are told."""
         return len(self._readers)
 
-    def add(self, descriptor: int, reader: Reader) -> None:
-        """Tell a reader from now on when there is something to read from its descriptor."""
-        if self._poll is None or self._loop is None:
-            self._poll, self._loop = select.epoll(), asyncio.get_running_loop()
-            self._loop.add_reader(self._poll.fileno(), self._turn)
-        self._poll.register(descriptor, select.EPOLLIN)
+    def add(self, descriptor: int, reader: Reader) -> bool:
+        """Tell a reader from now on when there is something to read from its descriptor.
+
+        Return whether that can be done: only on Linux, only while the system has room for more, not once it is closed.
+        """
+        if self._is_closed or not hasattr(select, "epoll"):
+            return False
+        try:
+            if self._poll is None:
+                self._open()
+            assert self._poll is not None
+            self._poll.register(descriptor, select.EPOLLIN)
+        except OSError:
+            return False
         self._readers[descriptor] = reader
+        return True
+
+    def _open(self) -> None:
+        poll, loop = select.epoll(), asyncio.get_running_loop()
+        try:
+            loop.add_reader(poll.fileno(), self._turn)
+        except OSError:
+            poll.close()
+            raise
+        self._poll, self._loop = poll, loop
 
     def remove(self, descriptor: int, reader: Reader) -> None:
         """Tell it no more, before the descriptor is closed. Does nothing when it is not told anything."""
@@ -61,26 +85,34 @@ class InputPoll:
             self._poll.unregister(descriptor)
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Tell nobody any more, and say so to those who are told still."""
+        self._is_closed = True
         if self._poll is not None and self._loop is not None:
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
         self._poll = self._loop = None
-        self._readers.clear()
+        readers, self._readers = self._readers, {}
+        for reader in readers.values():
+            reader.release()
 
     def _turn(self) -> None:
         """Let a few read; whoever has not had a turn has one of the next."""
         if self._poll is None:
             return
+        ends = self._monotonic() + TURN_S
         for descriptor, _ in self._poll.poll(0, READ_A_TURN):
-            # one that was read before in this turn may have ended this one
+            # one that was read from before in this turn may have ended this one
             reader = self._readers.get(descriptor)
-            if reader is None:
-                continue
-            try:
-                reader.take_input()
-            except Exception:
-                # one connection's mistake is nobody else's to notice
-                log.exception("input_failed")
-                self.remove(descriptor, reader)
-                reader.abort()
+            if reader is not None:
+                self._let_read(descriptor, reader)
+                if self._monotonic() >= ends:
+                    break
+
+    def _let_read(self, descriptor: int, reader: Reader) -> None:
+        try:
+            reader.take_input()
+        except Exception:
+            # one connection's mistake is nobody else's to notice
+            log.exception("input_failed")
+            self.remove(descriptor, reader)
+            reader.abort()

@@ -498,16 +498,13 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
                 receiver.receive(cast(str, event.get("text")) if data is None else data)
         if self.disconnected:
             self._end()
-        elif self.transport.is_closing():
-            pass
-        elif poll is not None and poll.is_available and self.descriptor >= 0:
+        elif not self.transport.is_closing():
+            if poll is not None and self.descriptor >= 0 and poll.add(self.descriptor, self):
+                self._poll = poll
+                self.transport.pause_reading()
+            elif self.read_paused:
+                self.transport.resume_reading()
             self.read_paused = False
-            self.transport.pause_reading()
-            self._poll = poll
-            poll.add(self.descriptor, self)
-        elif self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
 
     def take_input(self) -> None:
         """Read what has come, or that nothing more will."""
@@ -528,6 +525,12 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
         self._leave_poll()
         if not self.eof_received():
             self.transport.close()
+
+    def release(self) -> None:
+        """Have the transport say again when something has come."""
+        self._poll = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _leave_poll(self) -> None:
         poll, self._poll = self._poll, None
@@ -658,7 +661,10 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
             self._forget_scope()
 
     def shutdown(self) -> None:
-        """Answer what was taken in and say goodbye before uvicorn closes with 1012."""
+        """Answer what has come and say goodbye before uvicorn closes with 1012."""
+        if self._poll is not None:
+            # it may wait for its turn still
+            self.take_input()
         if self.receiver is not None and self.is_open:
             self.receiver.finish(self._go)
         else:
@@ -754,7 +760,8 @@ _AT_EOF: Final = StreamReader.at_eof.__code__
 
 def _is_pong(data: bytes) -> bool:
     """Return whether data is one whole masked pong and nothing else, where it begins with a frame."""
-    return len(data) >= 6 and data[0] == 0x8A and data[1] == 0x80 + len(data) - 6
+    # a control frame has at most 125 bytes: 126 and 127 are no lengths
+    return 6 <= len(data) <= 131 and data[0] == 0x8A and data[1] == 0x80 + len(data) - 6
 
 
 def _is_between_frames(conn: ServerProtocol) -> bool:

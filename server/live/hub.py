@@ -173,7 +173,7 @@ class Hub:
         self._clock = clock
         self._private = private
         self._send = Sender(lambda run: workers.thread("send", run))
-        self._input = InputPoll()
+        self._input = InputPoll(clock.monotonic)
         count = FormCount(metrics)
         self.states = {
             name: NarrowableTopic(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from server.input_poll import READ_A_TURN, InputPoll
+from server.clock import ManualClock, SystemClock
+from server.input_poll import READ_A_TURN, TURN_S, InputPoll
 from tests.support.streams import until
 
 pytestmark = pytest.mark.both_loops
@@ -28,12 +31,15 @@ class Line:
         self.read: list[bytes] = []
         self.ends: Line | None = None
         """Another one that leaves when this one reads."""
-        self.fails = self.is_aborted = False
-        poll.add(self.ours.fileno(), self)
+        self.takes: Callable[[], None] = lambda: None
+        """What happens then."""
+        self.fails = self.is_aborted = self.is_released = False
+        assert poll.add(self.ours.fileno(), self)
 
     def take_input(self) -> None:
         """Read once."""
         self.read.append(os.read(self.ours.fileno(), 4))
+        self.takes()
         if self.fails:
             raise RuntimeError("a mistake of ours")
         if self.ends is not None:
@@ -46,6 +52,10 @@ class Line:
     def abort(self) -> None:
         """Note it."""
         self.is_aborted = True
+
+    def release(self) -> None:
+        """Note it."""
+        self.is_released = True
 
     def close(self) -> None:
         """Close both ends."""
@@ -64,9 +74,15 @@ class Counting(InputPoll):
 
 
 @pytest.fixture
-def poll() -> Iterator[Counting]:
+def clock() -> ManualClock:
+    """Give a clock that stands still."""
+    return ManualClock()
+
+
+@pytest.fixture
+def poll(clock: ManualClock) -> Iterator[Counting]:
     """Give a poll."""
-    made = Counting()
+    made = Counting(clock.monotonic)
     yield made
     made.close()
 
@@ -92,6 +108,20 @@ async def test_others_have_their_turn_between_a_few(lines: list[Line]) -> None:
 
     assert max(after - before for before, after in pairwise(seen)) <= READ_A_TURN
     assert all(line.read == [b"data"] for line in lines)
+
+
+async def test_a_turn_ends_when_it_has_lasted(lines: list[Line], clock: ManualClock) -> None:
+    """However few have been read from: one may have sent a lot."""
+    seen = [0]
+    for line in lines[:10]:
+        line.theirs.send(b"data")
+        line.takes = lambda: clock.advance(0.6 * TURN_S)
+
+    while seen[-1] < 10:
+        await asyncio.sleep(0)
+        seen.append(sum(len(line.read) for line in lines))
+
+    assert {after - before for before, after in pairwise(seen)} <= {0, 2}
 
 
 async def test_what_is_left_is_told_again(lines: list[Line]) -> None:
@@ -162,15 +192,40 @@ async def test_only_who_is_told_can_leave(poll: InputPoll, lines: list[Line]) ->
     assert old.read == []
 
 
-async def test_a_closed_one_tells_nobody(poll: InputPoll, lines: list[Line]) -> None:
-    """Also when it is closed twice; who leaves afterwards does no harm."""
+async def test_a_closed_one_tells_nobody_and_says_so(poll: InputPoll, lines: list[Line]) -> None:
+    """Those that are told still find out in another way; closed twice, left and asked afterwards it does no harm."""
+    gone, others = lines[0], lines[1:]
+    gone.leave()
     for line in lines:
         line.theirs.send(b"data")
 
     poll.close()
     poll.close()
-    lines[0].leave()
+    others[0].leave()
     for _ in range(10):
         await asyncio.sleep(0)
 
     assert not any(line.read for line in lines)
+    assert [line.is_released for line in lines] == [False] + [True] * len(others)
+    assert (len(poll), poll.add(gone.ours.fileno(), gone)) == (0, False)
+
+
+async def test_what_the_system_does_not_take_is_not_told(poll: InputPoll, lines: list[Line], tmp_path: Path) -> None:
+    """A folder is never waited for; a descriptor twice is a mistake that hurts nobody."""
+    file = os.open(tmp_path, os.O_RDONLY)
+    assert not poll.add(file, lines[0])
+    os.close(file)
+    assert not poll.add(lines[0].ours.fileno(), lines[1])
+    assert len(poll) == CROWD
+
+    lines[0].theirs.send(b"data")
+    await until(lambda: lines[0].read == [b"data"])
+
+
+async def test_elsewhere_nobody_is_told(monkeypatch: pytest.MonkeyPatch, lines: list[Line]) -> None:
+    """Where the system has no such thing the transports go on reading."""
+    monkeypatch.delattr(select, "epoll")
+    poll = InputPoll(SystemClock().monotonic)
+
+    assert not poll.add(lines[0].ours.fileno(), lines[0])
+    poll.close()

@@ -31,6 +31,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import Frame, Opcode
 
 from server import protocols
+from server.clock import SystemClock
 from server.config import Settings
 from server.input_poll import InputPoll
 from server.protocols import (
@@ -204,6 +205,11 @@ class Server:
         await asyncio.wait_for(self._serving, seconds(10.0))
         if self.poll is not None:
             self.poll.close()
+
+
+def new_poll() -> InputPoll:
+    """Return a poll of the running loop."""
+    return InputPoll(SystemClock().monotonic)
 
 
 @pytest.fixture
@@ -593,6 +599,73 @@ class TestEndlessClients:
             await server.stop()
 
 
+class TestPolled:
+    """A connection that is told by a poll when there is something to read."""
+
+    @pytest.fixture
+    async def poll(self) -> InputPoll:
+        """Give a poll."""
+        return new_poll()
+
+    @pytest.fixture
+    async def server(self, poll: InputPoll) -> Server:
+        """Give a running server whose connections are."""
+        return Server(poll=poll)
+
+    async def test_who_is_closed_or_lost_is_read_from_no_more(self, server: Server, poll: InputPoll) -> None:
+        """One that does not take what was written to it stays open for a while, and may send what it likes."""
+        async with connect(server.url, max_queue=None) as client, connect(server.url) as other:
+            (connection, told), (lost, told_lost) = [await server.accepted.get() for _ in range(2)]
+            client.transport.pause_reading()
+            connection.write(prebuilt(b"x" * 10_000_000))
+            connection.transport.close()
+
+            await client.send("more")
+            lost.abort()
+            await asyncio.wait_for(told_lost.is_lost.wait(), seconds(5.0))
+            await until(lambda: len(poll) == 0)
+
+            assert told.messages == []
+            client.transport.abort()
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            with pytest.raises(ConnectionClosed):
+                await other.recv()
+        await server.stop()
+
+    async def test_what_has_come_is_taken_before_a_stop(self, server: Server) -> None:
+        """Thousands that send in one moment have their turns one after another, and a stop does not wait for them."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            client.transport.write(Frame(Opcode.TEXT, b"in time").serialize(mask=True))
+            assert told.messages == []
+
+            connection.shutdown()
+
+            assert told.messages == ["in time"]
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1012
+        await server.stop()
+
+    async def test_one_that_outlives_its_poll_goes_on(self, server: Server, poll: InputPoll) -> None:
+        """The transport reads again, what came meanwhile as well; whoever comes later never knew another way."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            client.transport.write(Frame(Opcode.TEXT, b"before").serialize(mask=True))
+
+            poll.close()
+            await client.send("after")
+            await until(lambda: told.messages == ["before", "after"])
+
+            assert connection.transport.is_reading()
+            async with connect(server.url) as second:
+                _, told_second = await server.accepted.get()
+                await second.send("mine")
+                await until(lambda: told_second.messages == ["mine"])
+        await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+        await server.stop()
+
+
 class TestPrebuilt:
     @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
     def test_headers_of_every_length(self, size: int) -> None:
@@ -610,10 +683,10 @@ class TestPrebuilt:
 class TestAttached:
     """A connection that belongs to a receiver, read from by its transport and a few of many at a time."""
 
-    @pytest.fixture(params=[InputPoll, lambda: None], ids=["few at a time", "transport"])
+    @pytest.fixture(params=[True, False], ids=["few at a time", "transport"])
     async def server(self, request: pytest.FixtureRequest) -> Server:
         """Give a running server."""
-        return Server(poll=request.param())
+        return Server(poll=new_poll() if request.param else None)
 
     async def test_is_read_from_in_one_way(self, server: Server) -> None:
         """Where a poll says when there is something to read, the transport does not look; both take all that comes."""
@@ -645,27 +718,6 @@ class TestAttached:
             assert not connection.tasks
         await server.stop()
 
-    async def test_who_is_closed_or_lost_is_read_from_no_more(self, server: Server) -> None:
-        """One that does not take what was written to it stays open for a while, and may send what it likes."""
-        async with connect(server.url, max_queue=None) as client, connect(server.url) as other:
-            (connection, told), (lost, told_lost) = [await server.accepted.get() for _ in range(2)]
-            client.transport.pause_reading()
-            connection.write(prebuilt(b"x" * 10_000_000))
-            connection.transport.close()
-
-            await client.send("more")
-            lost.abort()
-            await asyncio.wait_for(told_lost.is_lost.wait(), seconds(5.0))
-            if server.poll is not None:
-                await until(lambda: len(server.poll) == 0)
-
-            assert told.messages == []
-            client.transport.abort()
-            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
-            with pytest.raises(ConnectionClosed):
-                await other.recv()
-        await server.stop()
-
     async def test_a_pong_that_comes_alone_needs_no_parser(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -690,6 +742,9 @@ class TestAttached:
 
             connection.data_received(pong)
             assert (told.pongs, parsed) == (9, pieces)
+            longest = Frame(Opcode.PONG, b"x" * 125).serialize(mask=True)
+            connection.data_received(longest)
+            assert (told.pongs, parsed) == (10, pieces)
             assert told.messages == [b"other"]
         await server.stop()
 
@@ -713,6 +768,20 @@ class TestAttached:
             connection.data_received(rest)
 
             assert (told.pongs, told.messages) == (0, [payload])
+        await server.stop()
+
+    @pytest.mark.parametrize("size", [126, 127])
+    async def test_a_pong_that_is_too_long_is_a_mistake(self, server: Server, size: int) -> None:
+        """The size is where longer frames say how they give theirs, which control frames must not."""
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+
+            client.transport.write(b"\x8a" + bytes([0x80 + size]) + bytes(4 + size))
+
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(_read_out(client), seconds(10.0))
+            assert (client.close_code, told.pongs) == (1002, 0)
+            assert not connection.is_open
         await server.stop()
 
     async def test_too_many_single_pongs_are_a_flood(self, server: Server) -> None:
@@ -1058,7 +1127,8 @@ class TestSendToAll:
 
     async def test_tls_goes_through_the_transport(self) -> None:
         """Bytes written behind an encrypting transport's back would be no TLS; through it they arrive."""
-        server = Server(ssl_keyfile=TLS / "key.pem", ssl_certfile=TLS / "certificate.pem")
+        poll = new_poll()
+        server = Server(poll=poll, ssl_keyfile=TLS / "key.pem", ssl_certfile=TLS / "certificate.pem")
         trusted = ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
         async with connect(server.url.replace("ws:", "wss:"), ssl=trusted, server_hostname="localhost") as client:
             connection, told = await server.accepted.get()
@@ -1068,6 +1138,9 @@ class TestSendToAll:
             assert (connection.descriptor, behind) == (-1, [[], [], []])
             assert [await client.recv() for _ in range(3)] == [b"secret"] * 3
             assert not told.is_blocked.is_set()
+            await client.send("secret too")
+            await until(lambda: told.messages == ["secret too"])
+            assert len(poll) == 0
         await server.stop()
 
 

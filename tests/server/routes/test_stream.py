@@ -525,6 +525,22 @@ class TestEnd:
             for raw in raws:
                 raw.close()
 
+    async def test_a_hub_reads_from_its_connections_in_its_own_way_until_it_ends(self) -> None:
+        """A few at a time; when its tasks break, whoever is there is read from all the same until the server goes."""
+        async with run_hub() as arena, watch(arena) as watcher:
+            await watcher.ask(op="subscribe", id=1, channel="market_tick")
+            (subscriber,) = arena.hub.subscribers
+            assert subscriber.connection is not None
+            assert not subscriber.connection.transport.is_reading()
+
+            breaking = asyncio.create_task(arena.hub.run())
+            await asyncio.sleep(0)
+            breaking.cancel()
+            await asyncio.wait([breaking])
+
+            assert subscriber.connection.transport.is_reading()
+            assert (await watcher.ask(op="ping", id=2))["id"] == 2
+
     async def test_leaving_client_is_forgotten(self) -> None:
         """A client's close frees its place, and its code is counted."""
         async with run_hub() as arena:
