@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -17,7 +18,7 @@ import structlog
 READ_A_TURN: Final = 64
 """Connections read from in a turn: pongs and ends of so many take about a millisecond."""
 TURN_S: Final = 0.002
-"""After so long none is read from any more in this turn: who is read from may have sent hundreds of frames."""
+"""After so long nobody else is read from in this turn: one client may have sent hundreds of frames."""
 
 log = structlog.get_logger("arena.input")
 
@@ -38,7 +39,7 @@ class Reader(Protocol):
 class InputPoll:
     """Tells connections when there is something to read. To be used in the thread of one event loop, and closed.
 
-    monotonic: the time, s.
+    monotonic: returns the time, s.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -47,6 +48,8 @@ class InputPoll:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self._readers: dict[int, Reader] = {}
+        self._ready: deque[int] = deque()
+        """Descriptors that were found ready and have not had their turn."""
 
     def __len__(self) -> int:
         """Return how many readers are told."""
@@ -91,6 +94,7 @@ class InputPoll:
             self._loop.remove_reader(self._poll.fileno())
             self._poll.close()
         self._poll = self._loop = None
+        self._ready.clear()
         readers, self._readers = self._readers, {}
         for reader in readers.values():
             reader.release()
@@ -99,16 +103,21 @@ class InputPoll:
         """Let a few read; whoever has not had a turn has one of the next."""
         if self._poll is None:
             return
+        if not self._ready:
+            # not before: the system names those that it named first, first again
+            self._ready.extend(descriptor for descriptor, _ in self._poll.poll(0, READ_A_TURN))
         ends = self._monotonic() + TURN_S
-        for descriptor, _ in self._poll.poll(0, READ_A_TURN):
-            # one that was read from before in this turn may have ended this one
-            reader = self._readers.get(descriptor)
-            if reader is not None:
-                self._let_read(descriptor, reader)
-                if self._monotonic() >= ends:
-                    break
+        while self._ready:
+            self.read(self._ready.popleft())
+            if self._monotonic() >= ends:
+                break
 
-    def _let_read(self, descriptor: int, reader: Reader) -> None:
+    def read(self, descriptor: int) -> None:
+        """Let a reader read now, whatever mistakes there are in what it does with it."""
+        # one that was read from before in this turn may have ended this one
+        reader = self._readers.get(descriptor)
+        if reader is None:
+            return
         try:
             reader.take_input()
         except Exception:

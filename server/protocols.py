@@ -64,6 +64,8 @@ FRAGMENTS_MAX: Final = 128
 """Of a message: a whole one of the largest size comes in one, and no client needs more than a few."""
 READ_BYTES: Final = 16 * 1024
 """Read from a connection at a time."""
+READS_AT_STOP: Final = 4
+"""Of a connection that is told that the server stops, and may have something that has not been read."""
 SLICE_BYTES: Final = 512
 """Bytes looked at between two counts of frames: the smallest have six."""
 LOST, INVALID_DATA, TOO_MANY_FRAMES = 1006, 1007, 4003
@@ -662,9 +664,10 @@ class ArenaWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Answer what has come and say goodbye before uvicorn closes with 1012."""
-        if self._poll is not None:
-            # it may wait for its turn still
-            self.take_input()
+        for _ in range(READS_AT_STOP):
+            if self._poll is not None:
+                # it may wait for its turn still; what the client has ended leaves the poll
+                self._poll.read(self.descriptor)
         if self.receiver is not None and self.is_open:
             self.receiver.finish(self._go)
         else:

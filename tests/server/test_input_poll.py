@@ -124,6 +124,23 @@ async def test_a_turn_ends_when_it_has_lasted(lines: list[Line], clock: ManualCl
     assert {after - before for before, after in pairwise(seen)} <= {0, 2}
 
 
+async def test_who_sends_without_end_takes_nobodys_turn(lines: list[Line], clock: ManualClock) -> None:
+    """However long its input takes: those that were found ready with it come before it comes again."""
+    greedy, others = lines[0], lines[1:READ_A_TURN]
+
+    def take() -> None:
+        clock.advance(2 * TURN_S)
+        greedy.theirs.send(b"more")
+
+    greedy.takes = take
+    for line in (greedy, *others):
+        line.theirs.send(b"data")
+
+    await until(lambda: len(greedy.read) == 10)
+
+    assert all(line.read == [b"data"] for line in others)
+
+
 async def test_what_is_left_is_told_again(lines: list[Line]) -> None:
     """More than is read at once, by somebody who reads once when told, and the end behind it."""
     lines[0].theirs.send(b"one two three")

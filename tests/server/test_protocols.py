@@ -636,15 +636,34 @@ class TestPolled:
         """Thousands that send in one moment have their turns one after another, and a stop does not wait for them."""
         async with connect(server.url) as client:
             connection, told = await server.accepted.get()
-            client.transport.write(Frame(Opcode.TEXT, b"in time").serialize(mask=True))
+            sent = [f"in time {i} " + "x" * 3_000 for i in range(10)]
+            client.transport.write(b"".join(Frame(Opcode.TEXT, text.encode()).serialize(mask=True) for text in sent))
             assert told.messages == []
 
             connection.shutdown()
 
-            assert told.messages == ["in time"]
+            assert told.messages == sent
             with pytest.raises(ConnectionClosed):
                 await client.recv()
             assert client.close_code == 1012
+        await server.stop()
+
+    async def test_a_mistake_at_a_stop_is_nobody_elses(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever stops all connections one after another must not be told of it."""
+
+        def fail(data: bytes | str) -> None:
+            raise RuntimeError("a mistake of ours")
+
+        async with connect(server.url) as client:
+            connection, told = await server.accepted.get()
+            monkeypatch.setattr(told, "receive", fail)
+            client.transport.write(Frame(Opcode.TEXT, b"in time").serialize(mask=True))
+
+            connection.shutdown()
+
+            await asyncio.wait_for(told.is_lost.wait(), seconds(5.0))
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
         await server.stop()
 
     async def test_one_that_outlives_its_poll_goes_on(self, server: Server, poll: InputPoll) -> None:
