@@ -264,6 +264,23 @@ async def test_a_normal_close_ends_the_iteration() -> None:
         assert [update.seq async for update in stream if isinstance(update, StateChanged)] == [7]
 
 
+async def test_leaving_a_stream_is_a_normal_end() -> None:
+    """The server counts no failure of a client that has what it wanted."""
+    codes: asyncio.Queue[int | None] = asyncio.Queue()
+
+    async def serves(talk: Talk) -> None:
+        await talk.accept()
+        await talk.snapshot(7)
+        await talk.socket.wait_closed()
+        codes.put_nowait(talk.socket.close_code)
+
+    async with run_peer(serves) as peer:
+        async with connected(peer.url) as stream:
+            await stream.subscribe(MARKET)
+
+        assert await asyncio.wait_for(codes.get(), seconds(5.0)) == 1000
+
+
 @pytest.mark.parametrize("status", [400, 403, 404])
 async def test_a_refused_handshake_is_final(status: int) -> None:
     """The server's words come with it."""

@@ -435,6 +435,10 @@ class ArenaStream:
             try:
                 while True:
                     await self._take(await self._next_message(socket))
+            except asyncio.CancelledError:
+                # it is left, which is no failure: an error that leaves `connect` closes with 1011
+                await socket.close()
+                raise
             finally:
                 self._socket = None
                 self._session.lost()
